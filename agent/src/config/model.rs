@@ -1,0 +1,222 @@
+//! The validated configuration. Nothing here can be inconsistent: `load` refuses what is.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use hickory_proto::rr::LowerName;
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it was read from; relative paths in it are relative to its directory and are absolute here.
+    pub file: PathBuf,
+    /// This agent's own site: a key of `sites`.
+    pub site: String,
+    /// Directory of the state database.
+    pub state: PathBuf,
+    /// Path of the control socket.
+    pub control: PathBuf,
+    /// All sites, this one too, by name.
+    pub sites: BTreeMap<String, Site>,
+    /// The link to the peers.
+    pub link: Link,
+    /// The name server.
+    pub dns: Dns,
+    /// The XDP program.
+    pub dataplane: Dataplane,
+    /// The resources by name.
+    pub resources: BTreeMap<String, Resource>,
+}
+
+/// One data centre.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Where its agent's link listens.
+    pub link: SocketAddr,
+    /// SHA-256 of its certificate (DER), as `siteswap keygen` prints it.
+    pub fingerprint: Fingerprint,
+}
+
+/// SHA-256 of a certificate in DER. Written `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// `[link]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// UDP address the link listens on.
+    pub listen: SocketAddr,
+    /// The file `siteswap keygen` wrote: certificate and private key, PEM.
+    pub key: PathBuf,
+    /// Length of a heartbeat period; several heartbeats are sent in each.
+    pub period: Duration,
+    /// A peer is in contact while every one of this many last periods held at least one heartbeat.
+    pub periods: u32,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Addresses queries are answered on, by the program and by the agent's server.
+    pub listen: Vec<IpAddr>,
+    /// The port, 53 unless told otherwise. The program answers port 53 only.
+    pub port: u16,
+    /// Zones this server is authoritative for.
+    pub zones: Vec<Zone>,
+}
+
+/// `[[dns.zone]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// The zone's apex.
+    pub name: LowerName,
+    /// An RFC 1035 zone file.
+    pub file: PathBuf,
+}
+
+/// `[dataplane]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataplane {
+    /// Interfaces the program is attached to. Empty: no program, the agent's server answers everything.
+    pub interfaces: Vec<String>,
+    /// How to attach.
+    pub mode: Mode,
+    /// Directory under a BPF file system for the pinned maps and links; a layout version is added below it.
+    pub pins: PathBuf,
+    /// The program answers for this long after the agent's last sign of life.
+    pub lease: Duration,
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Native where the driver can, otherwise generic, and say which.
+    Auto,
+    /// Native, or an error.
+    Native,
+    /// Generic (the kernel's own, slower path).
+    Generic,
+}
+
+/// `[resources.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Domain names answered with its addresses.
+    pub domains: Vec<LowerName>,
+    /// TTL of these answers, seconds.
+    pub ttl: u32,
+    /// The `fixed` policy: the sites in the order in which equally good ones are answered. Holds each instance's site
+    /// once.
+    pub order: Vec<String>,
+    /// What is answered when no site is available.
+    pub all_down: AllDown,
+    /// When a standby instance may become active by itself.
+    pub takeover: Takeover,
+    /// How its backends are probed.
+    pub probe: Probe,
+    /// Its instances, by site. At least one.
+    pub instances: BTreeMap<String, Instance>,
+}
+
+/// What is answered for a resource that is available nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllDown {
+    /// All configured addresses, in the configured order: perhaps only the probes are wrong.
+    All,
+    /// No addresses: NOERROR with the zone's SOA.
+    NoData,
+    /// SERVFAIL with extended error 22 (RFC 8914 §4.23), so that resolvers ask the other server.
+    ServFail,
+    /// This list.
+    Fallback(Vec<IpAddr>),
+}
+
+/// When a standby instance may take over from a holder that is not available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Heartbeats lost and this site's own probes of the holder's public addresses fail.
+    Confirmed,
+    /// Heartbeats lost.
+    Silence,
+    /// Never by itself.
+    Manual,
+}
+
+/// An instance's role as configured.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves.
+    Active,
+    /// Holds the same content; serves only if no active instance can.
+    Standby,
+    /// Does not serve.
+    Disabled,
+}
+
+/// `[resources.NAME.sites.SITE]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// Its role until an operator or a takeover changes it.
+    pub role: Role,
+    /// Public addresses, given in answers in this order.
+    pub addresses: Vec<IpAddr>,
+    /// What serves it on this site's LAN, probed by this site's agent. May be empty for other sites' instances.
+    pub backends: Vec<SocketAddr>,
+}
+
+/// `[resources.NAME.probe]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// What is tried.
+    pub check: Check,
+    /// From the start of one try to the start of the next.
+    pub interval: Duration,
+    /// A try that takes longer has failed.
+    pub timeout: Duration,
+    /// This many successes in a row make a failed backend good.
+    pub rise: u32,
+    /// This many failures in a row make a good backend failed.
+    pub fall: u32,
+}
+
+/// What a probe tries on each backend.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// A page is as expected.
+    Http(HttpCheck),
+}
+
+/// An HTTP(S) page, fetched from a backend's address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpCheck {
+    /// Whether the page is fetched over TLS.
+    pub tls: Option<Tls>,
+    /// The `Host` header and, over TLS, the server name.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// Acceptable status codes.
+    pub status: Vec<u16>,
+    /// The body must contain this. `{site}` in the file has been replaced by this site's name.
+    pub keyword: Option<String>,
+}
+
+/// How a backend's certificate is judged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tls {
+    /// By the system's roots.
+    System,
+    /// By the roots in this PEM file.
+    Roots(PathBuf),
+    /// Not at all: the probe asks whether the service works, not who it is.
+    Unverified,
+}

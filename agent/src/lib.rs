@@ -1,0 +1,13 @@
+//! The siteswap agent.
+//!
+//! Arrows point one way: `probe` and `link` measure, `evidence` holds what they found, `placement` decides, and
+//! `answers` carries the decision to `dataplane` and `dns`. `control` shows and steers all of it.
+
+pub mod answers;
+pub mod config;
+pub mod dataplane;
+pub mod dns;
+pub mod evidence;
+pub mod link;
+pub mod placement;
+pub mod probe;

@@ -1,0 +1,2 @@
+//! The `siteswap` command.
+fn main() {}

@@ -1,0 +1,79 @@
+//! Layouts of the maps' keys and values.
+//!
+//! Every field is plain bytes or integers in host order, valid for every bit pattern, and padding is explicit:
+//! `bpftool map dump` prints each of them by name. Change a layout, and [`LAYOUT`] must change with it.
+
+/// Version of everything in this file: part of the pin directory's name, because the loader reuses a pinned map without
+/// comparing its layout.
+pub const LAYOUT: u32 = 1;
+
+/// The longest name, in wire format with its root label, that the program answers; longer ones go up to the agent.
+pub const NAME_BYTES: usize = 128;
+
+/// The most addresses of one family in an answer.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// The most addresses of one family that queries are answered on.
+pub const MAX_LISTEN: usize = 8;
+
+/// Value in the map behind `NAMES[0]`; its key is the name's hash (`name::hash`). Two configured names with one hash
+/// cannot both be in it: the loader leaves the second to the agent's server.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameEntry {
+    /// Must equal the set's `id`: the two tables are replaced one after the other, and a query in between goes up.
+    pub set_id: u64,
+    /// Index into the map behind `ANSWERS[0]`.
+    pub set: u32,
+    /// Bytes of `name` in use.
+    pub length: u32,
+    /// Wire format in lower case (RFC 4343), zeros after `length`.
+    pub name: [u8; NAME_BYTES],
+}
+
+/// Value in the map behind `ANSWERS[0]`: one resource's answer, addresses in the order clients should try them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerSet {
+    /// Tells which resource, for which configuration; compared with [`NameEntry::set_id`].
+    pub id: u64,
+    /// Seconds.
+    pub ttl: u32,
+    /// Addresses in `v4`. None: A queries go up to the agent.
+    pub v4_count: u8,
+    /// Addresses in `v6`. None: AAAA queries go up to the agent.
+    pub v6_count: u8,
+    /// Ones'-complement sum (RFC 1071) of the A answer section, records as they are on the wire, starting at an even
+    /// offset, as a big-endian word in host order.
+    pub v4_sum: u16,
+    /// The same of the AAAA answer section.
+    pub v6_sum: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// A records' addresses, network order.
+    pub v4: [[u8; 4]; MAX_ADDRESSES],
+    /// AAAA records' addresses, network order.
+    pub v6: [[u8; 16]; MAX_ADDRESSES],
+}
+
+/// Value of `LEASE[0]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The program answers until this moment of `CLOCK_MONOTONIC_COARSE`, nanoseconds. Zero: no agent ever had it.
+    pub until: u64,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: `repr(C)`, integers and byte arrays only, without implicit padding (asserted below): every bit pattern is
+    // valid and every byte initialised.
+    unsafe impl aya::Pod for super::NameEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::AnswerSet {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Lease {}
+}
+
+const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);
+const _: () = assert!(size_of::<AnswerSet>() == 24 + 20 * MAX_ADDRESSES);
