@@ -19,6 +19,10 @@ pub struct Tenure {
     pub holder: Option<String>,
 }
 
+/// The highest epoch that is believed: no service changes its holder so often, so a higher one is a fault, and adopting
+/// it would leave no room for the next.
+pub const MAX_EPOCH: u64 = 1 << 48;
+
 /// Tenures by resource; a resource without one is in epoch 0.
 pub type Tenures = BTreeMap<String, Tenure>;
 
@@ -64,7 +68,7 @@ pub fn take_over(
 pub fn adopt(order: &[String], now: &Tenure, heard: &InstanceReport) -> Option<Tenure> {
     // A holder this configuration does not know cannot be one: nothing would be served.
     let rank = |holder: &Option<String>| holder.as_ref().and_then(|h| order.iter().position(|site| site == h));
-    let theirs = rank(&heard.holder)?;
+    let theirs = rank(&heard.holder).filter(|_| heard.epoch <= MAX_EPOCH)?;
     let better =
         heard.epoch > now.epoch || (heard.epoch == now.epoch && rank(&now.holder).is_some_and(|ours| theirs < ours));
     better.then(|| Tenure { epoch: heard.epoch, holder: heard.holder.clone() })

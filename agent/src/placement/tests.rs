@@ -197,6 +197,7 @@ fn the_higher_epoch_wins_and_never_goes_back() {
     assert_eq!(adopt(&order, &now, &heard(1, "east")), None);
     assert_eq!(adopt(&order, &now, &heard(2, "west")), None);
     assert_eq!(adopt(&order, &now, &heard(2, "east")).map(|t| t.epoch), Some(2), "a tie goes by the order");
+    assert_eq!(adopt(&order, &now, &heard(u64::MAX, "east")), None, "no room for the next");
     assert_eq!(adopt(&order, &now, &heard(9, "nowhere")), None, "an unknown holder would serve nothing");
 }
 
