@@ -28,6 +28,9 @@ pub const TARGET: &str = if cfg!(target_endian = "big") {
 /// The package and binary that is built.
 pub const PACKAGE: &str = "siteswap-ebpf";
 
+/// The oldest compiler of the workspace (`rust-version`): 1 point this.
+const OLDEST_MINOR: u32 = 89;
+
 /// Where Debian's compiler is: named in full, because rustup's shims usually come first on `PATH`.
 const DEBIAN_BIN: &str = "/usr/bin";
 
@@ -326,7 +329,18 @@ fn debian() -> Result<String, String> {
             libraries.display()
         ));
     }
-    rustc(&["-vV"])
+    let version = rustc(&["-vV"])?;
+    let minor = version
+        .strip_prefix("rustc 1.")
+        .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
+        return Err(format!(
+            "{} is older than 1.{OLDEST_MINOR}: a newer rustc-web is in Debian's security archive \
+             (apt-get update && apt-get install rustc-web cargo-web libstd-rust-web-dev-bpf)",
+            version.lines().next().unwrap_or("rustc-web")
+        ));
+    }
+    Ok(version)
 }
 
 fn is_core(name: &OsStr) -> bool {
