@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use hickory_proto::rr::LowerName;
@@ -19,8 +20,8 @@ pub const MAX_ADDRESSES: usize = 8;
 /// a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerTable {
-    /// Name to index into `sets`.
-    pub names: BTreeMap<LowerName, usize>,
+    /// Name to index into `sets`. Shared: only a new configuration changes it.
+    pub names: Arc<BTreeMap<LowerName, usize>>,
     /// One per resource, in the configuration's order.
     pub sets: Vec<AnswerSet>,
 }

@@ -1,9 +1,11 @@
 //! What is known: this site's probes and what the peers report. Measured, never wished for; operators' overrides are
 //! kept apart (`placement`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{config::Config, link::LinkEvent, probe::ProbeEvent};
 
 /// What a site's agent says about its own instances. It crosses the link, so it is bounded and checked there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,4 +25,113 @@ pub struct InstanceReport {
     pub holder: Option<String>,
     /// Why it is available or not, for people.
     pub reason: String,
+}
+
+/// Everything measured so far.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// This site's instances, by resource.
+    pub own: BTreeMap<String, OwnInstance>,
+    /// The other sites, by name.
+    pub peers: BTreeMap<String, Peer>,
+}
+
+/// Verdicts on one of this site's instances.
+#[derive(Clone, Debug, Default)]
+pub struct OwnInstance {
+    /// By backend; `None` until its first try has ended.
+    pub backends: BTreeMap<SocketAddr, Option<Verdict>>,
+}
+
+/// What the probes of one backend say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// It passes.
+    pub up: bool,
+    /// The deciding try, for people.
+    pub detail: String,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Every one of the last N periods held at least one heartbeat.
+    pub contact: bool,
+    /// Its last report. It outlives the contact, for people to see; it counts only in contact.
+    pub report: Option<Report>,
+}
+
+impl OwnInstance {
+    /// Every backend has been tried.
+    pub fn measured(&self) -> bool {
+        self.backends.values().all(Option::is_some)
+    }
+
+    /// One backend that works is enough (claim B4).
+    pub fn available(&self) -> bool {
+        self.backends.values().flatten().any(|verdict| verdict.up)
+    }
+
+    /// Why it is available or not: how many backends pass, and what the first failing one says.
+    pub fn reason(&self) -> String {
+        let up = self.backends.values().flatten().filter(|v| v.up).count();
+        let mut reason = format!("{up} of {} backends pass", self.backends.len());
+        let failing = self.backends.iter().find(|(_, verdict)| verdict.as_ref().is_some_and(|v| !v.up));
+        if let Some((backend, Some(verdict))) = failing {
+            reason += &format!("; {backend}: {}", verdict.detail);
+        }
+        reason
+    }
+}
+
+impl Evidence {
+    /// Nothing measured, for every instance and peer of `config`.
+    pub fn new(config: &Config) -> Self {
+        let mut evidence = Self::default();
+        evidence.reshape(config);
+        evidence
+    }
+
+    /// Keeps what is known of the instances, backends and peers `config` still has, and makes room for its new ones.
+    pub fn reshape(&mut self, config: &Config) {
+        let mut known = std::mem::take(&mut self.own);
+        for (name, instance) in config.own_instances() {
+            let mut old = known.remove(name).unwrap_or_default();
+            let backends = instance.backends.iter().map(|b| (*b, old.backends.remove(b).flatten())).collect();
+            self.own.insert(name.to_owned(), OwnInstance { backends });
+        }
+        let mut peers = std::mem::take(&mut self.peers);
+        for peer in config.peers() {
+            self.peers.insert(peer.to_owned(), peers.remove(peer).unwrap_or_default());
+        }
+    }
+
+    /// The first complete round of probes is over.
+    pub fn measured(&self) -> bool {
+        self.own.values().all(OwnInstance::measured)
+    }
+
+    /// Takes in what a probe found. Verdicts on backends no longer configured are ignored.
+    pub fn probed(&mut self, event: &ProbeEvent) {
+        let backends = self.own.get_mut(&event.resource).map(|own| &mut own.backends);
+        if let Some(verdict) = backends.and_then(|backends| backends.get_mut(&event.backend)) {
+            *verdict = Some(Verdict { up: event.up, detail: event.detail.clone() });
+        }
+    }
+
+    /// Takes in what the link found.
+    pub fn heard(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Contact { peer, contact, .. } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.contact = contact;
+                }
+            }
+            LinkEvent::Report { peer, report } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.report = Some(report);
+                }
+            }
+        }
+    }
 }

@@ -11,3 +11,4 @@ pub mod evidence;
 pub mod link;
 pub mod placement;
 pub mod probe;
+pub mod state;

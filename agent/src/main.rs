@@ -1,2 +1,5 @@
 //! The `siteswap` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    siteswap::cli::main()
+}

@@ -147,9 +147,7 @@ pub enum Takeover {
 }
 
 /// An instance's role as configured.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Serves.
@@ -219,4 +217,19 @@ pub enum Tls {
     Roots(PathBuf),
     /// Not at all: the probe asks whether the service works, not who it is.
     Unverified,
+}
+
+impl Config {
+    /// The other sites' names.
+    pub fn peers(&self) -> impl Iterator<Item = &str> {
+        self.sites.keys().map(String::as_str).filter(|site| *site != self.site)
+    }
+
+    /// This site's instances that may serve, with their resource's name.
+    pub fn own_instances(&self) -> impl Iterator<Item = (&str, &Instance)> {
+        self.resources.iter().filter_map(|(name, resource)| {
+            let instance = resource.instances.get(&self.site)?;
+            (instance.role != Role::Disabled).then_some((name.as_str(), instance))
+        })
+    }
 }

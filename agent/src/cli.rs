@@ -1,0 +1,269 @@
+//! The command line.
+
+mod show;
+
+use std::{
+    io::IsTerminal,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config,
+    control::{
+        api::{Explain, SetOverride},
+        client::Client,
+    },
+    dataplane::Dataplane,
+    dns, link,
+    placement::Override,
+    run,
+};
+
+/// Two or more data centres, one service.
+///
+/// `run` is the agent of one site. The other commands talk to it over its control socket, or work on files.
+#[derive(Debug, Parser)]
+#[command(name = "siteswap", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the agent listens for the command line.
+#[derive(Debug, Args)]
+struct Socket {
+    /// The agent's control socket, as in its configuration ([agent] control).
+    #[arg(long, env = "SITESWAP_CONTROL", default_value = "/run/siteswap/control.sock", value_name = "PATH")]
+    control: PathBuf,
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, env = "SITESWAP_CONFIG", default_value = "/etc/siteswap/siteswap.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run this site's agent until it is told to stop.
+    ///
+    /// SIGTERM leaves the XDP program in place for the lease, so that a restart loses no query; Ctrl-C takes it away.
+    /// SIGHUP reads the configuration again. What is logged: SITESWAP_LOG (`info` if unset; `siteswap=debug`).
+    Run(ConfigFile),
+    /// Check a configuration, its zone files and its key, without touching anything that runs.
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make this site's key, and print the fingerprint that goes into every site's configuration.
+    Keygen {
+        /// Where certificate and private key go, as PEM, readable by the owner only.
+        #[arg(long, default_value = "siteswap.pem", value_name = "FILE")]
+        out: PathBuf,
+        /// Replace an existing file: peers refuse this site until they have the new fingerprint.
+        #[arg(long)]
+        force: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show resources, backends, peers, the program and its counters.
+    ///
+    /// Exit code 0: ready. 3: the agent runs but its first round of probes is not over. 1: no agent answers.
+    Status {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print all of it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an instance out of service, force it in, or give it back to the probes.
+    ///
+    /// `siteswap set www down` takes this site's instance out at every site. `siteswap set www@west down` leaves west out
+    /// of the answers of this site only. What is measured stays visible in `status`, and `auto` believes it again.
+    Set {
+        #[command(flatten)]
+        socket: Socket,
+        /// The resource, and the site of the instance if it is not this one.
+        #[arg(value_name = "RESOURCE[@SITE]")]
+        instance: String,
+        /// What to believe.
+        state: Believe,
+    },
+    /// Say which rule put which address where in the answer for a name.
+    Explain {
+        #[command(flatten)]
+        socket: Socket,
+        /// A domain name.
+        name: String,
+        /// Explain it for this client.
+        #[arg(long, value_name = "ADDR")]
+        client: Option<IpAddr>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the agent read its configuration again; a bad one is refused and the old one stays.
+    Reload(Socket),
+    /// Take the XDP program off its interfaces and remove its pinned maps. Not while the agent runs: Ctrl-C does it then.
+    Detach(ConfigFile),
+}
+
+/// What `set` sets.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Believe {
+    /// Available, whatever the probes say.
+    Up,
+    /// Not available, whatever the probes say.
+    Down,
+    /// What the probes say.
+    Auto,
+}
+
+/// Runs a command line; errors go to standard error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("siteswap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(file) => {
+            log();
+            runtime(2)?.block_on(run::run(absolute(&file.config)?))?;
+        }
+        Command::Check { file, json } => check(&file.config, json)?,
+        Command::Keygen { out, force, json } => {
+            let fingerprint = link::keys::generate(&out, force)?;
+            if json {
+                println!("{}", serde_json::json!({ "file": out, "fingerprint": fingerprint.to_string() }));
+            } else {
+                println!("{fingerprint}");
+                eprintln!("key written to {}; put the fingerprint under [sites.NAME] at every site", out.display());
+            }
+        }
+        Command::Status { socket, json } => {
+            let status = runtime(1)?.block_on(Client::new(&socket.control).status())?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&status)?);
+            } else {
+                print!("{}", show::status(&status, colours()));
+            }
+            return Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::from(3) });
+        }
+        Command::Set { socket, instance, state } => {
+            runtime(1)?.block_on(Client::new(&socket.control).set(&order(&instance, state)))?;
+        }
+        Command::Explain { socket, name, client, json } => {
+            let question = Explain { name, client };
+            let explanation = runtime(1)?.block_on(Client::new(&socket.control).explain(&question))?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&explanation)?);
+            } else {
+                explanation.lines.iter().for_each(|line| println!("{line}"));
+            }
+        }
+        Command::Reload(socket) => runtime(1)?.block_on(Client::new(&socket.control).reload())?,
+        Command::Detach(file) => detach(&file.config)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn order(instance: &str, state: Believe) -> SetOverride {
+    let (resource, site) = match instance.split_once('@') {
+        Some((resource, site)) => (resource, Some(site.to_owned())),
+        None => (instance, None),
+    };
+    let state = match state {
+        Believe::Up => Some(Override::Up),
+        Believe::Down => Some(Override::Down),
+        Believe::Auto => None,
+    };
+    SetOverride { resource: resource.to_owned(), site, state }
+}
+
+fn check(file: &Path, json: bool) -> anyhow::Result<()> {
+    let config = config::load(file)?;
+    let zones = dns::Zones::load(&config)?;
+    let identity = link::keys::load(&config.link.key)?;
+    let (own, configured) = (identity.fingerprint(), config.sites[&config.site].fingerprint);
+    anyhow::ensure!(
+        own == configured,
+        "{}: the key in {} has the fingerprint {own}, but [sites.{}] says {configured}: peers would refuse this site",
+        file.display(),
+        config.link.key.display(),
+        config.site
+    );
+    let warnings = zones.warnings();
+    if json {
+        let summary = serde_json::json!({
+            "site": config.site, "sites": config.sites.len(), "resources": config.resources.len(),
+            "zones": config.dns.zones.len(), "warnings": warnings,
+        });
+        println!("{summary}");
+        return Ok(());
+    }
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    println!(
+        "{}: good. Site {} of {}, {} resources, {} zones.",
+        file.display(),
+        config.site,
+        config.sites.len(),
+        config.resources.len(),
+        config.dns.zones.len()
+    );
+    Ok(())
+}
+
+fn detach(file: &Path) -> anyhow::Result<()> {
+    let config = config::load(file)?;
+    if std::os::unix::net::UnixStream::connect(&config.control).is_ok() {
+        anyhow::bail!("the agent runs: stop it first (Ctrl-C, or SIGINT, detaches the program too)");
+    }
+    Dataplane::remove(&config.dataplane)?;
+    Ok(())
+}
+
+/// Relative paths in the configuration are relative to the file, so its own must not depend on the working directory.
+fn absolute(file: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(file).with_context(|| format!("the path {}", file.display()))
+}
+
+fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SITESWAP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
+}

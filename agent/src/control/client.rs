@@ -1,0 +1,116 @@
+//! The command line's side of the control socket.
+
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, body::Bytes};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::api::{Explain, Explanation, Refusal, SetOverride, Status};
+
+/// Why the agent gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens, or this user may not ask.
+    #[error("no agent answers on {path}: {source}; is `siteswap run` running, and is this its control socket ([agent] control)?")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The conversation broke off.
+    #[error("the agent on {path} broke off: {reason}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// The agent refused, and says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A control socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// The agent whose control socket is at `path`.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The whole state.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Method::GET, "/v1/status", None::<()>).await
+    }
+
+    /// Sets an override or takes it back.
+    pub async fn set(&self, order: &SetOverride) -> Result<(), ClientError> {
+        self.ask(Method::PUT, "/v1/override", Some(order)).await
+    }
+
+    /// Explains an answer.
+    pub async fn explain(&self, question: &Explain) -> Result<Explanation, ClientError> {
+        self.ask(Method::POST, "/v1/explain", Some(question)).await
+    }
+
+    /// Has the agent read its configuration again.
+    pub async fn reload(&self) -> Result<(), ClientError> {
+        self.ask(Method::POST, "/v1/reload", None::<()>).await
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<impl Serialize>,
+    ) -> Result<A, ClientError> {
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|source| ClientError::Connect { path: self.path.clone(), source })?;
+        let answer = exchange(stream, method, path, body).await;
+        let (ok, bytes) = answer.map_err(|reason| self.broken(reason))?;
+        if ok {
+            return serde_json::from_slice(&bytes).map_err(|error| self.broken(error.to_string()));
+        }
+        let refusal: Refusal = serde_json::from_slice(&bytes).map_err(|error| self.broken(error.to_string()))?;
+        Err(ClientError::Refused(refusal.error))
+    }
+
+    fn broken(&self, reason: String) -> ClientError {
+        ClientError::Broken { path: self.path.clone(), reason }
+    }
+}
+
+/// One request and its answer: whether it succeeded, and the body.
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Option<impl Serialize>,
+) -> Result<(bool, Bytes), String> {
+    let say = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(say)?;
+    let driver = tokio::spawn(connection);
+    let json = body.map(|body| serde_json::to_vec(&body)).transpose().map_err(|e| e.to_string())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "siteswap")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(json.unwrap_or_default())))
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(say)?;
+    let ok = response.status().is_success();
+    let bytes = response.into_body().collect().await.map_err(say)?.to_bytes();
+    driver.abort();
+    Ok((ok, bytes))
+}

@@ -1,0 +1,164 @@
+//! What the control socket and signals order.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Agent, lease_ticks, publish};
+use crate::{
+    config::{self, Config},
+    control::{
+        self,
+        api::{InstanceStatus, ProgramStatus, ResourceStatus, SetOverride, Status},
+        server::Command,
+    },
+    decision::{self, Decided},
+    dns,
+};
+
+impl Agent {
+    pub(super) async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
+        // A reply nobody waits for any more is no error.
+        match command {
+            Command::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            Command::Explain(question, reply) => {
+                drop(reply.send(control::explain(&question, &self.knowledge, self.decision.as_ref())));
+            }
+            Command::Set(order, reply) => {
+                let outcome = self.set(&order);
+                let changed = outcome.is_ok();
+                drop(reply.send(outcome));
+                if changed {
+                    self.act("an operator's order", Instant::now())?;
+                }
+            }
+            Command::Reload(reply) => drop(reply.send(self.reload().await)),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hangup(&mut self) {
+        if let Err(error) = self.reload().await {
+            tracing::error!("the configuration stays as it was: {error}");
+        }
+    }
+
+    /// Stores an override; the caller acts on it.
+    fn set(&mut self, order: &SetOverride) -> Result<(), String> {
+        let config = &self.knowledge.config;
+        let Some(resource) = config.resources.get(&order.resource) else {
+            let known: Vec<&str> = config.resources.keys().map(String::as_str).collect();
+            return Err(format!("there is no resource \"{}\"; there are: {}", order.resource, known.join(", ")));
+        };
+        let site = order.site.as_ref().unwrap_or(&config.site);
+        if !resource.instances.contains_key(site) {
+            let known: Vec<&str> = resource.instances.keys().map(String::as_str).collect();
+            return Err(format!(
+                "resource {} has no instance at \"{site}\"; it has: {}",
+                order.resource,
+                known.join(", ")
+            ));
+        }
+        self.store.set_override(&order.resource, site, order.state).map_err(|error| error.to_string())?;
+        let key = (order.resource.clone(), site.clone());
+        let state = order.state.map_or("auto".to_owned(), |state| state.to_string());
+        tracing::info!(resource = order.resource, site, state, "an operator's override");
+        match order.state {
+            Some(state) => self.knowledge.overrides.insert(key, state),
+            None => self.knowledge.overrides.remove(&key),
+        };
+        Ok(())
+    }
+
+    /// Takes a new configuration, or refuses it and changes nothing. Answers go on from the old one until everything new
+    /// in it has been measured.
+    async fn reload(&mut self) -> Result<(), String> {
+        let old = Arc::clone(&self.knowledge.config);
+        let new = config::load(&old.file).map_err(|error| error.to_string())?;
+        unchangeable(&old, &new)?;
+        let zones = dns::Zones::load(&new).map_err(|error| error.to_string())?;
+        let said = |error: &dyn std::error::Error| error.to_string();
+        self.server.rebind(&new.dns).await.map_err(|error| said(&error))?;
+        match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
+            (Some(dataplane), false) => dataplane
+                .reconfigure(&new.dataplane, &publish::program_addresses(&new))
+                .map_err(|error| said(&error))?,
+            (None, true) => {}
+            (None, false) => self.dataplane = publish::attach(&new).map_err(|error| format!("{error:#}"))?,
+            (Some(_), true) => {
+                let dataplane = self.dataplane.take().expect("matched above");
+                dataplane.detach().map_err(|error| said(&error))?;
+            }
+        }
+        self.link.reload(&new);
+        self.probes.reload(&new);
+        let config = Arc::new(new);
+        self.knowledge.evidence.reshape(&config);
+        self.names = decision::names(&config);
+        self.lease = lease_ticks(&config);
+        self.pending = Some(Arc::new(zones));
+        self.knowledge.config = config;
+        tracing::info!("a new configuration is taken");
+        self.act("a new configuration", Instant::now()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn status(&self) -> Status {
+        let config = &self.knowledge.config;
+        let decision = self.knowledge.decide(&self.names);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            site: config.site.clone(),
+            ready: self.decision.is_some(),
+            started: self.started,
+            config: config.file.display().to_string(),
+            resources: decision.resources.iter().map(|(name, decided)| self.resource(name, decided)).collect(),
+            backends: self.probes.status(),
+            peers: self.link.status(),
+            program: self.dataplane.as_ref().map(|_| self.program()),
+            server: self.server.counters(),
+            link: self.link.counters(),
+            changes: self.changes.list(),
+        }
+    }
+
+    /// One resource from what is known now; what is answered is what was last published.
+    fn resource(&self, name: &str, decided: &Decided) -> ResourceStatus {
+        let published = self.decision.as_ref().and_then(|d| d.table.sets.iter().find(|set| set.resource == name));
+        let instances = decided.instances.iter().map(|view| InstanceStatus { available: view.serves(), view: view.clone() });
+        ResourceStatus {
+            name: name.to_owned(),
+            domains: self.knowledge.config.resources[name].domains.iter().map(ToString::to_string).collect(),
+            epoch: decided.tenure.epoch,
+            holder: decided.tenure.holder.clone(),
+            instances: instances.collect(),
+            answer: decided.placement.answer.clone(),
+            addresses: published.map(|set| set.addresses.clone()).unwrap_or_default(),
+            all_down: decided.placement.answer.is_empty(),
+            arrival: decided.placement.arrival.clone(),
+        }
+    }
+
+    fn program(&self) -> ProgramStatus {
+        let dataplane = self.dataplane.as_ref().expect("asked only where there is one");
+        let counters = dataplane.counters().unwrap_or_default();
+        ProgramStatus {
+            interfaces: dataplane.attachments().into_iter().map(|(name, mode)| (name, mode.to_string())).collect(),
+            lease: self.knowledge.config.dataplane.lease.as_secs_f64(),
+            counters: counters.into_iter().map(|(outcome, count)| (outcome.name().to_owned(), count)).collect(),
+        }
+    }
+}
+
+/// A running agent cannot become another site, or move its state, key or socket.
+fn unchangeable(old: &Config, new: &Config) -> Result<(), String> {
+    let changed = [
+        ("[agent] site", old.site != new.site),
+        ("[agent] state", old.state != new.state),
+        ("[agent] control", old.control != new.control),
+        ("[link] listen", old.link.listen != new.link.listen),
+        ("[link] key", old.link.key != new.link.key),
+        ("[dataplane] pins", old.dataplane.pins != new.dataplane.pins),
+    ];
+    match changed.iter().find(|(_, changed)| *changed) {
+        Some((what, _)) => Err(format!("{what} cannot change while the agent runs: restart it for that")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! From a decision to the two name servers, with a record of what changed and how long it took.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+
+use super::Agent;
+use crate::{
+    config::Config,
+    control::api::Change,
+    dataplane::Dataplane,
+    decision::Decision,
+    evidence::Evidence,
+    link::LinkEvent,
+    probe::ProbeEvent,
+};
+
+/// The last changes of answers.
+#[derive(Debug, Default)]
+pub struct Changes(VecDeque<Change>);
+
+impl Changes {
+    const KEPT: usize = 64;
+
+    fn record(&mut self, cause: &str, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0.push_back(Change { at: unix_millis(), cause: cause.to_owned(), micros });
+        if self.0.len() > Self::KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// Oldest first.
+    pub fn list(&self) -> Vec<Change> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+impl Agent {
+    /// Makes `decision` what is answered, by the program first.
+    pub(super) fn publish(&mut self, decision: Decision, cause: &str, at: Instant) -> anyhow::Result<()> {
+        let zones = self.pending.take();
+        let changed = zones.is_some() || self.decision.as_ref().is_none_or(|last| last.table != decision.table);
+        let first = self.decision.is_none();
+        if changed {
+            let table = Arc::new(decision.table.clone());
+            let mut visible = Instant::now();
+            if let Some(dataplane) = &mut self.dataplane {
+                // The swap waits until no packet uses the old table; other tasks go on meanwhile.
+                visible = tokio::task::block_in_place(|| dataplane.publish(&table)).context("publishing answers")?;
+                dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
+            }
+            self.serving.publish(zones, table);
+            let took = visible.saturating_duration_since(at);
+            self.changes.record(cause, took);
+            tracing::info!(cause, micros = took.as_micros(), "answers changed");
+        }
+        self.decision = Some(decision);
+        if first {
+            tracing::info!("ready");
+        }
+        Ok(())
+    }
+}
+
+/// Attaches the program, if the configuration names an interface for it.
+pub fn attach(config: &Config) -> anyhow::Result<Option<Dataplane>> {
+    if config.dataplane.interfaces.is_empty() {
+        tracing::info!("no interface is configured: the agent's own server answers everything");
+        return Ok(None);
+    }
+    let dataplane = Dataplane::start(&config.dataplane, &program_addresses(config))?;
+    for (interface, attachment) in dataplane.attachments() {
+        tracing::info!(interface, %attachment, "the program is attached");
+    }
+    Ok(Some(dataplane))
+}
+
+/// The addresses the program answers on: it knows port 53 only.
+pub fn program_addresses(config: &Config) -> Vec<IpAddr> {
+    if config.dns.port == 53 { config.dns.listen.clone() } else { Vec::new() }
+}
+
+/// How long the first answer waits for peers to appear: the periods they need to be in contact, one that has begun
+/// already, and two for the link to come up.
+pub fn patience(config: &Config) -> Duration {
+    if config.sites.len() < 2 { Duration::ZERO } else { config.link.period * (config.link.periods + 3) }
+}
+
+/// Every peer is in contact and has reported, or has had its time to appear.
+pub fn peers_known(evidence: &Evidence, patience: Instant) -> bool {
+    let known = evidence.peers.values().all(|peer| peer.contact && peer.report.is_some());
+    known || Instant::now() >= patience
+}
+
+/// What a batch of probe events says, in words.
+pub fn probed(events: &[ProbeEvent]) -> String {
+    let one = |event: &ProbeEvent| {
+        let state = if event.up { "up" } else { "down" };
+        format!("{} backend {} is {state}: {}", event.resource, event.backend, event.detail)
+    };
+    summary(events.iter().map(one).collect())
+}
+
+/// What a batch of link events says in words, and when the last of it was found. `None` for an empty batch.
+pub fn heard(events: &[LinkEvent]) -> Option<(String, Instant)> {
+    let now = Instant::now();
+    let one = |event: &LinkEvent| match event {
+        LinkEvent::Contact { peer, contact: true, at, .. } => (format!("{peer} is in contact"), *at),
+        LinkEvent::Contact { peer, reason, at, .. } => (format!("{peer} is not in contact: {reason}"), *at),
+        LinkEvent::Report { peer, .. } => (format!("{peer} reports a change"), now),
+    };
+    let (causes, moments): (Vec<_>, Vec<_>) = events.iter().map(one).unzip();
+    Some((summary(causes), moments.into_iter().max()?))
+}
+
+fn summary(mut causes: Vec<String>) -> String {
+    let more = causes.len().saturating_sub(1);
+    match (causes.pop(), more) {
+        (None, _) => String::new(),
+        (Some(last), 0) => last,
+        (Some(last), more) => format!("{last} (and {more} more)"),
+    }
+}
+
+/// The wall clock, for people only.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
