@@ -1,1 +1,26 @@
-//! Skeleton.
+//! The lab: two whole sites in network namespaces, real web servers and databases in them, and a WAN with clients.
+//!
+//! [`Lab::up`] makes one; dropping it takes everything down. Each lab has a prefix of its own, so that several can stand
+//! side by side; the one made by hand uses `ssw-`.
+
+pub mod data;
+pub mod demo;
+pub mod dns;
+pub mod fetch;
+pub mod files;
+mod lab;
+mod links;
+pub mod netns;
+pub mod plan;
+mod process;
+pub mod shop;
+mod show;
+mod stale;
+pub mod steady;
+mod stub;
+mod wait;
+
+pub use lab::{Agent, BY_HAND, Lab, Node, Options, name_server};
+pub use process::{Identity, Process};
+pub use show::show;
+pub use wait::wait_until;

@@ -1,0 +1,109 @@
+//! What the lab writes to disk: configurations, zone, firewall rules, databases. The templates are in `assets/`, with
+//! `@name@` where a value goes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::plan::{LAN, Public, SITES, Site};
+
+const SITE: &str = include_str!("../assets/site.toml");
+const ZONE: &str = include_str!("../assets/shop.test.zone");
+const EDGE_RULES: &str = include_str!("../assets/edge.nft");
+
+/// Rules that lose exactly one datagram of the link, and count it.
+pub const LOSE_ONE: &str = include_str!("../assets/lose-one.nft");
+
+/// What distinguishes one lab's agents from another's.
+pub struct Agents<'a> {
+    /// The lab's directory.
+    pub directory: &'a Path,
+    /// Directory for the pins of both sites.
+    pub pins: &'a Path,
+    /// Fingerprints of both sites' keys, in the order of [`SITES`].
+    pub fingerprints: [String; 2],
+}
+
+/// Writes the zone and both agents' configurations.
+pub fn write_configurations(agents: &Agents) -> Result<()> {
+    let Agents {
+        directory,
+        pins,
+        fingerprints,
+    } = agents;
+    fs::write(directory.join("shop.test.zone"), ZONE)?;
+    for site in SITES {
+        let configuration = fill(
+            SITE,
+            &[
+                ("site", site.name),
+                ("dir", &directory.to_string_lossy()),
+                ("pins", &pins.to_string_lossy()),
+                ("dns4", &site.v4(Public::Dns).to_string()),
+                ("dns6", &site.v6(Public::Dns).to_string()),
+                ("fingerprint-east", &fingerprints[0]),
+                ("fingerprint-west", &fingerprints[1]),
+            ],
+        )?;
+        fs::write(directory.join(format!("{}.toml", site.name)), configuration)?;
+        fs::create_dir_all(directory.join(site.name))?;
+    }
+    Ok(())
+}
+
+/// A site's address translation, for `nft`.
+pub fn edge_rules(site: Site) -> Result<String> {
+    let mut values = Vec::new();
+    for (name, public) in [
+        ("www", Public::Www),
+        ("orders", Public::Orders),
+        ("accounts", Public::Accounts),
+    ] {
+        values.push((format!("{name}4"), site.v4(public).to_string()));
+        values.push((format!("{name}6"), site.v6(public).to_string()));
+    }
+    for (name, host) in LAN {
+        let [v4, v6] = site.lan(host);
+        values.push((format!("{name}-4"), v4.to_string()));
+        values.push((format!("{name}-6"), v6.to_string()));
+    }
+    let values: Vec<(&str, &str)> = values
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    fill(EDGE_RULES, &values)
+}
+
+/// Makes a site's database with its first rows.
+pub fn create_database(file: &Path) -> Result<()> {
+    let database =
+        rusqlite::Connection::open(file).with_context(|| format!("database {}", file.display()))?;
+    database.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT NOT NULL, quantity INTEGER NOT NULL);
+         CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, balance INTEGER NOT NULL);
+         INSERT INTO orders (item, quantity) VALUES ('teapot', 1), ('cups', 6), ('kettle', 1);
+         INSERT INTO accounts (owner, balance) VALUES ('ada', 120), ('grace', 80);",
+    )?;
+    Ok(())
+}
+
+/// Where a site's database is.
+pub fn database(directory: &Path, site: &str) -> PathBuf {
+    directory.join(format!("{site}.db"))
+}
+
+/// Replaces every `@name@`.
+fn fill(template: &str, values: &[(&str, &str)]) -> Result<String> {
+    let mut text = template.to_owned();
+    for (name, value) in values {
+        text = text.replace(&format!("@{name}@"), value);
+    }
+    match text.split('@').nth(1) {
+        Some(name) => bail!("a template has no value for @{name}@"),
+        None => Ok(text),
+    }
+}

@@ -1,0 +1,82 @@
+//! Removing labs: one's own, and those whose owner died without doing it.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    netns::Netns,
+    plan,
+    process::{Identity, Process},
+};
+
+/// Where labs keep their files, each in a directory of its own.
+const ROOT: &str = "/run/siteswap-lab";
+
+/// A lab's directory. `prefix` is that of its nodes' namespaces.
+pub fn directory(prefix: &str) -> PathBuf {
+    Path::new(ROOT).join(prefix.trim_end_matches('-'))
+}
+
+/// Where its agents pin their maps and links.
+pub fn pins(prefix: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf").join(format!("siteswap-{}", prefix.trim_end_matches('-')))
+}
+
+/// Notes that this process owns the lab: should it die, the next lab removes what is left.
+pub fn own(directory: &Path) -> Result<()> {
+    fs::write(
+        directory.join("owner"),
+        serde_json::to_vec(&Identity::own()?)?,
+    )
+    .context("the lab's owner")
+}
+
+/// Takes everything of a lab away, as far as it got. Says whether there was anything.
+///
+/// # Errors
+/// Something stays; the rest is gone.
+pub fn remove(prefix: &str) -> Result<bool> {
+    let directory = directory(prefix);
+    let mut found = directory.exists();
+    let mut result = Ok(());
+    for process in Process::all(&directory) {
+        if process.running().is_some() {
+            result = result.and(process.kill());
+        }
+    }
+    for node in plan::nodes() {
+        let namespace = Netns::named(&format!("{prefix}{node}"));
+        found |= namespace.exists();
+        result = result.and(namespace.remove());
+    }
+    for path in [pins(prefix), directory] {
+        result = result.and(match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        });
+    }
+    // Only the last lab can remove the directory of all.
+    let _ = fs::remove_dir(ROOT);
+    result.map(|()| found)
+}
+
+/// Removes the labs whose owner is gone.
+pub fn sweep() {
+    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let owner = fs::read(entry.path().join("owner")).ok();
+        let owner = owner.and_then(|owner| serde_json::from_slice::<Identity>(&owner).ok());
+        if let (Some(owner), Some(name)) = (owner, entry.file_name().to_str())
+            && !owner.runs()
+        {
+            // Whoever sweeps at the same time removes the same things.
+            let _ = remove(&format!("{name}-"));
+        }
+    }
+}
