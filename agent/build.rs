@@ -18,11 +18,7 @@ mod toolchain;
 const INNER: &str = "SITESWAP_EBPF_BUILD";
 
 fn main() -> ExitCode {
-    let result = if env::var_os(INNER).is_some() {
-        compile()
-    } else {
-        outer()
-    };
+    let result = if env::var_os(INNER).is_some() { compile() } else { outer() };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -33,45 +29,27 @@ fn main() -> ExitCode {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the agent is a member of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the agent is a member of the workspace")
 }
 
 /// Chooses the route and runs this script again in its environment: aya-build takes its compiler from the process's.
 fn outer() -> Result<()> {
-    for path in [
-        "ebpf/src",
-        "ebpf/Cargo.toml",
-        "common/src",
-        "common/Cargo.toml",
-        "Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for path in ["ebpf/src", "ebpf/Cargo.toml", "common/src", "common/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root().join(path).display());
     }
     println!("cargo::rerun-if-env-changed={}", toolchain::FORCE);
 
     let help = "run `cargo xtask setup`, which installs what is missing or says how to";
     let routes = toolchain::routes().map_err(|error| anyhow!(error))?;
-    let compiler =
-        toolchain::compiler(root(), &routes).map_err(|error| anyhow!("{error}\n{help}"))?;
-    toolchain::linker(root())
-        .map_err(|error| anyhow!("the XDP program cannot be linked: {error}\n{help}"))?;
+    let compiler = toolchain::compiler(root(), &routes).map_err(|error| anyhow!("{error}\n{help}"))?;
+    toolchain::linker(root()).map_err(|error| anyhow!("the XDP program cannot be linked: {error}\n{help}"))?;
 
     let mut command = Command::new(env::current_exe()?);
     compiler.prepare(&mut command);
-    let output = command
-        .env(INNER, "1")
-        .output()
-        .context("this build script cannot run itself")?;
+    let output = command.env(INNER, "1").output().context("this build script cannot run itself")?;
     report(&output);
     if !output.status.success() {
-        bail!(
-            "the XDP program does not build (route {}, {}): see the lines above",
-            compiler.route,
-            compiler.name()
-        );
+        bail!("the XDP program does not build (route {}, {}): see the lines above", compiler.route, compiler.name());
     }
     Ok(())
 }

@@ -82,13 +82,8 @@ impl Knowledge {
         let mut taken = Tenures::new();
         for (name, decided) in &decision.resources {
             let rule = self.config.resources[name].takeover;
-            let new = placement::take_over(
-                &self.config.site,
-                rule,
-                &decided.placement,
-                &decided.instances,
-                &decided.tenure,
-            );
+            let new =
+                placement::take_over(&self.config.site, rule, &decided.placement, &decided.instances, &decided.tenure);
             taken.extend(new.map(|tenure| (name.clone(), tenure)));
         }
         self.tenures.extend(taken.clone());
@@ -102,9 +97,8 @@ impl Knowledge {
             let now = self.tenure(name);
             let reports = self.evidence.peers.values().filter_map(|peer| peer.report.as_ref());
             let heard = reports.filter_map(|report| report.instances.get(name));
-            let best = heard.fold(now.clone(), |best, heard| {
-                placement::adopt(&resource.order, &best, heard).unwrap_or(best)
-            });
+            let best =
+                heard.fold(now.clone(), |best, heard| placement::adopt(&resource.order, &best, heard).unwrap_or(best));
             if best != now {
                 adopted.insert(name.clone(), best);
             }
@@ -132,9 +126,11 @@ impl Knowledge {
 
 /// The names of a configuration.
 pub fn names(config: &Config) -> Names {
-    let domains = config.resources.values().enumerate().flat_map(|(index, resource)| {
-        resource.domains.iter().map(move |domain| (domain.clone(), index))
-    });
+    let domains = config
+        .resources
+        .values()
+        .enumerate()
+        .flat_map(|(index, resource)| resource.domains.iter().map(move |domain| (domain.clone(), index)));
     Arc::new(domains.collect())
 }
 
@@ -150,3 +146,6 @@ fn bounded(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     };
     addresses.into_iter().filter(|address| keep(address)).collect()
 }
+
+#[cfg(test)]
+pub mod tests;

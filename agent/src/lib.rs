@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod config;
 pub mod dataplane;
+pub mod decision;
 pub mod dns;
 pub mod evidence;
 pub mod link;

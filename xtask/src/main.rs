@@ -102,10 +102,7 @@ enum Lab {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup { check: true, bench } => setup::check(bench),
-        Task::Setup {
-            check: false,
-            bench,
-        } => setup::install(bench).map(|()| ExitCode::SUCCESS),
+        Task::Setup { check: false, bench } => setup::install(bench).map(|()| ExitCode::SUCCESS),
         Task::Build { release } => tasks::build(release),
         Task::Run { arguments } => tasks::run(arguments),
         Task::Test { filter } => tasks::test(filter),
@@ -113,10 +110,7 @@ fn main() -> ExitCode {
             Lab::Up => vec!["up".into()],
             Lab::Down => vec!["down".into()],
             Lab::Status => vec!["status".into()],
-            Lab::Exec { node, command } => ["exec".into(), node, "--".into()]
-                .into_iter()
-                .chain(command)
-                .collect(),
+            Lab::Exec { node, command } => ["exec".into(), node, "--".into()].into_iter().chain(command).collect(),
         }),
         Task::Bench { name, json } => tasks::bench(name, json),
         Task::Lint => tasks::lint(),

@@ -17,9 +17,7 @@ const TESTS: &str = "siteswap-tests";
 
 /// The workspace's directory.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a member of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a member of the workspace")
 }
 
 /// Refuses to go on without root.
@@ -40,16 +38,8 @@ pub fn cargo() -> Command {
     command.current_dir(root());
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        let own = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ];
-        if own.iter().any(|prefix| name.starts_with(prefix))
-            || name == "CARGO_PRIMARY_PACKAGE"
-            || name == "OUT_DIR"
-        {
+        let own = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if own.iter().any(|prefix| name.starts_with(prefix)) || name == "CARGO_PRIMARY_PACKAGE" || name == "OUT_DIR" {
             command.env_remove(&*name);
         }
     }
@@ -59,9 +49,7 @@ pub fn cargo() -> Command {
 
 /// Runs `command` to its end; its failure is an error.
 pub fn succeed(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", shown(command));
     }
@@ -70,11 +58,8 @@ pub fn succeed(command: &mut Command) -> Result<()> {
 
 /// A command as one would type it.
 pub fn shown(command: &Command) -> String {
-    let words: Vec<_> = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args())
-        .map(|word| word.to_string_lossy())
-        .collect();
+    let words: Vec<_> =
+        [command.get_program()].into_iter().chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
     words.join(" ")
 }
 
@@ -86,8 +71,7 @@ fn become_command(command: &mut Command) -> Result<ExitCode> {
 
 /// Where cargo leaves what it builds.
 fn artefact(profile: &str, name: &str) -> PathBuf {
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join(profile).join(name)
 }
 
@@ -95,14 +79,7 @@ fn artefact(profile: &str, name: &str) -> PathBuf {
 pub fn build(release: bool) -> Result<ExitCode> {
     terminal::step("building the agent, its XDP program and the lab");
     let mut command = cargo();
-    command.args([
-        "build",
-        "--package",
-        "siteswap",
-        "--package",
-        TESTS,
-        "--bins",
-    ]);
+    command.args(["build", "--package", "siteswap", "--package", TESTS, "--bins"]);
     if release {
         command.arg("--release");
     }
@@ -118,26 +95,14 @@ pub fn run(arguments: Vec<String>) -> Result<ExitCode> {
     if arguments.is_empty() {
         return become_command(Command::new(artefact("debug", "siteswap-lab")).arg("demo"));
     }
-    become_command(
-        Command::new(artefact("debug", "siteswap"))
-            .arg("run")
-            .args(arguments),
-    )
+    become_command(Command::new(artefact("debug", "siteswap")).arg("run").args(arguments))
 }
 
 /// `cargo xtask lab`
 pub fn lab(arguments: Vec<String>) -> Result<ExitCode> {
     need_root("the lab")?;
     // Whatever the command prints is the lab's alone, so the build speaks up only if it fails.
-    succeed(cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "siteswap",
-        "--package",
-        TESTS,
-        "--bins",
-    ]))?;
+    succeed(cargo().args(["build", "--quiet", "--package", "siteswap", "--package", TESTS, "--bins"]))?;
     become_command(Command::new(artefact("debug", "siteswap-lab")).args(arguments))
 }
 
@@ -147,11 +112,7 @@ pub fn test(filter: Option<String>) -> Result<ExitCode> {
     setup::install(false)?;
     build(false)?;
     terminal::step("testing");
-    become_command(
-        cargo()
-            .args(["test", "--workspace", "--exclude", toolchain::PACKAGE])
-            .args(filter),
-    )
+    become_command(cargo().args(["test", "--workspace", "--exclude", toolchain::PACKAGE]).args(filter))
 }
 
 /// `cargo xtask bench`
@@ -174,34 +135,17 @@ pub fn lint() -> Result<ExitCode> {
         .context("`cargo fmt --all` mends it; if cargo has no fmt: rustup component add rustfmt")?;
 
     terminal::step("clippy on the host's packages");
-    let host = [
-        "clippy",
-        "--workspace",
-        "--exclude",
-        toolchain::PACKAGE,
-        "--all-targets",
-        "--",
-        "-Dwarnings",
-    ];
+    let host = ["clippy", "--workspace", "--exclude", toolchain::PACKAGE, "--all-targets", "--", "-Dwarnings"];
     succeed(cargo().args(host)).context("if cargo has no clippy: rustup component add clippy")?;
 
     let routes = toolchain::routes().map_err(anyhow::Error::msg)?;
-    let compiler = toolchain::compiler(root(), &routes)
-        .map_err(|error| anyhow::anyhow!("{error}\nrun `cargo xtask setup`"))?;
-    terminal::step(&format!(
-        "clippy on the XDP program for {} ({})",
-        toolchain::TARGET,
-        compiler.route
-    ));
+    let compiler =
+        toolchain::compiler(root(), &routes).map_err(|error| anyhow::anyhow!("{error}\nrun `cargo xtask setup`"))?;
+    terminal::step(&format!("clippy on the XDP program for {} ({})", toolchain::TARGET, compiler.route));
     let mut clippy = compiler.clippy().map_err(|lack| {
-        anyhow::anyhow!(
-            "clippy cannot check the XDP program, it lacks {lack}\nor run `cargo xtask setup`"
-        )
+        anyhow::anyhow!("clippy cannot check the XDP program, it lacks {lack}\nor run `cargo xtask setup`")
     })?;
-    clippy
-        .current_dir(root())
-        .arg("--target-dir")
-        .arg(root().join("target/ebpf-clippy"));
+    clippy.current_dir(root()).arg("--target-dir").arg(root().join("target/ebpf-clippy"));
     succeed(clippy.args(["--", "-Dwarnings"]))?;
     Ok(ExitCode::SUCCESS)
 }

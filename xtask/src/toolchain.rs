@@ -19,11 +19,7 @@ use std::{
 pub const FORCE: &str = "SITESWAP_TOOLCHAIN";
 
 /// What the XDP program is compiled for.
-pub const TARGET: &str = if cfg!(target_endian = "big") {
-    "bpfeb-unknown-none"
-} else {
-    "bpfel-unknown-none"
-};
+pub const TARGET: &str = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
 /// The package and binary that is built.
 pub const PACKAGE: &str = "siteswap-ebpf";
@@ -71,10 +67,7 @@ pub struct NoCompiler {
 
 impl fmt::Display for NoCompiler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "no compiler here can build the XDP program for {TARGET}:"
-        )?;
+        write!(f, "no compiler here can build the XDP program for {TARGET}:")?;
         for (route, lack) in &self.lacks {
             write!(f, "\n  - {route}: {lack}")?;
         }
@@ -93,9 +86,7 @@ pub fn routes() -> Result<Vec<Route>, String> {
         Err(_) | Ok("") => Ok(vec![Route::Rustup, Route::Debian]),
         Ok("rustup") => Ok(vec![Route::Rustup]),
         Ok("debian") => Ok(vec![Route::Debian]),
-        Ok(other) => Err(format!(
-            "{FORCE} is `{other}`, but must be `rustup` or `debian`, or not be set"
-        )),
+        Ok(other) => Err(format!("{FORCE} is `{other}`, but must be `rustup` or `debian`, or not be set")),
     }
 }
 
@@ -109,11 +100,7 @@ pub fn compiler(root: &Path, routes: &[Route]) -> Result<Compiler, NoCompiler> {
         };
         match version {
             Ok(version) => {
-                return Ok(Compiler {
-                    route,
-                    version,
-                    tools: tools(root),
-                });
+                return Ok(Compiler { route, version, tools: tools(root) });
             }
             Err(lack) => lacks.push((route, lack)),
         }
@@ -124,11 +111,7 @@ pub fn compiler(root: &Path, routes: &[Route]) -> Result<Compiler, NoCompiler> {
 /// A `bpf-linker` that runs: the project's own, or else the one on `PATH`.
 pub fn linker(root: &Path) -> Result<PathBuf, String> {
     let own = tools(root).join("bin/bpf-linker");
-    let found = if own.exists() {
-        Some(own)
-    } else {
-        find("bpf-linker")
-    };
+    let found = if own.exists() { Some(own) } else { find("bpf-linker") };
     let path = found.ok_or("bpf-linker is neither in target/tools/bin nor on PATH")?;
     output(Command::new(&path).arg("--version"))
         .map_err(|error| format!("{} does not run: {error}", path.display()))?;
@@ -147,10 +130,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 impl Compiler {
     /// LLVM's major version, which `bpf-linker`'s must not be older than.
     pub fn llvm(&self) -> Option<u32> {
-        let line = self
-            .version
-            .lines()
-            .find_map(|line| line.strip_prefix("LLVM version: "))?;
+        let line = self.version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
         line.split('.').next()?.parse().ok()
     }
 
@@ -181,12 +161,7 @@ impl Compiler {
         }
         command.env("PATH", self.path());
         // The program is built alike whatever the host's profiles say.
-        for (key, value) in [
-            ("LTO", "true"),
-            ("CODEGEN_UNITS", "1"),
-            ("PANIC", "abort"),
-            ("OPT_LEVEL", "3"),
-        ] {
+        for (key, value) in [("LTO", "true"), ("CODEGEN_UNITS", "1"), ("PANIC", "abort"), ("OPT_LEVEL", "3")] {
             command.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
         }
         if self.route == Route::Debian {
@@ -201,17 +176,11 @@ impl Compiler {
         let mut command = match self.route {
             Route::Rustup => {
                 let mut command = Command::new("rustup");
-                command.args([
-                    "run",
-                    "nightly",
-                    "cargo-clippy",
-                    "clippy",
-                    "-Zbuild-std=core",
-                ]);
+                command.args(["run", "nightly", "cargo-clippy", "clippy", "-Zbuild-std=core"]);
                 let mut probe = Command::new("rustup");
-                output(self.prepared(probe.args(["run", "nightly", "cargo-clippy", "--version"]))).map_err(|error| {
-                    format!("nightly's clippy ({error}): rustup component add --toolchain nightly clippy")
-                })?;
+                output(self.prepared(probe.args(["run", "nightly", "cargo-clippy", "--version"]))).map_err(
+                    |error| format!("nightly's clippy ({error}): rustup component add --toolchain nightly clippy"),
+                )?;
                 command
             }
             Route::Debian => {
@@ -227,19 +196,14 @@ impl Compiler {
         };
         self.prepare(&mut command);
         let arch = env::consts::ARCH;
-        command
-            .env(
-                "CARGO_ENCODED_RUSTFLAGS",
-                format!("--cfg=bpf_target_arch=\"{arch}\""),
-            )
-            .args([
-                "--package",
-                PACKAGE,
-                "--bins",
-                "--release",
-                "--target",
-                TARGET,
-            ]);
+        command.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\"")).args([
+            "--package",
+            PACKAGE,
+            "--bins",
+            "--release",
+            "--target",
+            TARGET,
+        ]);
         if self.route == Route::Debian {
             command.env("CARGO", Path::new(DEBIAN_BIN).join("cargo"));
         }
@@ -259,9 +223,7 @@ impl Compiler {
             Route::Rustup => directories.extend(env::split_paths(&path)),
             Route::Debian => {
                 directories.push(DEBIAN_BIN.into());
-                directories.extend(
-                    env::split_paths(&path).filter(|directory| !directory.join("rustup").exists()),
-                );
+                directories.extend(env::split_paths(&path).filter(|directory| !directory.join("rustup").exists()));
             }
         }
         env::join_paths(directories).unwrap_or(path)
@@ -275,9 +237,7 @@ fn rustup() -> Result<String, String> {
     }
     let rustc = |argument: &[&str]| {
         let mut command = Command::new("rustup");
-        command
-            .env("RUSTUP_AUTO_INSTALL", "0")
-            .env_remove("RUSTUP_TOOLCHAIN");
+        command.env("RUSTUP_AUTO_INSTALL", "0").env_remove("RUSTUP_TOOLCHAIN");
         output(command.args(["run", "nightly", "rustc"]).args(argument))
     };
     let sysroot = rustc(&["--print", "sysroot"]).map_err(|error| {
@@ -287,11 +247,9 @@ fn rustup() -> Result<String, String> {
     })?;
     let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/src/lib.rs");
     if !source.exists() {
-        return Err(
-            "the nightly toolchain lacks its component rust-src (the source of `core`): \
+        return Err("the nightly toolchain lacks its component rust-src (the source of `core`): \
              rustup component add --toolchain nightly rust-src"
-                .into(),
-        );
+            .into());
     }
     rustc(&["-vV"])
 }
@@ -301,28 +259,17 @@ fn debian() -> Result<String, String> {
     for (program, package) in [("rustc", "rustc-web"), ("cargo", "cargo-web")] {
         let path = Path::new(DEBIAN_BIN).join(program);
         if !path.exists() {
-            return Err(format!(
-                "{} does not exist: apt-get install {package}",
-                path.display()
-            ));
+            return Err(format!("{} does not exist: apt-get install {package}", path.display()));
         }
         if is_rustup(&path) {
-            return Err(format!(
-                "{} is rustup's, not Debian's {package}",
-                path.display()
-            ));
+            return Err(format!("{} is rustup's, not Debian's {package}", path.display()));
         }
     }
-    let rustc = |argument: &[&str]| {
-        output(Command::new(Path::new(DEBIAN_BIN).join("rustc")).args(argument))
-    };
+    let rustc = |argument: &[&str]| output(Command::new(Path::new(DEBIAN_BIN).join("rustc")).args(argument));
     let sysroot = rustc(&["--print", "sysroot"])?;
-    let libraries = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(TARGET)
-        .join("lib");
-    let core = std::fs::read_dir(&libraries)
-        .is_ok_and(|entries| entries.flatten().any(|entry| is_core(&entry.file_name())));
+    let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib");
+    let core =
+        std::fs::read_dir(&libraries).is_ok_and(|entries| entries.flatten().any(|entry| is_core(&entry.file_name())));
     if !core {
         return Err(format!(
             "there is no prebuilt `core` in {}: apt-get install libstd-rust-web-dev-bpf",
@@ -330,9 +277,7 @@ fn debian() -> Result<String, String> {
         ));
     }
     let version = rustc(&["-vV"])?;
-    let minor = version
-        .strip_prefix("rustc 1.")
-        .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    let minor = version.strip_prefix("rustc 1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
     if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
         return Err(format!(
             "{} is older than 1.{OLDEST_MINOR}: a newer rustc-web is in Debian's security archive \
@@ -349,9 +294,7 @@ fn is_core(name: &OsStr) -> bool {
 }
 
 fn is_rustup(program: &Path) -> bool {
-    program
-        .canonicalize()
-        .is_ok_and(|path| path.file_name() == Some(OsStr::new("rustup")))
+    program.canonicalize().is_ok_and(|path| path.file_name() == Some(OsStr::new("rustup")))
 }
 
 /// Standard output, or why there is none.
@@ -361,10 +304,5 @@ fn output(command: &mut Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(stderr
-        .lines()
-        .next()
-        .unwrap_or("it failed silently")
-        .trim()
-        .to_owned())
+    Err(stderr.lines().next().unwrap_or("it failed silently").trim().to_owned())
 }

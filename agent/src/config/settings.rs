@@ -15,10 +15,7 @@ use super::{
     error::Span,
     nearest::did_you_mean,
     section::Section,
-    values::{
-        address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text,
-        whole, word,
-    },
+    values::{address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text, whole, word},
 };
 use crate::answers::MAX_ADDRESSES;
 
@@ -61,20 +58,12 @@ fn one_of(name: &str, names: &[String]) -> Result<String, String> {
     if known().any(|known| known == name) {
         return Ok(name.to_owned());
     }
-    Err(format!(
-        "{} is none of the sites ({}){}",
-        shown(name),
-        quoted(known()),
-        did_you_mean(name, known())
-    ))
+    Err(format!("{} is none of the sites ({}){}", shown(name), quoted(known()), did_you_mean(name, known())))
 }
 
 /// `agent.site`
 pub(super) fn own_site(agent: &mut Section<'_>, names: &[String]) -> Option<String> {
-    let hint = format!(
-        "write site = NAME, one of the sites ({})",
-        quoted(names.iter().map(String::as_str))
-    );
+    let hint = format!("write site = NAME, one of the sites ({})", quoted(names.iter().map(String::as_str)));
     let site = agent.need("site", &hint, |value| one_of(text(value)?, names))?;
     Some(site.into_inner())
 }
@@ -89,11 +78,7 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             section.report(&name.span(), "", name_rule(name.get_ref()));
         }
         let name = name.into_inner();
-        let link = site.need(
-            "link",
-            "write link = \"ADDRESS:PORT\" of its agent",
-            endpoint,
-        );
+        let link = site.need("link", "write link = \"ADDRESS:PORT\" of its agent", endpoint);
         let fingerprint = site.need(
             "fingerprint",
             "write fingerprint = \"sha256:…\" as siteswap keygen printed it at that site",
@@ -104,8 +89,7 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             continue;
         };
         if let Some(other) = links.insert(*link.get_ref(), name) {
-            let message =
-                format!("\"{link}\" is the link of {other:?} already; each site has its own");
+            let message = format!("\"{link}\" is the link of {other:?} already; each site has its own");
             site.report(&link.span(), "link", message);
         }
         if let Some(other) = fingerprints.insert(*fingerprint.get_ref(), name) {
@@ -120,35 +104,18 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
 
 fn fingerprint(value: &DeValue<'_>) -> Result<Fingerprint, String> {
     let text = text(value)?;
-    text.parse()
-        .map_err(|error| format!("{} is {error}", shown(text)))
+    text.parse().map_err(|error| format!("{} is {error}", shown(text)))
 }
 
 /// `[link]`
-pub(super) fn link(
-    section: &mut Section<'_>,
-    context: &Context,
-    own: Option<SocketAddr>,
-) -> Option<Link> {
+pub(super) fn link(section: &mut Section<'_>, context: &Context, own: Option<SocketAddr>) -> Option<Link> {
     let listen = section.get("listen", listener).map(Spanned::into_inner);
-    let key = section.need(
-        "key",
-        "write key = \"FILE.pem\", the file that siteswap keygen wrote",
-        context.path(),
-    );
-    let period = section.or(
-        "period",
-        Duration::from_millis(500),
-        duration(Duration::from_millis(10)..=Duration::from_secs(60)),
-    );
+    let key = section.need("key", "write key = \"FILE.pem\", the file that siteswap keygen wrote", context.path());
+    let period =
+        section.or("period", Duration::from_millis(500), duration(Duration::from_millis(10)..=Duration::from_secs(60)));
     let periods = section.or("periods", 3, whole(1..=100));
     section.finish();
-    Some(Link {
-        listen: listen.or(own)?,
-        key: key?.into_inner(),
-        period,
-        periods,
-    })
+    Some(Link { listen: listen.or(own)?, key: key?.into_inner(), period, periods })
 }
 
 /// `[dns]`, with the place of each zone's name.
@@ -160,11 +127,7 @@ pub(super) struct DnsDraft {
 
 impl DnsDraft {
     pub(super) fn finish(self) -> Dns {
-        Dns {
-            listen: self.listen,
-            port: self.port,
-            zones: self.zones.into_iter().map(|(_, zone)| zone).collect(),
-        }
+        Dns { listen: self.listen, port: self.port, zones: self.zones.into_iter().map(|(_, zone)| zone).collect() }
     }
 }
 
@@ -194,22 +157,14 @@ pub(super) fn dns(section: &mut Section<'_>, context: &Context) -> DnsDraft {
         zones.push((span, Zone { name, file }));
     }
     section.finish();
-    DnsDraft {
-        listen: addresses,
-        port,
-        zones,
-    }
+    DnsDraft { listen: addresses, port, zones }
 }
 
 /// `[dataplane]`
 pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Dataplane {
     let interfaces = section.list("interfaces", interface);
     distinct(section, "interfaces", &interfaces);
-    let modes = [
-        ("auto", Mode::Auto),
-        ("native", Mode::Native),
-        ("generic", Mode::Generic),
-    ];
+    let modes = [("auto", Mode::Auto), ("native", Mode::Native), ("generic", Mode::Generic)];
     let dataplane = Dataplane {
         interfaces: interfaces.into_iter().map(Spanned::into_inner).collect(),
         mode: section.or("mode", Mode::Auto, word(&modes)),
@@ -232,20 +187,13 @@ fn interface(value: &DeValue<'_>) -> Result<String, String> {
         return Err(format!("{} cannot be an interface's name", shown(name)));
     }
     if name.len() > MAX_INTERFACE {
-        return Err(format!(
-            "{} is longer than {MAX_INTERFACE} bytes, which no interface's name is",
-            shown(name)
-        ));
+        return Err(format!("{} is longer than {MAX_INTERFACE} bytes, which no interface's name is", shown(name)));
     }
     Ok(name.to_owned())
 }
 
 /// Reports what is in a list more than once.
-pub(super) fn distinct<T: Ord + std::fmt::Display>(
-    section: &Section<'_>,
-    key: &str,
-    list: &[Spanned<T>],
-) {
+pub(super) fn distinct<T: Ord + std::fmt::Display>(section: &Section<'_>, key: &str, list: &[Spanned<T>]) {
     let mut seen = std::collections::BTreeSet::new();
     for item in list {
         if !seen.insert(item.get_ref()) {

@@ -114,3 +114,59 @@ fn all_down(policy: &AllDown) -> String {
 fn locality(client: IpAddr) -> String {
     format!("Client {client}: no view is configured, so every client gets the same order.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::{names, tests};
+
+    fn ask(knowledge: &Knowledge, name: &str, decided: bool) -> Explanation {
+        let decision = decided.then(|| knowledge.decide(&names(&knowledge.config)));
+        let question = Explain { name: name.to_owned(), client: Some("203.0.113.10".parse().unwrap()) };
+        explain(&question, knowledge, decision.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn every_address_has_its_place_and_every_site_its_reason() {
+        let mut east = tests::knowledge("east");
+        tests::all_up(&mut east);
+        tests::probe(&mut east, "www", "10.1.0.12:80", false);
+        let explanation = ask(&east, "WWW.shop.test", true);
+        assert_eq!(explanation.resource.as_deref(), Some("www"));
+        assert_eq!(
+            explanation.lines,
+            [
+                "www.shop.test. is a domain of resource www, TTL 5 s.",
+                "1. east: 192.0.2.80, 2001:db8:1:80::80; active and available (this site's probes: 1 of 2 backends \
+                 pass; 10.1.0.12:80: connection refused). Place: the only available active instance.",
+                "Left out: west; active and not available (the peer is not in contact).",
+                "Client 203.0.113.10: no view is configured, so every client gets the same order.",
+                "A request for it that arrives here: serve here.",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_override_is_named_beside_what_is_measured() {
+        let mut east = tests::knowledge("east");
+        tests::all_up(&mut east);
+        east.overrides.insert(("www".into(), "east".into()), Override::Down);
+        let lines = ask(&east, "www.shop.test.", true).lines.join("\n");
+        assert!(lines.contains("Left out: east; set down by an operator; measured: active and available"), "{lines}");
+        assert!(lines.contains("No site is available: by the policy all_down, SERVFAIL is answered"), "{lines}");
+    }
+
+    #[test]
+    fn names_of_no_resource_and_answers_not_yet_given_are_said_so() {
+        let east = tests::knowledge("east");
+        assert!(ask(&east, "mail.shop.test", false).lines[0].contains("from the records of zone shop.test."));
+        assert!(ask(&east, "example.net", false).lines[0].contains("the answer is REFUSED"));
+        assert!(ask(&east, "www.shop.test", false).lines[1].contains("the first complete round of probes is not over"));
+    }
+
+    #[test]
+    fn what_is_no_name_is_an_error() {
+        let question = Explain { name: "a..b".to_owned(), client: None };
+        assert!(explain(&question, &tests::knowledge("east"), None).unwrap_err().contains("\"a..b\" is not a domain name"));
+    }
+}

@@ -23,22 +23,13 @@ pub fn look() -> Vec<Result<String, String>> {
 }
 
 fn version() -> Result<String, String> {
-    let release = uname()
-        .map_err(|error| error.to_string())?
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse().ok());
+    let release = uname().map_err(|error| error.to_string())?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= OLDEST {
         return Ok(format!("Linux {release}"));
     }
-    Err(format!(
-        "Linux {release} is too old: {}.{} or newer is needed (Debian 12 has 6.1)",
-        OLDEST.0, OLDEST.1
-    ))
+    Err(format!("Linux {release} is too old: {}.{} or newer is needed (Debian 12 has 6.1)", OLDEST.0, OLDEST.1))
 }
 
 fn syscall() -> Result<String, String> {
@@ -52,33 +43,21 @@ fn btf() -> Result<String, String> {
     const FILE: &str = "/sys/kernel/btf/vmlinux";
     match fs::metadata(FILE) {
         Ok(_) => Ok("the kernel's BTF".into()),
-        Err(error) => Err(format!(
-            "{FILE} ({error}): a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed"
-        )),
+        Err(error) => Err(format!("{FILE} ({error}): a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed")),
     }
 }
 
 /// Whether pinned maps and links have somewhere to be.
 pub fn look_for_bpffs() -> Result<String, String> {
     match statfs(BPFFS) {
-        Ok(info) if info.filesystem_type() == BPF_FS_MAGIC => {
-            Ok(format!("the BPF file system on {BPFFS}"))
-        }
-        Ok(_) => Err(format!(
-            "a BPF file system on {BPFFS}, for pinned maps and links: mount -t bpf bpf {BPFFS}"
-        )),
+        Ok(info) if info.filesystem_type() == BPF_FS_MAGIC => Ok(format!("the BPF file system on {BPFFS}")),
+        Ok(_) => Err(format!("a BPF file system on {BPFFS}, for pinned maps and links: mount -t bpf bpf {BPFFS}")),
         Err(error) => Err(format!("{BPFFS} ({error}), for pinned maps and links")),
     }
 }
 
 /// Mounts it, until the next boot.
 pub fn mount_bpffs() -> Result<()> {
-    mount(
-        Some("bpf"),
-        BPFFS,
-        Some("bpf"),
-        MsFlags::empty(),
-        Some("mode=0700"),
-    )
-    .with_context(|| format!("cannot mount the BPF file system on {BPFFS}"))
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+        .with_context(|| format!("cannot mount the BPF file system on {BPFFS}"))
 }

@@ -32,31 +32,15 @@ pub fn install(compiler: &Compiler) -> Result<()> {
         );
     }
     let prefix = llvm_prefix(llvm)?;
-    let (version, features) = (
-        format!("--version={VERSION}"),
-        format!("--features=llvm-{llvm}"),
-    );
+    let (version, features) = (format!("--version={VERSION}"), format!("--features=llvm-{llvm}"));
     let mut command = cargo();
     command
         .env("LLVM_PREFIX", &prefix)
-        .args([
-            "install",
-            "bpf-linker",
-            &version,
-            "--no-default-features",
-            &features,
-            "--locked",
-            "--force",
-            "--root",
-        ])
+        .args(["install", "bpf-linker", &version, "--no-default-features", &features, "--locked", "--force", "--root"])
         .arg(toolchain::tools(root()));
-    terminal::step(&format!(
-        "building bpf-linker {VERSION} into target/tools with LLVM {llvm}"
-    ));
+    terminal::step(&format!("building bpf-linker {VERSION} into target/tools with LLVM {llvm}"));
     succeed(&mut command)?;
-    toolchain::linker(root())
-        .map_err(anyhow::Error::msg)
-        .context("bpf-linker was built, but")?;
+    toolchain::linker(root()).map_err(anyhow::Error::msg).context("bpf-linker was built, but")?;
     Ok(())
 }
 
@@ -78,10 +62,7 @@ fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
             prefix.display()
         );
     }
-    let wanted: Vec<_> = wanted
-        .into_iter()
-        .filter(|(package, _)| !packages::installed(package))
-        .collect();
+    let wanted: Vec<_> = wanted.into_iter().filter(|(package, _)| !packages::installed(package)).collect();
     if !wanted.is_empty() {
         need_root("installing packages")?;
         packages::install(&wanted)?;

@@ -22,69 +22,27 @@ struct Tools {
 }
 
 const TOOLS: [Tools; 7] = [
-    Tools {
-        commands: &["cc"],
-        package: "build-essential",
-        why: "compiles SQLite and ring's cryptography",
-    },
-    Tools {
-        commands: &["ip"],
-        package: "iproute2",
-        why: "the lab's network namespaces, addresses and routes",
-    },
-    Tools {
-        commands: &["ethtool"],
-        package: "ethtool",
-        why: "turns checksum offload off on the lab's interfaces",
-    },
-    Tools {
-        commands: &["nft"],
-        package: "nftables",
-        why: "the edge's way to a site's web servers",
-    },
-    Tools {
-        commands: &["bpftool"],
-        package: "bpftool",
-        why: "shows maps and programs",
-    },
-    Tools {
-        commands: &["dig"],
-        package: "bind9-dnsutils",
-        why: "the tests ask as users do",
-    },
-    Tools {
-        commands: &["kdig", "kxdpgun"],
-        package: "knot-dnsutils",
-        why: "more queries, and many of them",
-    },
+    Tools { commands: &["cc"], package: "build-essential", why: "compiles SQLite and ring's cryptography" },
+    Tools { commands: &["ip"], package: "iproute2", why: "the lab's network namespaces, addresses and routes" },
+    Tools { commands: &["ethtool"], package: "ethtool", why: "turns checksum offload off on the lab's interfaces" },
+    Tools { commands: &["nft"], package: "nftables", why: "the edge's way to a site's web servers" },
+    Tools { commands: &["bpftool"], package: "bpftool", why: "shows maps and programs" },
+    Tools { commands: &["dig"], package: "bind9-dnsutils", why: "the tests ask as users do" },
+    Tools { commands: &["kdig", "kxdpgun"], package: "knot-dnsutils", why: "more queries, and many of them" },
 ];
 
 const BENCH_TOOLS: [Tools; 2] = [
-    Tools {
-        commands: &["knotd"],
-        package: "knot",
-        why: "a fast name server, to compare with",
-    },
-    Tools {
-        commands: &["gdnsd"],
-        package: "gdnsd",
-        why: "a name server that balances, to compare with",
-    },
+    Tools { commands: &["knotd"], package: "knot", why: "a fast name server, to compare with" },
+    Tools { commands: &["gdnsd"], package: "gdnsd", why: "a name server that balances, to compare with" },
 ];
 
 impl Tools {
     fn for_task(bench: bool) -> impl Iterator<Item = &'static Self> {
-        TOOLS
-            .iter()
-            .chain(if bench { &BENCH_TOOLS[..] } else { &[] })
+        TOOLS.iter().chain(if bench { &BENCH_TOOLS[..] } else { &[] })
     }
 
     fn missing(&self) -> Vec<&'static str> {
-        self.commands
-            .iter()
-            .copied()
-            .filter(|command| toolchain::find(command).is_none())
-            .collect()
+        self.commands.iter().copied().filter(|command| toolchain::find(command).is_none()).collect()
     }
 
     /// Present, if all commands are found, from the package or from elsewhere.
@@ -93,12 +51,7 @@ impl Tools {
         if missing.is_empty() {
             return Ok(self.commands.join(", "));
         }
-        Err(format!(
-            "{} (package {}): {}",
-            missing.join(", "),
-            self.package,
-            self.why
-        ))
+        Err(format!("{} (package {}): {}", missing.join(", "), self.package, self.why))
     }
 }
 
@@ -110,17 +63,10 @@ pub fn check(bench: bool) -> Result<ExitCode> {
         .chain([kernel::look_for_bpffs()])
         .chain(Tools::for_task(bench).map(Tools::look))
         .chain([
-            compiler
-                .as_ref()
-                .map(told)
-                .map_err(|error| format!("{error:#}")),
+            compiler.as_ref().map(told).map_err(|error| format!("{error:#}")),
             compiler.as_ref().map_or_else(
                 |_| Err("clippy for the XDP program: known when its compiler is there".into()),
-                |compiler| {
-                    compiler
-                        .clippy()
-                        .map(|_| "clippy for the XDP program".into())
-                },
+                |compiler| compiler.clippy().map(|_| "clippy for the XDP program".into()),
             ),
             toolchain::linker(root()).map(|path| path.display().to_string()),
         ]);
@@ -135,11 +81,7 @@ pub fn check(bench: bool) -> Result<ExitCode> {
             }
         }
     }
-    Ok(if whole {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// `setup`, and the first step of the tasks that need it.
@@ -154,18 +96,9 @@ pub fn install(bench: bool) -> Result<()> {
         kernel::mount_bpffs()?;
     }
 
-    let lacking: Vec<_> = Tools::for_task(bench)
-        .filter(|tools| !tools.missing().is_empty())
-        .collect();
-    let mut wanted: Vec<_> = lacking
-        .iter()
-        .map(|tools| (tools.package.to_owned(), tools.why))
-        .collect();
-    wanted.extend(
-        compiler_packages()?
-            .into_iter()
-            .map(|(package, why)| (package.to_owned(), why)),
-    );
+    let lacking: Vec<_> = Tools::for_task(bench).filter(|tools| !tools.missing().is_empty()).collect();
+    let mut wanted: Vec<_> = lacking.iter().map(|tools| (tools.package.to_owned(), tools.why)).collect();
+    wanted.extend(compiler_packages()?.into_iter().map(|(package, why)| (package.to_owned(), why)));
     packages::install(&wanted)?;
     if let Some(lack) = lacking.iter().find_map(|tools| tools.look().err()) {
         bail!("still lacking after the installation: {lack}");
@@ -178,11 +111,7 @@ pub fn install(bench: bool) -> Result<()> {
 }
 
 fn told(compiler: &Compiler) -> String {
-    format!(
-        "the XDP program's compiler, by the route {} ({})",
-        compiler.route,
-        compiler.name()
-    )
+    format!("the XDP program's compiler, by the route {} ({})", compiler.route, compiler.name())
 }
 
 fn compiler() -> Result<Compiler> {
@@ -194,9 +123,7 @@ fn compiler() -> Result<Compiler> {
 fn compiler_packages() -> Result<Vec<(&'static str, &'static str)>> {
     const CLIPPY: (&str, &str) = ("rust-web-clippy", "lints the XDP program");
     match compiler() {
-        Ok(compiler) if compiler.route == Route::Debian && compiler.clippy().is_err() => {
-            Ok(vec![CLIPPY])
-        }
+        Ok(compiler) if compiler.route == Route::Debian && compiler.clippy().is_err() => Ok(vec![CLIPPY]),
         // Without nightly's clippy everything but `lint` works, and `lint` says so.
         Ok(_) => Ok(Vec::new()),
         Err(error) => {
@@ -210,10 +137,7 @@ fn compiler_packages() -> Result<Vec<(&'static str, &'static str)>> {
             Ok(vec![
                 ("rustc-web", "compiles the XDP program"),
                 ("cargo-web", "builds it with that compiler"),
-                (
-                    "libstd-rust-web-dev-bpf",
-                    "the core library for the BPF target",
-                ),
+                ("libstd-rust-web-dev-bpf", "the core library for the BPF target"),
                 CLIPPY,
             ])
         }

@@ -42,30 +42,15 @@ pub fn install(wanted: &[(String, &'static str)]) -> Result<()> {
         terminal::lack(&format!("{package}: {why}"));
     }
     if !available() {
-        bail!(
-            "there is no apt-get here: install what Debian calls {}",
-            names.join(", ")
-        );
+        bail!("there is no apt-get here: install what Debian calls {}", names.join(", "));
     }
     need_root("installing packages")?;
 
-    let daemons: Vec<_> = names
-        .iter()
-        .copied()
-        .filter(|name| DAEMONS.contains(name))
-        .collect();
-    let guard = if daemons.is_empty() {
-        None
-    } else {
-        Some(NoStart::place(Path::new("/usr/sbin/policy-rc.d"))?)
-    };
+    let daemons: Vec<_> = names.iter().copied().filter(|name| DAEMONS.contains(name)).collect();
+    let guard = if daemons.is_empty() { None } else { Some(NoStart::place(Path::new("/usr/sbin/policy-rc.d"))?) };
     succeed(apt().arg("update").arg("-qq")).context("the package lists could not be refreshed")?;
-    succeed(
-        apt()
-            .args(["install", "-qq", "--no-install-recommends", "--yes"])
-            .args(&names),
-    )
-    .with_context(|| format!("not installed: {}", names.join(", ")))?;
+    succeed(apt().args(["install", "-qq", "--no-install-recommends", "--yes"]).args(&names))
+        .with_context(|| format!("not installed: {}", names.join(", ")))?;
     disable(&daemons);
     drop(guard);
     Ok(())
@@ -74,10 +59,7 @@ pub fn install(wanted: &[(String, &'static str)]) -> Result<()> {
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
     // Standard output is the task's own.
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr());
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(std::io::stderr());
     command
 }
 
@@ -87,15 +69,9 @@ fn disable(daemons: &[&str]) {
         return;
     }
     let mut command = Command::new("systemctl");
-    command
-        .args(["disable", "--quiet"])
-        .args(daemons)
-        .stdout(Stdio::null());
+    command.args(["disable", "--quiet"]).args(daemons).stdout(Stdio::null());
     if !command.status().is_ok_and(|status| status.success()) {
-        eprintln!(
-            "  could not disable {}: they may start at the next boot",
-            daemons.join(" and ")
-        );
+        eprintln!("  could not disable {}: they may start at the next boot", daemons.join(" and "));
     }
 }
 
@@ -117,11 +93,7 @@ impl NoStart {
             // An earlier set-up was killed outright.
             fs::rename(&saved, file)?;
         }
-        if Command::new(file)
-            .args(["knot", "start"])
-            .status()
-            .is_ok_and(|status| status.code() == Some(101))
-        {
+        if Command::new(file).args(["knot", "start"]).status().is_ok_and(|status| status.code() == Some(101)) {
             return Ok(Self { policy: None });
         }
         outlive_signals()?;
@@ -131,19 +103,11 @@ impl NoStart {
         } else {
             None
         };
-        let policy = Policy {
-            file: file.to_owned(),
-            saved,
-        };
-        fs::write(
-            file,
-            "#!/bin/sh\n# Placed by siteswap's set-up for the time of an installation.\nexit 101\n",
-        )
-        .and_then(|()| fs::set_permissions(file, Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(Self {
-            policy: Some(policy),
-        })
+        let policy = Policy { file: file.to_owned(), saved };
+        fs::write(file, "#!/bin/sh\n# Placed by siteswap's set-up for the time of an installation.\nexit 101\n")
+            .and_then(|()| fs::set_permissions(file, Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { policy: Some(policy) })
     }
 }
 
@@ -165,11 +129,7 @@ impl Drop for NoStart {
 /// Lets Ctrl-C end apt, and this process go on to clean up. A handler, unlike ignoring, is not inherited by apt.
 fn outlive_signals() -> Result<()> {
     extern "C" fn nothing(_: i32) {}
-    let action = SigAction::new(
-        SigHandler::Handler(nothing),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler does nothing, so it is safe at any moment.
         unsafe { sigaction(signal, &action) }?;

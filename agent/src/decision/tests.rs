@@ -1,0 +1,231 @@
+//! Decisions on a configuration of two sites, as the loop makes them.
+
+use std::{net::SocketAddr, path::Path, time::Instant};
+
+use super::*;
+use crate::{
+    config,
+    link::LinkEvent,
+    placement::{Arrival, Override},
+    probe::ProbeEvent,
+};
+
+const FILE: &str = r#"
+[agent]
+site = "SITE"
+[sites.east]
+link = "10.255.0.1:7400"
+fingerprint = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+[sites.west]
+link = "10.255.0.2:7400"
+fingerprint = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+[link]
+key = "site.pem"
+[dns]
+listen = ["192.0.2.2"]
+[[dns.zone]]
+name = "shop.test"
+file = "shop.test.zone"
+[resources.www]
+domains = ["www.shop.test"]
+ttl = 5
+order = ["east", "west"]
+all_down = "servfail"
+probe = { tcp = true }
+[resources.www.sites.east]
+role = "active"
+addresses = ["192.0.2.80", "2001:db8:1:80::80"]
+backends = ["10.1.0.11:80", "10.1.0.12:80"]
+[resources.www.sites.west]
+role = "active"
+addresses = ["198.51.100.80"]
+backends = ["10.2.0.11:80", "10.2.0.12:80"]
+[resources.orders]
+domains = ["orders.shop.test"]
+takeover = "silence"
+probe = { tcp = true }
+[resources.orders.sites.east]
+role = "active"
+addresses = ["192.0.2.81"]
+backends = ["10.1.0.21:7001"]
+[resources.orders.sites.west]
+role = "standby"
+addresses = ["198.51.100.81"]
+backends = ["10.2.0.21:7001"]
+"#;
+
+/// What `site` knows at first: nothing.
+pub fn knowledge(site: &str) -> Knowledge {
+    let config = config::parse(&FILE.replace("SITE", site), Path::new("/etc/siteswap/test.toml")).expect("a good file");
+    Knowledge {
+        evidence: Evidence::new(&config),
+        config: Arc::new(config),
+        overrides: Overrides::new(),
+        tenures: Tenures::new(),
+    }
+}
+
+/// One backend's verdict.
+pub fn probe(knowledge: &mut Knowledge, resource: &str, backend: &str, up: bool) {
+    let backend: SocketAddr = backend.parse().expect("an address");
+    let detail = if up { "connected" } else { "connection refused" }.to_owned();
+    knowledge.evidence.probed(&ProbeEvent { resource: resource.into(), backend, up, detail, at: Instant::now() });
+}
+
+/// Everything that `knowledge`'s site probes passes.
+pub fn all_up(knowledge: &mut Knowledge) {
+    let backends: Vec<(String, SocketAddr)> = knowledge
+        .config
+        .own_instances()
+        .flat_map(|(name, instance)| instance.backends.iter().map(move |b| (name.to_owned(), *b)))
+        .collect();
+    for (resource, backend) in backends {
+        probe(knowledge, &resource, &backend.to_string(), true);
+    }
+}
+
+/// The link found or lost the peer.
+pub fn contact(knowledge: &mut Knowledge, peer: &str, contact: bool) {
+    let event = LinkEvent::Contact { peer: peer.into(), contact, at: Instant::now(), reason: String::new() };
+    knowledge.evidence.heard(event);
+}
+
+/// `from` tells `to` what it decided.
+fn tell(from: &Knowledge, to: &mut Knowledge) {
+    let report = from.report(&from.decide(&names(&from.config)));
+    to.evidence.heard(LinkEvent::Report { peer: from.config.site.clone(), report });
+    to.adopt();
+}
+
+/// Two sites with everything up, in contact.
+fn both() -> (Knowledge, Knowledge) {
+    let (mut east, mut west) = (knowledge("east"), knowledge("west"));
+    for (one, other) in [(&mut east, "west"), (&mut west, "east")] {
+        all_up(one);
+        contact(one, other, true);
+    }
+    tell(&east, &mut west);
+    tell(&west, &mut east);
+    (east, west)
+}
+
+fn answer(knowledge: &Knowledge, name: &str) -> Vec<String> {
+    let decision = knowledge.decide(&names(&knowledge.config));
+    let set = decision.table.get(&name.parse().expect("a name")).expect("a resource's name");
+    set.addresses.iter().map(ToString::to_string).collect()
+}
+
+const EAST: [&str; 2] = ["192.0.2.80", "2001:db8:1:80::80"];
+const WEST: [&str; 1] = ["198.51.100.80"];
+
+#[test]
+fn b2_both_sites_available_both_addresses_in_order_at_both() {
+    let (east, west) = both();
+    let expected = [&EAST[..], &WEST].concat();
+    assert_eq!(answer(&east, "www.shop.test."), expected);
+    assert_eq!(answer(&west, "www.shop.test."), expected);
+}
+
+#[test]
+fn b4_one_working_backend_keeps_the_site_and_none_takes_it_out() {
+    let (mut east, mut west) = both();
+    probe(&mut east, "www", "10.1.0.11:80", false);
+    tell(&east, &mut west);
+    assert_eq!(answer(&west, "www.shop.test."), [&EAST[..], &WEST].concat());
+    probe(&mut east, "www", "10.1.0.12:80", false);
+    tell(&east, &mut west);
+    assert_eq!(answer(&east, "www.shop.test."), WEST);
+    assert_eq!(answer(&west, "www.shop.test."), WEST);
+}
+
+#[test]
+fn b7_out_of_contact_each_side_answers_with_itself_alone() {
+    let (mut east, mut west) = both();
+    contact(&mut east, "west", false);
+    contact(&mut west, "east", false);
+    assert_eq!(answer(&east, "www.shop.test."), EAST);
+    assert_eq!(answer(&west, "www.shop.test."), WEST);
+}
+
+#[test]
+fn nothing_available_leaves_the_all_down_policy_to_the_server() {
+    let mut east = knowledge("east");
+    for backend in ["10.1.0.11:80", "10.1.0.12:80"] {
+        probe(&mut east, "www", backend, false);
+    }
+    let decision = east.decide(&names(&east.config));
+    let set = decision.table.get(&"www.shop.test.".parse().unwrap()).unwrap();
+    assert!(set.addresses.is_empty());
+    assert_eq!(set.all_down, Some(config::AllDown::ServFail));
+    assert_eq!(decision.resources["www"].placement.arrival, Arrival::Refuse);
+}
+
+#[test]
+fn an_override_at_its_own_site_reaches_the_peers_and_one_for_a_peer_stays_here() {
+    let (mut east, mut west) = both();
+    east.overrides.insert(("www".into(), "east".into()), Override::Down);
+    tell(&east, &mut west);
+    assert_eq!(answer(&west, "www.shop.test."), WEST);
+    assert_eq!(west.evidence.peers["east"].report.as_ref().unwrap().instances["www"].reason, "an operator set it down");
+
+    let (mut east, mut west) = both();
+    east.overrides.insert(("www".into(), "west".into()), Override::Down);
+    tell(&east, &mut west);
+    assert_eq!(answer(&east, "www.shop.test."), EAST);
+    assert_eq!(answer(&west, "www.shop.test."), [&EAST[..], &WEST].concat());
+}
+
+#[test]
+fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() {
+    let (mut east, mut west) = both();
+    let placed =
+        |knowledge: &Knowledge| knowledge.decide(&names(&knowledge.config)).resources["orders"].placement.clone();
+    assert_eq!(placed(&east).arrival, Arrival::Serve);
+    assert_eq!(placed(&west).arrival, Arrival::Forward("east".into()));
+
+    probe(&mut east, "orders", "10.1.0.21:7001", false);
+    tell(&east, &mut west);
+    let decision = west.decide(&names(&west.config));
+    let taken = west.take_over(&decision);
+    assert_eq!(taken["orders"], Tenure { epoch: 1, holder: Some("west".into()) });
+    assert_eq!(placed(&west).arrival, Arrival::Serve);
+
+    tell(&west, &mut east);
+    probe(&mut east, "orders", "10.1.0.21:7001", true);
+    tell(&east, &mut west);
+    assert_eq!(placed(&east).arrival, Arrival::Forward("west".into()), "it returns as standby");
+    assert_eq!(placed(&west).arrival, Arrival::Serve);
+    let decision = west.decide(&names(&west.config));
+    assert!(west.take_over(&decision).is_empty(), "once");
+}
+
+#[test]
+fn an_instance_is_measured_when_each_of_its_backends_was_tried() {
+    let mut east = knowledge("east");
+    assert!(!east.evidence.measured());
+    probe(&mut east, "www", "10.1.0.11:80", true);
+    probe(&mut east, "www", "10.1.0.12:80", false);
+    assert!(!east.evidence.measured(), "orders was not tried yet");
+    probe(&mut east, "orders", "10.1.0.21:7001", true);
+    assert!(east.evidence.measured());
+}
+
+#[test]
+fn a_new_configuration_keeps_what_is_known_of_unchanged_backends() {
+    let (mut east, _) = both();
+    let more = FILE.replace("SITE", "east").replace("\"10.1.0.12:80\"", "\"10.1.0.13:80\"");
+    let config = config::parse(&more, Path::new("/etc/siteswap/test.toml")).unwrap();
+    east.evidence.reshape(&config);
+    let backends = &east.evidence.own["www"].backends;
+    assert!(backends[&"10.1.0.11:80".parse().unwrap()].is_some());
+    assert!(backends[&"10.1.0.13:80".parse().unwrap()].is_none());
+    assert!(east.evidence.peers["west"].contact);
+}
+
+#[test]
+fn at_most_eight_addresses_of_a_family_each_once() {
+    let addresses = (0..20).map(|n| IpAddr::from([192, 0, 2, n % 10])).chain([IpAddr::from([0u16; 8])]);
+    let bounded = bounded(addresses.collect());
+    assert_eq!(bounded.iter().filter(|a| a.is_ipv4()).count(), 8);
+    assert_eq!(bounded.len(), 9);
+}
