@@ -1,6 +1,6 @@
 //! `[resources.NAME.probe]`
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use hyper::Uri;
 use rustls::pki_types::ServerName;
@@ -97,7 +97,7 @@ fn check(section: &mut Section<'_>, context: &Context) -> Option<Check> {
         _ => section.report(
             section.span(),
             "",
-            "says not what to try; write tcp = true or url = \"http://HOST/PATH\"",
+            "does not say what to try; write tcp = true or url = \"http://HOST/PATH\"",
         ),
     }
     None
@@ -132,7 +132,9 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
         return Err(wrong("holds a fragment, which is never sent; remove it"));
     }
     let name = authority.host().trim_matches(['[', ']']);
-    if name.is_empty() || authority.port().is_none() != authority.port_u16().is_none() {
+    let port = &authority.as_str()[authority.host().len()..];
+    let no_port = |port: &str| port.parse::<NonZeroU16>().is_err();
+    if name.is_empty() || port.strip_prefix(':').is_some_and(no_port) {
         return Err(wrong(right));
     }
     if tls && ServerName::try_from(name).is_err() {

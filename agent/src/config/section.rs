@@ -50,7 +50,9 @@ impl<'a> Section<'a> {
     pub(super) fn report(&self, span: &Span, key: &str, message: impl AsRef<str>) {
         let name = join(&self.path, key);
         let message = message.as_ref();
-        self.problems.report(span, format!("{name}: {message}"));
+        let colon = if name.is_empty() { "" } else { ": " };
+        self.problems
+            .report(span, format!("{name}{colon}{message}"));
     }
 
     /// Whether `key` is given, rightly or not.
@@ -141,7 +143,7 @@ impl<'a> Section<'a> {
             self.report(
                 &value.span(),
                 key,
-                format!("found {found}, expected a list: [ … ]"),
+                format!("found {found}, expected a list, in [ ]"),
             );
             return Vec::new();
         };

@@ -1,18 +1,18 @@
 //! `[agent]`, `[sites]`, `[link]`, `[dns]` and `[dataplane]`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
     Dataplane, Dns, Fingerprint, Link, Mode, Site, Zone, below,
-    error::Span,
     nearest::did_you_mean,
     section::Section,
     values::{
@@ -61,6 +61,12 @@ fn one_of(name: &str, names: &[String]) -> Result<String, String> {
     if known().any(|known| known == name) {
         return Ok(name.to_owned());
     }
+    if names.is_empty() {
+        return Err(format!(
+            "{} is not described; there are no sites",
+            shown(name)
+        ));
+    }
     Err(format!(
         "{} is none of the sites ({}){}",
         shown(name),
@@ -71,10 +77,8 @@ fn one_of(name: &str, names: &[String]) -> Result<String, String> {
 
 /// `agent.site`
 pub(super) fn own_site(agent: &mut Section<'_>, names: &[String]) -> Option<String> {
-    let hint = format!(
-        "write site = NAME, one of the sites ({})",
-        quoted(names.iter().map(String::as_str))
-    );
+    let known = quoted(names.iter().map(String::as_str));
+    let hint = format!("name this site, one of {known}");
     let site = agent.need("site", &hint, |value| one_of(text(value)?, names))?;
     Some(site.into_inner())
 }
@@ -151,19 +155,27 @@ pub(super) fn link(
     })
 }
 
-/// `[dns]`, with the place of each zone's name.
+/// `[dns]`
 pub(super) struct DnsDraft {
     listen: Vec<IpAddr>,
     port: u16,
-    pub(super) zones: Vec<(Span, Zone)>,
+    zones: Vec<Zone>,
+    /// Whether `zones` is all that stands in the file; some may be wrong.
+    complete: bool,
 }
 
 impl DnsDraft {
+    /// The zones' names, if they are all known.
+    pub(super) fn apexes(&self) -> Option<BTreeSet<&LowerName>> {
+        let names = self.zones.iter().map(|zone| &zone.name);
+        self.complete.then(|| names.collect())
+    }
+
     pub(super) fn finish(self) -> Dns {
         Dns {
             listen: self.listen,
             port: self.port,
-            zones: self.zones.into_iter().map(|(_, zone)| zone).collect(),
+            zones: self.zones,
         }
     }
 }
@@ -178,27 +190,35 @@ pub(super) fn dns(section: &mut Section<'_>, context: &Context) -> DnsDraft {
         section.report(&section.span_of("listen"), "listen", message);
     }
     let port = section.or("port", 53, whole(1..=u16::MAX));
-    let mut zones: Vec<(Span, Zone)> = Vec::new();
-    for mut zone in section.sections("zone") {
-        let name = zone.need("name", "write name = \"shop.test\"", domain);
-        let file = zone.need("file", "write file = \"shop.test.zone\"", context.path());
-        zone.finish();
-        let (Some(name), Some(file)) = (name, file) else {
-            continue;
-        };
-        if zones.iter().any(|(_, other)| other.name == *name.get_ref()) {
-            let message = "this zone is given already; keep one of them";
-            zone.report(&name.span(), "name", message);
-        }
-        let (span, name, file) = (name.span(), name.into_inner(), file.into_inner());
-        zones.push((span, Zone { name, file }));
+    let sections = section.sections("zone");
+    let (mut zones, given) = (Vec::new(), sections.len());
+    let complete = !section.has("zone") || given > 0;
+    for mut zone in sections {
+        zones.extend(self::zone(&mut zone, context, &zones));
     }
     section.finish();
     DnsDraft {
         listen: addresses,
         port,
+        complete: complete && zones.len() == given,
         zones,
     }
+}
+
+/// `[[dns.zone]]`, after the zones `before`.
+fn zone(section: &mut Section<'_>, context: &Context, before: &[Zone]) -> Option<Zone> {
+    let name = section.need("name", "write name = \"shop.test\"", domain);
+    let file = section.need("file", "write file = \"shop.test.zone\"", context.path());
+    section.finish();
+    let (name, file) = (name?, file?);
+    if before.iter().any(|other| other.name == *name.get_ref()) {
+        let message = "this zone is given already; keep one of them";
+        section.report(&name.span(), "name", message);
+    }
+    Some(Zone {
+        name: name.into_inner(),
+        file: file.into_inner(),
+    })
 }
 
 /// `[dataplane]`
@@ -246,7 +266,7 @@ pub(super) fn distinct<T: Ord + std::fmt::Display>(
     key: &str,
     list: &[Spanned<T>],
 ) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for item in list {
         if !seen.insert(item.get_ref()) {
             let message = format!("\"{item}\" is given twice; keep one of them");
@@ -262,5 +282,7 @@ pub(super) fn too_many(addresses: &[IpAddr]) -> Option<String> {
     [("IPv4", v4), ("IPv6", v6)]
         .into_iter()
         .find(|(_, count)| *count > MAX_ADDRESSES)
-        .map(|(family, count)| format!("{count} {family} addresses; at most {MAX_ADDRESSES} fit"))
+        .map(|(family, count)| {
+            format!("{count} {family} addresses; at most {MAX_ADDRESSES} are possible")
+        })
 }
