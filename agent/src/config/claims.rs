@@ -2,85 +2,87 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    fmt::Display,
 };
 
 use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
 
-use super::{
-    Zone,
-    error::{Problems, Span},
-    resource::Draft,
-    values::quoted,
-};
+use super::{error::Problems, resource::Draft, values::quoted};
 
-/// Reports every domain outside the zones, and every domain and address that is claimed twice.
-pub(super) fn check(zones: &[(Span, Zone)], resources: &[Draft], problems: &Problems) {
-    let names: BTreeSet<&LowerName> = zones.iter().map(|(_, zone)| &zone.name).collect();
-    let mut domains = Claims::default();
-    let mut addresses: Claims<'_, IpAddr> = Claims::default();
+/// Reports every domain outside the zones, and every domain and address that is claimed twice. `zones`: their names, if
+/// they could all be read.
+pub(super) fn check(
+    zones: Option<&BTreeSet<&LowerName>>,
+    resources: &[Draft],
+    problems: &Problems,
+) {
+    let mut domains = Vec::new();
+    let mut addresses = Vec::new();
     for resource in resources {
         let key = format!("resources.{}.domains", resource.name);
         for domain in &resource.domains {
-            if !in_zones(domain.get_ref(), &names) {
-                let apexes: Vec<String> = names.iter().map(plain).collect();
-                let known = quoted(apexes.iter().map(String::as_str));
-                let message = format!(
-                    "{key}: {:?} lies in none of the zones ({known}); add a [[dns.zone]] that holds it",
-                    plain(domain)
-                );
+            if let Some(zones) = zones.filter(|zones| !in_zones(domain.get_ref(), zones)) {
+                let message = format!("{key}: {}", homeless(domain.get_ref(), zones));
                 problems.report(&domain.span(), message);
             }
-            domains.claim(&resource.name, &key, domain, problems);
+            domains.push((domain, resource.name.as_str(), key.clone()));
         }
         for (site, instance) in &resource.instances {
             let key = format!("resources.{}.sites.{site}.addresses", resource.name);
             for address in &instance.addresses {
-                addresses.claim(&resource.name, &key, address, problems);
+                addresses.push((address, resource.name.as_str(), key.clone()));
             }
         }
     }
+    once(domains, problems);
+    once(addresses, problems);
 }
 
 fn in_zones(domain: &LowerName, zones: &BTreeSet<&LowerName>) -> bool {
     let mut name = domain.clone();
-    loop {
+    while !name.is_root() {
         if zones.contains(&name) {
             return true;
         }
-        if name.is_root() {
-            return false;
-        }
         name = name.base_name();
+    }
+    false
+}
+
+fn homeless(domain: &LowerName, zones: &BTreeSet<&LowerName>) -> String {
+    let domain = plain(domain);
+    if zones.is_empty() {
+        return format!("{domain:?} lies in no zone; add a [[dns.zone]] that holds it");
+    }
+    let names: Vec<String> = zones.iter().map(plain).collect();
+    let names = quoted(names.iter().map(String::as_str));
+    format!("{domain:?} lies in none of the zones ({names}); add a [[dns.zone]] that holds it")
+}
+
+/// Reports what is claimed after somebody else has. A claim: what, by which resource, under which key.
+fn once<T: Ord + Display>(mut claims: Vec<(&Spanned<T>, &str, String)>, problems: &Problems) {
+    claims.sort_by_key(|(what, ..)| what.span().start);
+    let mut claimed = BTreeMap::new();
+    for (what, resource, key) in claims {
+        let Some(first) = claimed.insert(what.get_ref(), resource) else {
+            continue;
+        };
+        let (span, what) = (what.span(), plain(what));
+        let message = if first == resource {
+            format!("{key}: {what:?} is given twice; keep one of them")
+        } else {
+            format!("{key}: {what:?} belongs to the resource {first:?} already")
+        };
+        problems.report(&span, message);
     }
 }
 
 /// As it is usually written: a domain name without its last dot.
-fn plain(what: impl std::fmt::Display) -> String {
-    let text = what.to_string();
-    text.strip_suffix('.').map_or(text.clone(), str::to_owned)
-}
-
-/// Who claimed what.
-struct Claims<'a, T>(BTreeMap<&'a T, &'a str>);
-
-impl<T> Default for Claims<'_, T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
+fn plain(what: impl Display) -> String {
+    let mut text = what.to_string();
+    if text.ends_with('.') {
+        text.pop();
     }
-}
-
-impl<'a, T: Ord + std::fmt::Display> Claims<'a, T> {
-    fn claim(&mut self, resource: &'a str, key: &str, what: &'a Spanned<T>, problems: &Problems) {
-        if let Some(first) = self.0.insert(what.get_ref(), resource) {
-            let (span, what) = (what.span(), plain(what));
-            let message = if first == resource {
-                format!("{key}: {what:?} is given twice; keep one of them")
-            } else {
-                format!("{key}: {what:?} belongs to the resource {first:?} already")
-            };
-            problems.report(&span, message);
-        }
-    }
+    text
 }

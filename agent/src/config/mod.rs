@@ -88,7 +88,7 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
     let dns = settings::dns(&mut dns, &context);
     let dataplane = settings::dataplane(&mut dataplane, &context);
     let resources = resource::all(&mut resources, &context);
-    claims::check(&dns.zones, &resources, problems);
+    claims::check(dns.apexes().as_ref(), &resources, problems);
 
     Some(Config {
         file: path,

@@ -1,21 +1,24 @@
 //! `[agent]`, `[sites]`, `[link]`, `[dns]` and `[dataplane]`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
     Dataplane, Dns, Fingerprint, Link, Mode, Site, Zone, below,
-    error::Span,
     nearest::did_you_mean,
     section::Section,
-    values::{address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text, whole, word},
+    values::{
+        address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text,
+        whole, word,
+    },
 };
 use crate::answers::MAX_ADDRESSES;
 
@@ -58,12 +61,24 @@ fn one_of(name: &str, names: &[String]) -> Result<String, String> {
     if known().any(|known| known == name) {
         return Ok(name.to_owned());
     }
-    Err(format!("{} is none of the sites ({}){}", shown(name), quoted(known()), did_you_mean(name, known())))
+    if names.is_empty() {
+        return Err(format!(
+            "{} is not described; there are no sites",
+            shown(name)
+        ));
+    }
+    Err(format!(
+        "{} is none of the sites ({}){}",
+        shown(name),
+        quoted(known()),
+        did_you_mean(name, known())
+    ))
 }
 
 /// `agent.site`
 pub(super) fn own_site(agent: &mut Section<'_>, names: &[String]) -> Option<String> {
-    let hint = format!("write site = NAME, one of the sites ({})", quoted(names.iter().map(String::as_str)));
+    let known = quoted(names.iter().map(String::as_str));
+    let hint = format!("name this site, one of {known}");
     let site = agent.need("site", &hint, |value| one_of(text(value)?, names))?;
     Some(site.into_inner())
 }
@@ -78,7 +93,11 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             section.report(&name.span(), "", name_rule(name.get_ref()));
         }
         let name = name.into_inner();
-        let link = site.need("link", "write link = \"ADDRESS:PORT\" of its agent", endpoint);
+        let link = site.need(
+            "link",
+            "write link = \"ADDRESS:PORT\" of its agent",
+            endpoint,
+        );
         let fingerprint = site.need(
             "fingerprint",
             "write fingerprint = \"sha256:…\" as siteswap keygen printed it at that site",
@@ -89,7 +108,8 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             continue;
         };
         if let Some(other) = links.insert(*link.get_ref(), name) {
-            let message = format!("\"{link}\" is the link of {other:?} already; each site has its own");
+            let message =
+                format!("\"{link}\" is the link of {other:?} already; each site has its own");
             site.report(&link.span(), "link", message);
         }
         if let Some(other) = fingerprints.insert(*fingerprint.get_ref(), name) {
@@ -104,30 +124,59 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
 
 fn fingerprint(value: &DeValue<'_>) -> Result<Fingerprint, String> {
     let text = text(value)?;
-    text.parse().map_err(|error| format!("{} is {error}", shown(text)))
+    text.parse()
+        .map_err(|error| format!("{} is {error}", shown(text)))
 }
 
 /// `[link]`
-pub(super) fn link(section: &mut Section<'_>, context: &Context, own: Option<SocketAddr>) -> Option<Link> {
+pub(super) fn link(
+    section: &mut Section<'_>,
+    context: &Context,
+    own: Option<SocketAddr>,
+) -> Option<Link> {
     let listen = section.get("listen", listener).map(Spanned::into_inner);
-    let key = section.need("key", "write key = \"FILE.pem\", the file that siteswap keygen wrote", context.path());
-    let period =
-        section.or("period", Duration::from_millis(500), duration(Duration::from_millis(10)..=Duration::from_secs(60)));
+    let key = section.need(
+        "key",
+        "write key = \"FILE.pem\", the file that siteswap keygen wrote",
+        context.path(),
+    );
+    let period = section.or(
+        "period",
+        Duration::from_millis(500),
+        duration(Duration::from_millis(10)..=Duration::from_secs(60)),
+    );
     let periods = section.or("periods", 3, whole(1..=100));
     section.finish();
-    Some(Link { listen: listen.or(own)?, key: key?.into_inner(), period, periods })
+    Some(Link {
+        listen: listen.or(own)?,
+        key: key?.into_inner(),
+        period,
+        periods,
+    })
 }
 
-/// `[dns]`, with the place of each zone's name.
+/// `[dns]`
 pub(super) struct DnsDraft {
     listen: Vec<IpAddr>,
     port: u16,
-    pub(super) zones: Vec<(Span, Zone)>,
+    zones: Vec<Zone>,
+    /// Whether `zones` is all that stands in the file; some may be wrong.
+    complete: bool,
 }
 
 impl DnsDraft {
+    /// The zones' names, if they are all known.
+    pub(super) fn apexes(&self) -> Option<BTreeSet<&LowerName>> {
+        let names = self.zones.iter().map(|zone| &zone.name);
+        self.complete.then(|| names.collect())
+    }
+
     pub(super) fn finish(self) -> Dns {
-        Dns { listen: self.listen, port: self.port, zones: self.zones.into_iter().map(|(_, zone)| zone).collect() }
+        Dns {
+            listen: self.listen,
+            port: self.port,
+            zones: self.zones,
+        }
     }
 }
 
@@ -141,30 +190,46 @@ pub(super) fn dns(section: &mut Section<'_>, context: &Context) -> DnsDraft {
         section.report(&section.span_of("listen"), "listen", message);
     }
     let port = section.or("port", 53, whole(1..=u16::MAX));
-    let mut zones: Vec<(Span, Zone)> = Vec::new();
-    for mut zone in section.sections("zone") {
-        let name = zone.need("name", "write name = \"shop.test\"", domain);
-        let file = zone.need("file", "write file = \"shop.test.zone\"", context.path());
-        zone.finish();
-        let (Some(name), Some(file)) = (name, file) else {
-            continue;
-        };
-        if zones.iter().any(|(_, other)| other.name == *name.get_ref()) {
-            let message = "this zone is given already; keep one of them";
-            zone.report(&name.span(), "name", message);
-        }
-        let (span, name, file) = (name.span(), name.into_inner(), file.into_inner());
-        zones.push((span, Zone { name, file }));
+    let sections = section.sections("zone");
+    let (mut zones, given) = (Vec::new(), sections.len());
+    let complete = !section.has("zone") || given > 0;
+    for mut zone in sections {
+        zones.extend(self::zone(&mut zone, context, &zones));
     }
     section.finish();
-    DnsDraft { listen: addresses, port, zones }
+    DnsDraft {
+        listen: addresses,
+        port,
+        complete: complete && zones.len() == given,
+        zones,
+    }
+}
+
+/// `[[dns.zone]]`, after the zones `before`.
+fn zone(section: &mut Section<'_>, context: &Context, before: &[Zone]) -> Option<Zone> {
+    let name = section.need("name", "write name = \"shop.test\"", domain);
+    let file = section.need("file", "write file = \"shop.test.zone\"", context.path());
+    section.finish();
+    let (name, file) = (name?, file?);
+    if before.iter().any(|other| other.name == *name.get_ref()) {
+        let message = "this zone is given already; keep one of them";
+        section.report(&name.span(), "name", message);
+    }
+    Some(Zone {
+        name: name.into_inner(),
+        file: file.into_inner(),
+    })
 }
 
 /// `[dataplane]`
 pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Dataplane {
     let interfaces = section.list("interfaces", interface);
     distinct(section, "interfaces", &interfaces);
-    let modes = [("auto", Mode::Auto), ("native", Mode::Native), ("generic", Mode::Generic)];
+    let modes = [
+        ("auto", Mode::Auto),
+        ("native", Mode::Native),
+        ("generic", Mode::Generic),
+    ];
     let dataplane = Dataplane {
         interfaces: interfaces.into_iter().map(Spanned::into_inner).collect(),
         mode: section.or("mode", Mode::Auto, word(&modes)),
@@ -187,14 +252,21 @@ fn interface(value: &DeValue<'_>) -> Result<String, String> {
         return Err(format!("{} cannot be an interface's name", shown(name)));
     }
     if name.len() > MAX_INTERFACE {
-        return Err(format!("{} is longer than {MAX_INTERFACE} bytes, which no interface's name is", shown(name)));
+        return Err(format!(
+            "{} is longer than {MAX_INTERFACE} bytes, which no interface's name is",
+            shown(name)
+        ));
     }
     Ok(name.to_owned())
 }
 
 /// Reports what is in a list more than once.
-pub(super) fn distinct<T: Ord + std::fmt::Display>(section: &Section<'_>, key: &str, list: &[Spanned<T>]) {
-    let mut seen = std::collections::BTreeSet::new();
+pub(super) fn distinct<T: Ord + std::fmt::Display>(
+    section: &Section<'_>,
+    key: &str,
+    list: &[Spanned<T>],
+) {
+    let mut seen = BTreeSet::new();
     for item in list {
         if !seen.insert(item.get_ref()) {
             let message = format!("\"{item}\" is given twice; keep one of them");
@@ -210,5 +282,7 @@ pub(super) fn too_many(addresses: &[IpAddr]) -> Option<String> {
     [("IPv4", v4), ("IPv6", v6)]
         .into_iter()
         .find(|(_, count)| *count > MAX_ADDRESSES)
-        .map(|(family, count)| format!("{count} {family} addresses; at most {MAX_ADDRESSES} fit"))
+        .map(|(family, count)| {
+            format!("{count} {family} addresses; at most {MAX_ADDRESSES} are possible")
+        })
 }

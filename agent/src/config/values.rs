@@ -181,7 +181,7 @@ pub(super) fn address(value: &DeValue<'_>) -> Result<IpAddr, String> {
 fn unusable(address: IpAddr) -> Option<String> {
     match address {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            Some("it is an IPv4 address in IPv6 clothing; write the IPv4 address".to_owned())
+            Some("it is an IPv4 address mapped to IPv6; write the IPv4 address".to_owned())
         }
         _ if address.is_unspecified() => Some("it stands for any address; name the one that is meant".to_owned()),
         _ if address.is_multicast() => Some("it is a multicast address".to_owned()),

@@ -1,7 +1,8 @@
-//! What a file means. What is said about a wrong one is in `errors`, and what bad input cannot do in `hostile`.
+//! What a file means. What is said about a wrong one is in `errors` and `resource_errors`, and what bad input cannot do in `hostile`.
 
 mod errors;
 mod hostile;
+mod resource_errors;
 
 use std::{fs, path::Path, time::Duration};
 
