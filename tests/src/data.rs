@@ -54,20 +54,12 @@ impl Data {
         let data = Arc::new(self);
         let mut tasks = JoinSet::new();
         for &address in addresses {
-            let udp = UdpSocket::bind(address)
-                .await
-                .with_context(|| format!("UDP {address}"))?;
-            let tcp = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("TCP {address}"))?;
+            let udp = UdpSocket::bind(address).await.with_context(|| format!("UDP {address}"))?;
+            let tcp = TcpListener::bind(address).await.with_context(|| format!("TCP {address}"))?;
             tasks.spawn(data.clone().datagrams(udp));
             tasks.spawn(data.clone().connections(tcp));
         }
-        println!(
-            "{}: serving {} on {addresses:?}",
-            data.name,
-            data.file.display()
-        );
+        println!("{}: serving {} on {addresses:?}", data.name, data.file.display());
         tasks.join_all().await;
         Ok(())
     }
@@ -80,9 +72,7 @@ impl Data {
                 continue;
             };
             let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            let _ = socket
-                .send_to(self.answer(request).await.as_bytes(), client)
-                .await;
+            let _ = socket.send_to(self.answer(request).await.as_bytes(), client).await;
         }
     }
 
@@ -100,19 +90,11 @@ impl Data {
         let mut requests = BufReader::new(requests);
         loop {
             let mut request = String::new();
-            match (&mut requests)
-                .take(MAX_REQUEST as u64)
-                .read_line(&mut request)
-                .await
-            {
+            match (&mut requests).take(MAX_REQUEST as u64).read_line(&mut request).await {
                 Ok(length) if length > 0 => {}
                 _ => return,
             }
-            if replies
-                .write_all(self.answer(request).await.as_bytes())
-                .await
-                .is_err()
-            {
+            if replies.write_all(self.answer(request).await.as_bytes()).await.is_err() {
                 return;
             }
         }
@@ -123,10 +105,7 @@ impl Data {
         let data = self.clone();
         let read = spawn_blocking(move || rows(&data.file, request.trim())).await;
         let reply = match read.unwrap_or_else(|error| Err(error.into())) {
-            Ok(rows) => Reply::Rows {
-                server: self.name.clone(),
-                rows,
-            },
+            Ok(rows) => Reply::Rows { server: self.name.clone(), rows },
             Err(error) => Reply::Error(format!("{error:#}")),
         };
         serde_json::to_string(&reply).unwrap_or_default() + "\n"
@@ -136,17 +115,12 @@ impl Data {
 /// The newest rows of a table.
 fn rows(file: &Path, table: &str) -> Result<Vec<String>> {
     let query = match table {
-        "orders" => {
-            "SELECT id || ' ' || item || ' ' || quantity FROM orders ORDER BY id DESC LIMIT 10"
-        }
-        "accounts" => {
-            "SELECT id || ' ' || owner || ' ' || balance FROM accounts ORDER BY id DESC LIMIT 10"
-        }
+        "orders" => "SELECT id || ' ' || item || ' ' || quantity FROM orders ORDER BY id DESC LIMIT 10",
+        "accounts" => "SELECT id || ' ' || owner || ' ' || balance FROM accounts ORDER BY id DESC LIMIT 10",
         _ => anyhow::bail!("the tables are orders and accounts, not {table:?}"),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(file, flags)
-        .with_context(|| format!("database {}", file.display()))?;
+    let database = Connection::open_with_flags(file, flags).with_context(|| format!("database {}", file.display()))?;
     let mut statement = database.prepare(query)?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

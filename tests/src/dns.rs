@@ -35,9 +35,7 @@ pub fn ask(server: IpAddr, query: &Message, patience: Duration) -> Result<Messag
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        let length = socket
-            .recv(&mut buffer)
-            .with_context(|| format!("no answer from {server}"))?;
+        let length = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
         let answer = Message::from_vec(&buffer[..length])?;
         if answer.metadata.id == query.metadata.id {
             return Ok(answer);
@@ -68,23 +66,13 @@ pub fn addresses(answer: &Message) -> Vec<IpAddr> {
         RData::AAAA(v6) => Some(v6.0.into()),
         _ => None,
     };
-    answer
-        .answers
-        .iter()
-        .filter_map(|record| address(&record.data))
-        .collect()
+    answer.answers.iter().filter_map(|record| address(&record.data)).collect()
 }
 
 /// A UDP socket that hears only from this server.
 pub(crate) fn connected(server: IpAddr) -> Result<UdpSocket> {
-    let any: IpAddr = if server.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
-    socket
-        .connect((server, 53))
-        .with_context(|| format!("no route to {server}"))?;
+    socket.connect((server, 53)).with_context(|| format!("no route to {server}"))?;
     Ok(socket)
 }

@@ -24,9 +24,7 @@ pub struct Page {
 impl Page {
     /// The rest of the body's line that starts with `words`.
     pub fn after(&self, words: &str) -> Option<&str> {
-        self.body
-            .lines()
-            .find_map(|line| line.strip_prefix("<p>")?.strip_prefix(words))
+        self.body.lines().find_map(|line| line.strip_prefix("<p>")?.strip_prefix(words))
     }
 }
 
@@ -35,9 +33,7 @@ impl Page {
 /// # Errors
 /// No page within `patience`.
 pub fn fetch(address: IpAddr, host: &str, path: &str, patience: Duration) -> Result<Page> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let fetched = runtime.block_on(async { timeout(patience, get(address, host, path)).await });
     fetched
         .map_err(|_| anyhow::anyhow!("no page within {patience:?}"))
@@ -49,15 +45,9 @@ async fn get(address: IpAddr, host: &str, path: &str) -> Result<Page> {
     let stream = TcpStream::connect(SocketAddr::new(address, 80)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(path)
-        .header("host", host)
-        .header("connection", "close")
-        .body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header("host", host).header("connection", "close").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    Ok(Page {
-        status,
-        body: String::from_utf8(body.to_vec())?,
-    })
+    Ok(Page { status, body: String::from_utf8(body.to_vec())? })
 }

@@ -29,11 +29,7 @@ pub struct Agents<'a> {
 
 /// Writes the zone and both agents' configurations.
 pub fn write_configurations(agents: &Agents) -> Result<()> {
-    let Agents {
-        directory,
-        pins,
-        fingerprints,
-    } = agents;
+    let Agents { directory, pins, fingerprints } = agents;
     fs::write(directory.join("shop.test.zone"), ZONE)?;
     for site in SITES {
         let configuration = fill(
@@ -57,11 +53,7 @@ pub fn write_configurations(agents: &Agents) -> Result<()> {
 /// A site's address translation, for `nft`.
 pub fn edge_rules(site: Site) -> Result<String> {
     let mut values = Vec::new();
-    for (name, public) in [
-        ("www", Public::Www),
-        ("orders", Public::Orders),
-        ("accounts", Public::Accounts),
-    ] {
+    for (name, public) in [("www", Public::Www), ("orders", Public::Orders), ("accounts", Public::Accounts)] {
         values.push((format!("{name}4"), site.v4(public).to_string()));
         values.push((format!("{name}6"), site.v6(public).to_string()));
     }
@@ -70,17 +62,13 @@ pub fn edge_rules(site: Site) -> Result<String> {
         values.push((format!("{name}-4"), v4.to_string()));
         values.push((format!("{name}-6"), v6.to_string()));
     }
-    let values: Vec<(&str, &str)> = values
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     fill(EDGE_RULES, &values)
 }
 
 /// Makes a site's database with its first rows.
 pub fn create_database(file: &Path) -> Result<()> {
-    let database =
-        rusqlite::Connection::open(file).with_context(|| format!("database {}", file.display()))?;
+    let database = rusqlite::Connection::open(file).with_context(|| format!("database {}", file.display()))?;
     database.execute_batch(
         "PRAGMA journal_mode = WAL;
          CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT NOT NULL, quantity INTEGER NOT NULL);

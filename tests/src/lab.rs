@@ -50,12 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            prefix: None,
-            agents: true,
-            keep: false,
-            progress: |_| {},
-        }
+        Self { prefix: None, agents: true, keep: false, progress: |_| {} }
     }
 }
 
@@ -94,23 +89,13 @@ impl Lab {
         let prefix = options.prefix.clone().unwrap_or_else(free_prefix);
         let directory = stale::directory(&prefix);
         ensure!(
-            !directory.exists()
-                && !plan::nodes()
-                    .iter()
-                    .any(|node| Netns::named(&format!("{prefix}{node}")).exists()),
+            !directory.exists() && !plan::nodes().iter().any(|node| Netns::named(&format!("{prefix}{node}")).exists()),
             "the lab is up already, or half of it; `siteswap-lab down` takes it down"
         );
-        let mut lab = Self {
-            prefix,
-            directory,
-            keep: options.keep,
-            owned: true,
-        };
+        let mut lab = Self { prefix, directory, keep: options.keep, owned: true };
         fs::create_dir_all(&lab.directory).with_context(|| lab.directory.display().to_string())?;
         stale::own(&lab.directory)?;
-        (options.progress)(
-            "network: a WAN with two regions of users, two sites, the inter-centre link",
-        );
+        (options.progress)("network: a WAN with two regions of users, two sites, the inter-centre link");
         lab.build_network()?;
         (options.progress)("databases, data tier and web servers at both sites");
         lab.start_servers()?;
@@ -131,16 +116,8 @@ impl Lab {
     /// It is not up.
     pub fn attach(prefix: &str) -> Result<Self> {
         let directory = stale::directory(prefix);
-        ensure!(
-            directory.exists(),
-            "the lab is not up; `siteswap-lab up` puts it up"
-        );
-        Ok(Self {
-            prefix: prefix.into(),
-            directory,
-            keep: true,
-            owned: false,
-        })
+        ensure!(directory.exists(), "the lab is not up; `siteswap-lab up` puts it up");
+        Ok(Self { prefix: prefix.into(), directory, keep: true, owned: false })
     }
 
     /// Takes a lab down, whoever put it up and however far that got. Says whether there was anything to take down.
@@ -168,15 +145,8 @@ impl Lab {
     /// There is none of this name.
     pub fn node(&self, name: &str) -> Result<Node> {
         let nodes = plan::nodes();
-        ensure!(
-            nodes.iter().any(|node| node == name),
-            "no node is called {name}; there are {}",
-            nodes.join(", ")
-        );
-        Ok(Node {
-            name: name.into(),
-            namespace: self.namespace(name),
-        })
+        ensure!(nodes.iter().any(|node| node == name), "no node is called {name}; there are {}", nodes.join(", "));
+        Ok(Node { name: name.into(), namespace: self.namespace(name) })
     }
 
     /// The agent of a site.
@@ -184,26 +154,15 @@ impl Lab {
     /// # Errors
     /// There is no such site.
     pub fn agent(&self, site: &str) -> Result<Agent<'_>> {
-        let site = Site::named(site)
-            .with_context(|| format!("no site is called {site}; there are east and west"))?;
-        Ok(Agent {
-            lab: self,
-            process: self.process(site.name),
-            site,
-        })
+        let site = Site::named(site).with_context(|| format!("no site is called {site}; there are east and west"))?;
+        Ok(Agent { lab: self, process: self.process(site.name), site })
     }
 
     /// The processes that have been started, running or not.
     pub fn processes(&self) -> Vec<Process> {
         let nodes = plan::nodes().into_iter();
-        let started: Vec<String> = Process::all(&self.directory)
-            .iter()
-            .map(|p| p.name().to_owned())
-            .collect();
-        nodes
-            .filter(|node| started.contains(node))
-            .map(|node| self.process(&node))
-            .collect()
+        let started: Vec<String> = Process::all(&self.directory).iter().map(|p| p.name().to_owned()).collect();
+        nodes.filter(|node| started.contains(node)).map(|node| self.process(&node)).collect()
     }
 
     /// SIGKILLs the process of a node: a web server, a data tier, or an edge's agent.
@@ -220,9 +179,7 @@ impl Lab {
     /// It runs already, there is none, or it ends at once.
     pub fn start(&self, name: &str) -> Result<()> {
         if let Some(site) = Site::named(name) {
-            return self
-                .process(name)
-                .start(self.agent_command(site)?, self.keep);
+            return self.process(name).start(self.agent_command(site)?, self.keep);
         }
         for site in SITES {
             for (host, number) in LAN {
@@ -267,17 +224,11 @@ impl Lab {
     /// # Errors
     /// There is no such rule.
     pub fn heartbeats_lost(&self, site: &str) -> Result<u64> {
-        let listing =
-            self.node(site)?
-                .exec(&["nft", "--json", "list", "table", "inet", "siteswap-loss"])?;
+        let listing = self.node(site)?.exec(&["nft", "--json", "list", "table", "inet", "siteswap-loss"])?;
         let listing: serde_json::Value = serde_json::from_slice(&listing.stdout)?;
         let rules = listing["nftables"].as_array().into_iter().flatten();
-        let mut parts = rules
-            .filter_map(|object| object["rule"]["expr"].as_array())
-            .flatten();
-        parts
-            .find_map(|part| part["counter"]["packets"].as_u64())
-            .context("nft shows no counter")
+        let mut parts = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+        parts.find_map(|part| part["counter"]["packets"].as_u64()).context("nft shows no counter")
     }
 
     /// The file of a site's database.
@@ -289,65 +240,30 @@ impl Lab {
     ///
     /// # Errors
     /// No answer within a second.
-    pub fn ask(
-        &self,
-        client: &str,
-        server: IpAddr,
-        name: &str,
-        kind: RecordType,
-    ) -> Result<Vec<IpAddr>> {
+    pub fn ask(&self, client: &str, server: IpAddr, name: &str, kind: RecordType) -> Result<Vec<IpAddr>> {
         let query = dns::query(name, kind)?;
-        self.namespace(client)
-            .enter(|| Ok(dns::addresses(&dns::ask(server, &query, PATIENCE)?)))
+        self.namespace(client).enter(|| Ok(dns::addresses(&dns::ask(server, &query, PATIENCE)?)))
     }
 
     /// What `dig` prints for it on a client.
     ///
     /// # Errors
     /// dig has no answer, or prints something else than addresses.
-    pub fn dig(
-        &self,
-        client: &str,
-        server: IpAddr,
-        name: &str,
-        kind: RecordType,
-    ) -> Result<Vec<IpAddr>> {
+    pub fn dig(&self, client: &str, server: IpAddr, name: &str, kind: RecordType) -> Result<Vec<IpAddr>> {
         let server = format!("@{server}");
-        let dig = [
-            "dig",
-            "+short",
-            "+tries=1",
-            "+time=1",
-            &server,
-            name,
-            &kind.to_string(),
-        ];
+        let dig = ["dig", "+short", "+tries=1", "+time=1", &server, name, &kind.to_string()];
         let output = self.node(client)?.exec(&dig)?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "dig: {}", text.trim());
-        text.lines()
-            .map(|line| line.parse().with_context(|| format!("dig printed {line}")))
-            .collect()
+        text.lines().map(|line| line.parse().with_context(|| format!("dig printed {line}"))).collect()
     }
 
     /// Queries sent from a client again and again.
     ///
     /// # Errors
     /// The server cannot be reached.
-    pub fn ask_steadily(
-        &self,
-        client: &str,
-        server: IpAddr,
-        name: &str,
-        kind: RecordType,
-    ) -> Result<Steady> {
-        Steady::start(
-            &self.namespace(client),
-            server,
-            name,
-            kind,
-            Duration::from_millis(5),
-        )
+    pub fn ask_steadily(&self, client: &str, server: IpAddr, name: &str, kind: RecordType) -> Result<Steady> {
+        Steady::start(&self.namespace(client), server, name, kind, Duration::from_millis(5))
     }
 
     /// The shop's page, fetched by a client from this address.
@@ -355,8 +271,7 @@ impl Lab {
     /// # Errors
     /// There is no page within a second.
     pub fn fetch(&self, client: &str, address: IpAddr) -> Result<Page> {
-        self.namespace(client)
-            .enter(|| fetch::fetch(address, "www.shop.test", "/", PATIENCE))
+        self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", "/", PATIENCE))
     }
 
     fn namespace(&self, node: &str) -> Netns {
@@ -374,10 +289,7 @@ impl Lab {
             links::prepare(&node, name == "wan" || Site::named(&name).is_some())?;
         }
         for plan::Cable { near, far, xdp, .. } in plan::cables() {
-            let ends = [
-                (self.namespace(&near.0), near.1),
-                (self.namespace(&far.0), far.1),
-            ];
+            let ends = [(self.namespace(&near.0), near.1), (self.namespace(&far.0), far.1)];
             links::connect(&ends[0].0, &ends[0].1, &ends[1].0, &ends[1].1)?;
             if xdp {
                 for (node, interface) in &ends {
@@ -387,11 +299,7 @@ impl Lab {
             }
         }
         for site in SITES {
-            links::bridge(
-                &self.namespace(site.name),
-                "lan0",
-                &LAN.map(|(host, _)| host),
-            )?;
+            links::bridge(&self.namespace(site.name), "lan0", &LAN.map(|(host, _)| host))?;
             self.node(site.name)?.rules(&files::edge_rules(site)?)?;
         }
         for name in plan::nodes() {
@@ -419,22 +327,10 @@ impl Lab {
         let name = site.node(host);
         let mut command = self.namespace(&name).command(program("siteswap-lab")?)?;
         if host == "db" {
-            command
-                .args(["data", "--name", &format!("db-{}", site.name), "--db"])
-                .arg(self.database(site.name));
+            command.args(["data", "--name", &format!("db-{}", site.name), "--db"]).arg(self.database(site.name));
         } else {
             let data = SocketAddr::new(site.lan(LAN[2].1)[0], DATA_PORT).to_string();
-            command.args([
-                "shop",
-                "--site",
-                site.name,
-                "--name",
-                &name,
-                "--orders",
-                &data,
-                "--accounts",
-                &data,
-            ]);
+            command.args(["shop", "--site", site.name, "--name", &name, "--orders", &data, "--accounts", &data]);
         }
         for address in listen(site, host, number) {
             command.args(["--listen", &address.to_string()]);
@@ -444,29 +340,17 @@ impl Lab {
 
     fn await_server(&self, name: &str, addresses: &[SocketAddr]) -> Result<()> {
         let process = self.process(name);
-        let answers = || {
-            self.namespace(name)
-                .enter(|| Ok(TcpStream::connect_timeout(&addresses[0], PATIENCE)?))
-                .is_ok()
-        };
-        let ready = wait_until(STARTING, &format!("{name} accepts connections"), || {
-            process.running().is_none() || answers()
-        });
-        ensure!(
-            process.running().is_some(),
-            "{name} has ended; {}",
-            process.last_words()
-        );
+        let answers =
+            || self.namespace(name).enter(|| Ok(TcpStream::connect_timeout(&addresses[0], PATIENCE)?)).is_ok();
+        let ready =
+            wait_until(STARTING, &format!("{name} accepts connections"), || process.running().is_none() || answers());
+        ensure!(process.running().is_some(), "{name} has ended; {}", process.last_words());
         ready.with_context(|| process.last_words()).map(drop)
     }
 
     fn start_agents(&self) -> Result<()> {
         let fingerprints = [self.keygen(SITES[0])?, self.keygen(SITES[1])?];
-        files::write_configurations(&files::Agents {
-            directory: &self.directory,
-            pins: &self.pins(),
-            fingerprints,
-        })?;
+        files::write_configurations(&files::Agents { directory: &self.directory, pins: &self.pins(), fingerprints })?;
         for site in SITES {
             self.start(site.name)?;
         }
@@ -479,14 +363,9 @@ impl Lab {
     /// Makes a site's key; gives its fingerprint.
     fn keygen(&self, site: Site) -> Result<String> {
         let key = self.directory.join(format!("{}.pem", site.name));
-        let output = Command::new(program("siteswap")?)
-            .args(["keygen", "--out"])
-            .arg(&key)
-            .output()?;
+        let output = Command::new(program("siteswap")?).args(["keygen", "--out"]).arg(&key).output()?;
         let printed = String::from_utf8_lossy(&output.stdout);
-        let fingerprint = printed
-            .split_whitespace()
-            .find(|word| word.starts_with("sha256:"));
+        let fingerprint = printed.split_whitespace().find(|word| word.starts_with("sha256:"));
         let error = String::from_utf8_lossy(&output.stderr);
         fingerprint
             .map(String::from)
@@ -495,9 +374,7 @@ impl Lab {
 
     fn agent_command(&self, site: Site) -> Result<Command> {
         let mut command = self.namespace(site.name).command(program("siteswap")?)?;
-        command
-            .args(["run", "--config"])
-            .arg(self.directory.join(format!("{}.toml", site.name)));
+        command.args(["run", "--config"]).arg(self.directory.join(format!("{}.toml", site.name)));
         Ok(command)
     }
 }
@@ -539,38 +416,19 @@ impl Node {
     /// # Errors
     /// It cannot be run.
     pub fn exec(&self, command: &[&str]) -> Result<Output> {
-        let [program, arguments @ ..] = command else {
-            bail!("no command to run on {}", self.name)
-        };
-        let run = self
-            .command(program)?
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output();
+        let [program, arguments @ ..] = command else { bail!("no command to run on {}", self.name) };
+        let run = self.command(program)?.args(arguments).stdin(Stdio::null()).output();
         run.with_context(|| format!("{}: cannot run {program}; is it installed?", self.name))
     }
 
     /// Adds firewall rules.
     fn rules(&self, rules: &str) -> Result<()> {
         let mut nft = self.command("nft")?;
-        nft.args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut nft = nft
-            .spawn()
-            .context("cannot run nft; it is in the package nftables")?;
-        nft.stdin
-            .take()
-            .context("nft's input")?
-            .write_all(rules.as_bytes())?;
+        nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut nft = nft.spawn().context("cannot run nft; it is in the package nftables")?;
+        nft.stdin.take().context("nft's input")?.write_all(rules.as_bytes())?;
         let output = nft.wait_with_output()?;
-        ensure!(
-            output.status.success(),
-            "{}: nft: {}",
-            self.name,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        ensure!(output.status.success(), "{}: nft: {}", self.name, String::from_utf8_lossy(&output.stderr).trim());
         Ok(())
     }
 }
@@ -624,11 +482,7 @@ impl Agent<'_> {
         let ready = wait_until(STARTING, &format!("the agent at {name} is ready"), || {
             self.process.running().is_none() || is_ready()
         });
-        ensure!(
-            self.process.running().is_some(),
-            "the agent at {name} has ended; {}",
-            self.process.last_words()
-        );
+        ensure!(self.process.running().is_some(), "the agent at {name} has ended; {}", self.process.last_words());
         ready.with_context(|| self.process.last_words()).map(drop)
     }
 }
@@ -636,9 +490,7 @@ impl Agent<'_> {
 /// What a LAN host's server listens on.
 fn listen(site: Site, host: &str, number: u8) -> Vec<SocketAddr> {
     let port = if host == "db" { DATA_PORT } else { 80 };
-    site.lan(number)
-        .map(|address| SocketAddr::new(address, port))
-        .to_vec()
+    site.lan(number).map(|address| SocketAddr::new(address, port)).to_vec()
 }
 
 /// Node and interface where a cable is cut.
@@ -646,36 +498,24 @@ fn near_end(cable: &str) -> Result<(String, String)> {
     let mut cables = plan::cables();
     let names: Vec<String> = cables.iter().map(|cable| cable.name.clone()).collect();
     let found = names.iter().position(|name| name == cable);
-    let index = found
-        .with_context(|| format!("no cable is called {cable}; there are {}", names.join(", ")))?;
+    let index = found.with_context(|| format!("no cable is called {cable}; there are {}", names.join(", ")))?;
     Ok(cables.swap_remove(index).near)
 }
 
 /// A prefix no other lab has: this process's number and a counter.
 fn free_prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "sswt-{}-{}-",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("sswt-{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// One of the workspace's programs, from where this one was built.
 fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // Tests are one directory deeper than programs.
-    let mut places = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name));
-    places.find(|path| path.is_file()).with_context(|| {
-        format!(
-            "{name} is not built beside {}; `cargo build --workspace` builds it",
-            own.display()
-        )
-    })
+    let mut places = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    places
+        .find(|path| path.is_file())
+        .with_context(|| format!("{name} is not built beside {}; `cargo build --workspace` builds it", own.display()))
 }
 
 /// The first public address of a site's name server.

@@ -15,9 +15,7 @@ use crate::{netns::Netns, plan};
 /// Runs `work` inside `node` with a connection to the kernel's routing tables.
 fn configure(node: &Netns, work: impl AsyncFnOnce(Handle) -> Result<()> + Send) -> Result<()> {
     node.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection().context("rtnetlink")?;
             tokio::spawn(connection);
@@ -35,15 +33,11 @@ pub fn prepare(node: &Netns, forwards: bool) -> Result<()> {
         ("net/ipv6/conf/default/accept_ra", "0"),
         ("net/ipv6/conf/all/keep_addr_on_down", "1"),
     ];
-    const FORWARDING: [(&str, &str); 2] = [
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv6/conf/all/forwarding", "1"),
-    ];
+    const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
     node.enter(|| {
         let forwarding = if forwards { &FORWARDING[..] } else { &[] };
         for (setting, value) in ALWAYS.iter().chain(forwarding) {
-            fs::write(format!("/proc/sys/{setting}"), value)
-                .with_context(|| format!("sysctl {setting}={value}"))?;
+            fs::write(format!("/proc/sys/{setting}"), value).with_context(|| format!("sysctl {setting}={value}"))?;
         }
         Ok(())
     })?;
@@ -54,9 +48,7 @@ pub fn prepare(node: &Netns, forwards: bool) -> Result<()> {
 pub fn connect(near: &Netns, near_interface: &str, far: &Netns, far_interface: &str) -> Result<()> {
     let far_namespace = far.open()?;
     configure(near, async |handle| {
-        let peer = LinkUnspec::new_with_name(far_interface)
-            .setns_by_fd(far_namespace.as_raw_fd())
-            .build();
+        let peer = LinkUnspec::new_with_name(far_interface).setns_by_fd(far_namespace.as_raw_fd()).build();
         let pair = LinkVeth::new(near_interface, far_interface)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .up()
@@ -64,32 +56,18 @@ pub fn connect(near: &Netns, near_interface: &str, far: &Netns, far_interface: &
         let made = handle.link().add(pair).execute().await;
         made.with_context(|| format!("cable {near_interface} to {far_interface}"))
     })?;
-    configure(far, async |handle| {
-        set_up(&handle, far_interface, true).await
-    })
+    configure(far, async |handle| set_up(&handle, far_interface, true).await)
 }
 
 /// Makes a bridge of a node's interfaces.
 pub fn bridge(node: &Netns, name: &str, ports: &[&str]) -> Result<()> {
     configure(node, async |handle| {
         let bridge = LinkBridge::new(name).mcast_snooping(false).up().build();
-        handle
-            .link()
-            .add(bridge)
-            .execute()
-            .await
-            .with_context(|| format!("bridge {name}"))?;
+        handle.link().add(bridge).execute().await.with_context(|| format!("bridge {name}"))?;
         let controller = if_nametoindex(name)?;
         for port in ports {
-            let message = LinkUnspec::new_with_index(if_nametoindex(*port)?)
-                .controller(controller)
-                .build();
-            handle
-                .link()
-                .set(message)
-                .execute()
-                .await
-                .with_context(|| format!("bridge port {port}"))?;
+            let message = LinkUnspec::new_with_index(if_nametoindex(*port)?).controller(controller).build();
+            handle.link().set(message).execute().await.with_context(|| format!("bridge port {port}"))?;
         }
         Ok(())
     })
@@ -98,35 +76,18 @@ pub fn bridge(node: &Netns, name: &str, ports: &[&str]) -> Result<()> {
 /// Gives a node its addresses and routes; those it has already stay.
 pub fn address(node: &Netns, name: &str) -> Result<()> {
     configure(node, async |handle| {
-        for plan::Address {
-            interface,
-            address,
-            prefix,
-        } in plan::addresses(name)
-        {
-            let index = if_nametoindex(interface.as_str())
-                .with_context(|| format!("{name}: interface {interface}"))?;
-            let added = handle
-                .address()
-                .add(index, address, prefix)
-                .replace()
-                .execute()
-                .await;
+        for plan::Address { interface, address, prefix } in plan::addresses(name) {
+            let index = if_nametoindex(interface.as_str()).with_context(|| format!("{name}: interface {interface}"))?;
+            let added = handle.address().add(index, address, prefix).replace().execute().await;
             added.with_context(|| format!("{name}: address {address}/{prefix} on {interface}"))?;
         }
-        for plan::Route {
-            destination,
-            prefix,
-            gateway,
-        } in plan::routes(name)
-        {
+        for plan::Route { destination, prefix, gateway } in plan::routes(name) {
             let route = RouteMessageBuilder::<std::net::IpAddr>::new()
                 .destination_prefix(destination, prefix)?
                 .gateway(gateway)?
                 .build();
             let added = handle.route().add(route).replace().execute().await;
-            added
-                .with_context(|| format!("{name}: route to {destination}/{prefix} by {gateway}"))?;
+            added.with_context(|| format!("{name}: route to {destination}/{prefix} by {gateway}"))?;
         }
         Ok(())
     })
@@ -138,9 +99,7 @@ pub fn set_state(node: &Netns, interface: &str, up: bool) -> Result<()> {
 }
 
 async fn set_up(handle: &Handle, interface: &str, up: bool) -> Result<()> {
-    let link = LinkUnspec::new_with_index(
-        if_nametoindex(interface).with_context(|| interface.to_owned())?,
-    );
+    let link = LinkUnspec::new_with_index(if_nametoindex(interface).with_context(|| interface.to_owned())?);
     let message = if up { link.up() } else { link.down() }.build();
     let set = handle.link().set(message).execute().await;
     set.with_context(|| format!("interface {interface} {}", if up { "up" } else { "down" }))

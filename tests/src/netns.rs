@@ -28,9 +28,7 @@ pub struct Netns {
 impl Netns {
     /// The namespace called `name`, whether it exists or not.
     pub fn named(name: &str) -> Self {
-        Self {
-            path: Path::new(DIRECTORY).join(name),
-        }
+        Self { path: Path::new(DIRECTORY).join(name) }
     }
 
     /// Makes it.
@@ -39,20 +37,12 @@ impl Netns {
     /// The name is taken, or this process may not make namespaces.
     pub fn create(&self) -> Result<()> {
         fs::create_dir_all(DIRECTORY).context(DIRECTORY)?;
-        File::create_new(&self.path)
-            .with_context(|| format!("namespace {}: cannot be made", self.path.display()))?;
+        File::create_new(&self.path).with_context(|| format!("namespace {}: cannot be made", self.path.display()))?;
         let made = on_own_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .context("a network namespace needs root (CAP_SYS_ADMIN)")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root (CAP_SYS_ADMIN)")?;
             let none = None::<&str>;
-            mount(
-                Some("/proc/thread-self/ns/net"),
-                &self.path,
-                none,
-                MsFlags::MS_BIND,
-                none,
-            )
-            .with_context(|| format!("mounting a namespace on {}", self.path.display()))
+            mount(Some("/proc/thread-self/ns/net"), &self.path, none, MsFlags::MS_BIND, none)
+                .with_context(|| format!("mounting a namespace on {}", self.path.display()))
         });
         if made.is_err() {
             let _ = fs::remove_file(&self.path);
@@ -85,12 +75,7 @@ impl Netns {
     /// # Errors
     /// It does not exist.
     pub fn open(&self) -> Result<File> {
-        File::open(&self.path).with_context(|| {
-            format!(
-                "there is no namespace {}; is the lab up?",
-                self.path.display()
-            )
-        })
+        File::open(&self.path).with_context(|| format!("there is no namespace {}; is the lab up?", self.path.display()))
     }
 
     /// Runs `work` inside, on a thread of its own: sockets it opens stay in the namespace.
@@ -100,8 +85,7 @@ impl Netns {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let namespace = self.open()?;
         on_own_thread(move || {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
-                .context("entering a namespace needs root")?;
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context("entering a namespace needs root")?;
             work()
         })
     }
@@ -131,8 +115,7 @@ pub fn die_with_parent(command: &mut Command) {
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let panicked =
-            |_| anyhow!("the thread inside the namespace panicked; its message is above");
+        let panicked = |_| anyhow!("the thread inside the namespace panicked; its message is above");
         scope.spawn(work).join().map_err(panicked)?
     })
 }

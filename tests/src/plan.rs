@@ -17,18 +17,8 @@ pub struct Site {
 
 /// Both sites.
 pub const SITES: [Site; 2] = [
-    Site {
-        name: "east",
-        peer: "west",
-        number: 1,
-        wan: [192, 0, 2],
-    },
-    Site {
-        name: "west",
-        peer: "east",
-        number: 2,
-        wan: [198, 51, 100],
-    },
+    Site { name: "east", peer: "west", number: 1, wan: [192, 0, 2] },
+    Site { name: "west", peer: "east", number: 2, wan: [198, 51, 100] },
 ];
 
 /// East.
@@ -129,35 +119,13 @@ struct Region {
     first: u8,
 }
 
-const REGIONS: [Region; 2] = [
-    Region {
-        client: "client-e",
-        number: 0xc1,
-        first: 0,
-    },
-    Region {
-        client: "client-w",
-        number: 0xc2,
-        first: 128,
-    },
-];
+const REGIONS: [Region; 2] =
+    [Region { client: "client-e", number: 0xc1, first: 0 }, Region { client: "client-w", number: 0xc2, first: 128 }];
 
 impl Region {
     fn address(&self, host: u8) -> [IpAddr; 2] {
-        let v6 = Ipv6Addr::new(
-            0x2001,
-            0xdb8,
-            self.number,
-            0,
-            0,
-            0,
-            0,
-            u16::from(host / 10 * 16 + host % 10),
-        );
-        [
-            Ipv4Addr::new(203, 0, 113, self.first + host).into(),
-            v6.into(),
-        ]
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, self.number, 0, 0, 0, 0, u16::from(host / 10 * 16 + host % 10));
+        [Ipv4Addr::new(203, 0, 113, self.first + host).into(), v6.into()]
     }
 }
 
@@ -197,12 +165,7 @@ pub fn cables() -> Vec<Cable> {
         cables.push(cable(client, ("wan", client), (client, "eth0"), false));
     }
     for site in SITES {
-        cables.push(cable(
-            site.name,
-            ("wan", site.name),
-            (site.name, "wan0"),
-            true,
-        ));
+        cables.push(cable(site.name, ("wan", site.name), (site.name, "wan0"), true));
         for (host, _) in LAN {
             let node = site.node(host);
             cables.push(cable(&node, (site.name, host), (&node, "eth0"), false));
@@ -234,11 +197,7 @@ pub struct Route {
 }
 
 fn both(interface: &str, addresses: [IpAddr; 2], prefixes: [u8; 2]) -> [Address; 2] {
-    [0, 1].map(|family| Address {
-        interface: interface.into(),
-        address: addresses[family],
-        prefix: prefixes[family],
-    })
+    [0, 1].map(|family| Address { interface: interface.into(), address: addresses[family], prefix: prefixes[family] })
 }
 
 /// A node's addresses.
@@ -259,11 +218,7 @@ pub fn addresses(node: &str) -> Vec<Address> {
             list.extend(both("lan0", site.lan(1), [24, 64]));
             list.extend(both("link0", site.link(), [30, 64]));
             // Local to the edge, so that a port nobody serves is refused and not routed in a circle.
-            list.extend(
-                RESOURCES
-                    .into_iter()
-                    .flat_map(|r| both("lo", site.public(r), [32, 128])),
-            );
+            list.extend(RESOURCES.into_iter().flat_map(|r| both("lo", site.public(r), [32, 128])));
         }
         for (host, number) in LAN {
             if node == site.node(host) {
@@ -277,15 +232,8 @@ pub fn addresses(node: &str) -> Vec<Address> {
 /// A node's routes beyond those of its addresses.
 pub fn routes(node: &str) -> Vec<Route> {
     let default = |gateways: [IpAddr; 2]| {
-        let any = [
-            IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            Ipv6Addr::UNSPECIFIED.into(),
-        ];
-        [0, 1].map(|family| Route {
-            destination: any[family],
-            prefix: 0,
-            gateway: gateways[family],
-        })
+        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+        [0, 1].map(|family| Route { destination: any[family], prefix: 0, gateway: gateways[family] })
     };
     let mut list = Vec::new();
     for region in REGIONS {
@@ -302,8 +250,7 @@ pub fn routes(node: &str) -> Vec<Route> {
                 gateway: v4,
             }));
             list.push(Route {
-                destination: Ipv6Addr::new(0x2001, 0xdb8, site.number.into(), 0x80, 0, 0, 0, 0)
-                    .into(),
+                destination: Ipv6Addr::new(0x2001, 0xdb8, site.number.into(), 0x80, 0, 0, 0, 0).into(),
                 prefix: 64,
                 gateway: v6,
             });

@@ -43,8 +43,7 @@ impl Identity {
 
     /// This very process.
     pub fn own() -> Result<Self> {
-        Self::of(i32::try_from(std::process::id())?)
-            .context("cannot read /proc/self/stat; is /proc mounted?")
+        Self::of(i32::try_from(std::process::id())?).context("cannot read /proc/self/stat; is /proc mounted?")
     }
 
     /// Whether it still runs.
@@ -79,18 +78,8 @@ impl Process {
     /// Every process a lab has started.
     pub fn all(directory: &Path) -> Vec<Self> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let name = |path: PathBuf| {
-            Some(
-                path.file_name()?
-                    .to_str()?
-                    .strip_suffix(".process")?
-                    .to_owned(),
-            )
-        };
-        entries
-            .filter_map(|entry| name(entry.path()))
-            .map(|name| Self::named(directory, &name))
-            .collect()
+        let name = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".process")?.to_owned());
+        entries.filter_map(|entry| name(entry.path())).map(|name| Self::named(directory, &name)).collect()
     }
 
     /// Its name.
@@ -101,9 +90,7 @@ impl Process {
     /// What runs under the name now.
     pub fn running(&self) -> Option<Identity> {
         let state = fs::read(&self.state).ok()?;
-        serde_json::from_slice::<Identity>(&state)
-            .ok()
-            .filter(Identity::runs)
+        serde_json::from_slice::<Identity>(&state).ok().filter(Identity::runs)
     }
 
     /// Starts it. Unless `keep`, it dies with this process.
@@ -112,22 +99,13 @@ impl Process {
     /// It runs already, or cannot be started.
     pub fn start(&self, mut command: Command, keep: bool) -> Result<()> {
         ensure!(self.running().is_none(), "{} runs already", self.name);
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(&self.log)
-            .context("log")?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
+        let log = File::options().append(true).create(true).open(&self.log).context("log")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         if !keep {
             netns::die_with_parent(&mut command);
         }
         let program = command.get_program().to_string_lossy().into_owned();
-        let pid =
-            spawn(command).with_context(|| format!("{}: cannot start {program}", self.name))?;
+        let pid = spawn(command).with_context(|| format!("{}: cannot start {program}", self.name))?;
         let Some(identity) = Identity::of(pid) else {
             bail!("{} ended at once: {}", self.name, self.last_words());
         };
@@ -139,20 +117,13 @@ impl Process {
     /// # Errors
     /// It does not run, or does not go.
     pub fn kill(&self) -> Result<()> {
-        let identity = self
-            .running()
-            .with_context(|| format!("{} does not run", self.name))?;
-        kill(Pid::from_raw(identity.pid), Signal::SIGKILL)
-            .with_context(|| format!("killing {}", self.name))?;
-        wait_until(
-            Duration::from_secs(5),
-            &format!("{} is gone", self.name),
-            || {
-                // Collects it if it is this process's child; someone else's is collected by them.
-                let _ = waitpid(Pid::from_raw(identity.pid), Some(WaitPidFlag::WNOHANG));
-                !identity.runs()
-            },
-        )?;
+        let identity = self.running().with_context(|| format!("{} does not run", self.name))?;
+        kill(Pid::from_raw(identity.pid), Signal::SIGKILL).with_context(|| format!("killing {}", self.name))?;
+        wait_until(Duration::from_secs(5), &format!("{} is gone", self.name), || {
+            // Collects it if it is this process's child; someone else's is collected by them.
+            let _ = waitpid(Pid::from_raw(identity.pid), Some(WaitPidFlag::WNOHANG));
+            !identity.runs()
+        })?;
         match fs::remove_file(&self.state) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -181,17 +152,11 @@ fn spawn(mut command: Command) -> io::Result<i32> {
     let (result, outcome) = mpsc::channel();
     let job = Box::new(move || {
         // The child is collected by `kill`, by its number.
-        let started = command
-            .spawn()
-            .and_then(|child| i32::try_from(child.id()).map_err(io::Error::other));
+        let started = command.spawn().and_then(|child| i32::try_from(child.id()).map_err(io::Error::other));
         let _ = result.send(started);
     });
-    let starter = STARTER
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    starter
-        .send(job)
-        .map_err(|_| io::Error::other("the starting thread has ended"))?;
+    let starter = STARTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    starter.send(job).map_err(|_| io::Error::other("the starting thread has ended"))?;
     drop(starter);
     outcome.recv().map_err(io::Error::other)?
 }

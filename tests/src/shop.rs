@@ -37,17 +37,12 @@ impl Shop {
     pub async fn serve(self, addresses: &[SocketAddr]) -> Result<()> {
         println!("{}: serving on {addresses:?}", self.name);
         let router = Router::new()
-            .route(
-                "/",
-                get(async |State(shop): State<Arc<Self>>| Html(shop.page().await)),
-            )
+            .route("/", get(async |State(shop): State<Arc<Self>>| Html(shop.page().await)))
             .route("/health", get(async || "ok\n"))
             .with_state(Arc::new(self));
         let mut servers = JoinSet::new();
         for &address in addresses {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("TCP {address}"))?;
+            let listener = TcpListener::bind(address).await.with_context(|| format!("TCP {address}"))?;
             servers.spawn(axum::serve(listener, router.clone()).into_future());
         }
         servers.join_all().await;

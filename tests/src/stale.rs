@@ -29,11 +29,7 @@ pub fn pins(prefix: &str) -> PathBuf {
 
 /// Notes that this process owns the lab: should it die, the next lab removes what is left.
 pub fn own(directory: &Path) -> Result<()> {
-    fs::write(
-        directory.join("owner"),
-        serde_json::to_vec(&Identity::own()?)?,
-    )
-    .context("the lab's owner")
+    fs::write(directory.join("owner"), serde_json::to_vec(&Identity::own()?)?).context("the lab's owner")
 }
 
 /// Takes everything of a lab away, as far as it got. Says whether there was anything.

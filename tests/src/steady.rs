@@ -40,13 +40,7 @@ impl Steady {
     ///
     /// # Errors
     /// The server cannot be reached, or `name` is no domain name.
-    pub fn start(
-        client: &Netns,
-        server: IpAddr,
-        name: &str,
-        kind: RecordType,
-        period: Duration,
-    ) -> Result<Self> {
+    pub fn start(client: &Netns, server: IpAddr, name: &str, kind: RecordType, period: Duration) -> Result<Self> {
         let query = dns::query(name, kind)?;
         let socket = client.enter(|| dns::connected(server))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -67,9 +61,7 @@ impl Steady {
     /// Sending failed.
     pub fn finish(self) -> Result<Vec<Asked>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow!("the asking thread panicked"))?
+        self.thread.join().map_err(|_| anyhow!("the asking thread panicked"))?
     }
 }
 
@@ -90,23 +82,16 @@ fn stream(
             query.metadata.id = u16::try_from(asked.len())?;
             // A refusal reported here (ICMP) belongs to an earlier query, which then has no answer.
             let _ = socket.send(&query.to_vec()?);
-            asked.push(Asked {
-                sent: Instant::now(),
-                answer: None,
-            });
+            asked.push(Asked { sent: Instant::now(), answer: None });
             count.store(asked.len(), Ordering::Relaxed);
             next += period;
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         finished.send(asked.len())?;
-        listener
-            .join()
-            .map_err(|_| anyhow!("the listening thread panicked"))
+        listener.join().map_err(|_| anyhow!("the listening thread panicked"))
     })?;
     for (id, at, addresses) in answers {
-        let one = asked
-            .get_mut(usize::from(id))
-            .context("an answer to a query that was never sent")?;
+        let one = asked.get_mut(usize::from(id)).context("an answer to a query that was never sent")?;
         one.answer.get_or_insert((at, addresses));
     }
     Ok(asked)

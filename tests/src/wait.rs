@@ -14,11 +14,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// It does not hold within `deadline`; the error names `what`.
-pub fn wait_until(
-    deadline: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> bool,
-) -> Result<Duration> {
+pub fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Result<Duration> {
     let start = Instant::now();
     loop {
         if condition() {

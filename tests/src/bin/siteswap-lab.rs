@@ -111,20 +111,10 @@ fn main() -> ExitCode {
 
 fn run(command: Commands) -> Result<ExitCode> {
     match command {
-        Commands::Up {
-            json,
-            without_agents,
-        } => up(json, !without_agents)?,
+        Commands::Up { json, without_agents } => up(json, !without_agents)?,
         Commands::Down => {
             let found = Lab::remove(BY_HAND)?;
-            println!(
-                "{}",
-                if found {
-                    "the lab is down"
-                } else {
-                    "the lab was not up"
-                }
-            );
+            println!("{}", if found { "the lab is down" } else { "the lab was not up" });
         }
         Commands::Status { json } => lab::show(&Lab::attach(BY_HAND)?, json)?,
         Commands::Exec { node, command } => return exec(&node, &command),
@@ -133,22 +123,8 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Cut { cable } => Lab::attach(BY_HAND)?.cut(&cable)?,
         Commands::Mend { cable } => Lab::attach(BY_HAND)?.mend(&cable)?,
         Commands::Demo => return lab::demo::run(),
-        Commands::Shop {
-            site,
-            name,
-            orders,
-            accounts,
-            listen,
-        } => {
-            serve(
-                Shop {
-                    site,
-                    name,
-                    orders,
-                    accounts,
-                }
-                .serve(&listen),
-            )?;
+        Commands::Shop { site, name, orders, accounts, listen } => {
+            serve(Shop { site, name, orders, accounts }.serve(&listen))?;
         }
         Commands::Data { name, db, listen } => serve(Data { name, file: db }.serve(&listen))?,
     }
@@ -156,17 +132,8 @@ fn run(command: Commands) -> Result<ExitCode> {
 }
 
 fn up(json: bool, agents: bool) -> Result<()> {
-    let progress: fn(&str) = if json {
-        |_| {}
-    } else {
-        |what| println!("{what}")
-    };
-    let lab = Lab::up(&Options {
-        prefix: Some(BY_HAND.into()),
-        agents,
-        keep: true,
-        progress,
-    })?;
+    let progress: fn(&str) = if json { |_| {} } else { |what| println!("{what}") };
+    let lab = Lab::up(&Options { prefix: Some(BY_HAND.into()), agents, keep: true, progress })?;
     lab::show(&lab, json)
 }
 
@@ -178,8 +145,5 @@ fn exec(node: &str, command: &[String]) -> Result<ExitCode> {
 }
 
 fn serve(service: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(service)
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(service)
 }
