@@ -1,0 +1,266 @@
+//! `[agent]`, `[sites]`, `[link]`, `[dns]` and `[dataplane]`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_spanned::Spanned;
+use toml::de::DeValue;
+
+use super::{
+    Dataplane, Dns, Fingerprint, Link, Mode, Site, Zone, below,
+    error::Span,
+    nearest::did_you_mean,
+    section::Section,
+    values::{
+        address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text,
+        whole, word,
+    },
+};
+use crate::answers::MAX_ADDRESSES;
+
+/// An interface's name has at most this many bytes (IFNAMSIZ without its NUL).
+const MAX_INTERFACE: usize = 15;
+
+/// What the sections need to know of each other.
+pub(super) struct Context {
+    /// Every site's name.
+    pub(super) names: Vec<String>,
+    /// This site, if it is one of them.
+    pub(super) site: Option<String>,
+    /// Directory of the file.
+    pub(super) base: PathBuf,
+}
+
+impl Context {
+    /// A path, relative to the file.
+    pub(super) fn path(&self) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {
+        |value| match text(value)? {
+            "" => Err("empty; name a file".to_owned()),
+            text if text.contains('\0') => Err(format!("{} holds a NUL", shown(text))),
+            text => Ok(below(&self.base, text)),
+        }
+    }
+
+    /// The name of a site.
+    pub(super) fn site_name(&self) -> impl Fn(&DeValue<'_>) -> Result<String, String> {
+        |value| self.known(text(value)?)
+    }
+
+    /// `name`, if it is a site's.
+    pub(super) fn known(&self, name: &str) -> Result<String, String> {
+        one_of(name, &self.names)
+    }
+}
+
+fn one_of(name: &str, names: &[String]) -> Result<String, String> {
+    let known = || names.iter().map(String::as_str);
+    if known().any(|known| known == name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "{} is none of the sites ({}){}",
+        shown(name),
+        quoted(known()),
+        did_you_mean(name, known())
+    ))
+}
+
+/// `agent.site`
+pub(super) fn own_site(agent: &mut Section<'_>, names: &[String]) -> Option<String> {
+    let hint = format!(
+        "write site = NAME, one of the sites ({})",
+        quoted(names.iter().map(String::as_str))
+    );
+    let site = agent.need("site", &hint, |value| one_of(text(value)?, names))?;
+    Some(site.into_inner())
+}
+
+/// `[sites]`. Sites that are wrong are reported and left out.
+pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
+    let mut sites = BTreeMap::new();
+    let mut links: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    let mut fingerprints: BTreeMap<Fingerprint, &str> = BTreeMap::new();
+    for (name, mut site) in section.named() {
+        if !is_name(name.get_ref()) {
+            section.report(&name.span(), "", name_rule(name.get_ref()));
+        }
+        let name = name.into_inner();
+        let link = site.need(
+            "link",
+            "write link = \"ADDRESS:PORT\" of its agent",
+            endpoint,
+        );
+        let fingerprint = site.need(
+            "fingerprint",
+            "write fingerprint = \"sha256:…\" as siteswap keygen printed it at that site",
+            fingerprint,
+        );
+        site.finish();
+        let (Some(link), Some(fingerprint)) = (link, fingerprint) else {
+            continue;
+        };
+        if let Some(other) = links.insert(*link.get_ref(), name) {
+            let message =
+                format!("\"{link}\" is the link of {other:?} already; each site has its own");
+            site.report(&link.span(), "link", message);
+        }
+        if let Some(other) = fingerprints.insert(*fingerprint.get_ref(), name) {
+            let message = format!("this is the key of {other:?} already; each site has its own");
+            site.report(&fingerprint.span(), "fingerprint", message);
+        }
+        let (link, fingerprint) = (link.into_inner(), fingerprint.into_inner());
+        sites.insert(name.to_owned(), Site { link, fingerprint });
+    }
+    sites
+}
+
+fn fingerprint(value: &DeValue<'_>) -> Result<Fingerprint, String> {
+    let text = text(value)?;
+    text.parse()
+        .map_err(|error| format!("{} is {error}", shown(text)))
+}
+
+/// `[link]`
+pub(super) fn link(
+    section: &mut Section<'_>,
+    context: &Context,
+    own: Option<SocketAddr>,
+) -> Option<Link> {
+    let listen = section.get("listen", listener).map(Spanned::into_inner);
+    let key = section.need(
+        "key",
+        "write key = \"FILE.pem\", the file that siteswap keygen wrote",
+        context.path(),
+    );
+    let period = section.or(
+        "period",
+        Duration::from_millis(500),
+        duration(Duration::from_millis(10)..=Duration::from_secs(60)),
+    );
+    let periods = section.or("periods", 3, whole(1..=100));
+    section.finish();
+    Some(Link {
+        listen: listen.or(own)?,
+        key: key?.into_inner(),
+        period,
+        periods,
+    })
+}
+
+/// `[dns]`, with the place of each zone's name.
+pub(super) struct DnsDraft {
+    listen: Vec<IpAddr>,
+    port: u16,
+    pub(super) zones: Vec<(Span, Zone)>,
+}
+
+impl DnsDraft {
+    pub(super) fn finish(self) -> Dns {
+        Dns {
+            listen: self.listen,
+            port: self.port,
+            zones: self.zones.into_iter().map(|(_, zone)| zone).collect(),
+        }
+    }
+}
+
+/// `[dns]`
+pub(super) fn dns(section: &mut Section<'_>, context: &Context) -> DnsDraft {
+    let hint = "write listen = [\"ADDRESS\"] with the addresses queries arrive at";
+    let listen = section.need_list("listen", hint, address);
+    distinct(section, "listen", &listen);
+    let addresses: Vec<IpAddr> = listen.into_iter().map(Spanned::into_inner).collect();
+    if let Some(message) = too_many(&addresses) {
+        section.report(&section.span_of("listen"), "listen", message);
+    }
+    let port = section.or("port", 53, whole(1..=u16::MAX));
+    let mut zones: Vec<(Span, Zone)> = Vec::new();
+    for mut zone in section.sections("zone") {
+        let name = zone.need("name", "write name = \"shop.test\"", domain);
+        let file = zone.need("file", "write file = \"shop.test.zone\"", context.path());
+        zone.finish();
+        let (Some(name), Some(file)) = (name, file) else {
+            continue;
+        };
+        if zones.iter().any(|(_, other)| other.name == *name.get_ref()) {
+            let message = "this zone is given already; keep one of them";
+            zone.report(&name.span(), "name", message);
+        }
+        let (span, name, file) = (name.span(), name.into_inner(), file.into_inner());
+        zones.push((span, Zone { name, file }));
+    }
+    section.finish();
+    DnsDraft {
+        listen: addresses,
+        port,
+        zones,
+    }
+}
+
+/// `[dataplane]`
+pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Dataplane {
+    let interfaces = section.list("interfaces", interface);
+    distinct(section, "interfaces", &interfaces);
+    let modes = [
+        ("auto", Mode::Auto),
+        ("native", Mode::Native),
+        ("generic", Mode::Generic),
+    ];
+    let dataplane = Dataplane {
+        interfaces: interfaces.into_iter().map(Spanned::into_inner).collect(),
+        mode: section.or("mode", Mode::Auto, word(&modes)),
+        pins: section.or("pins", "/sys/fs/bpf/siteswap".into(), context.path()),
+        lease: section.or(
+            "lease",
+            Duration::from_secs(3),
+            duration(Duration::from_secs(1)..=Duration::from_secs(3600)),
+        ),
+    };
+    section.finish();
+    dataplane
+}
+
+/// As the kernel's `dev_valid_name`.
+fn interface(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    let bad = |c: u8| c.is_ascii_whitespace() || c == b'/' || c == b':' || c == 0;
+    if name.is_empty() || name == "." || name == ".." || name.bytes().any(bad) {
+        return Err(format!("{} cannot be an interface's name", shown(name)));
+    }
+    if name.len() > MAX_INTERFACE {
+        return Err(format!(
+            "{} is longer than {MAX_INTERFACE} bytes, which no interface's name is",
+            shown(name)
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Reports what is in a list more than once.
+pub(super) fn distinct<T: Ord + std::fmt::Display>(
+    section: &Section<'_>,
+    key: &str,
+    list: &[Spanned<T>],
+) {
+    let mut seen = std::collections::BTreeSet::new();
+    for item in list {
+        if !seen.insert(item.get_ref()) {
+            let message = format!("\"{item}\" is given twice; keep one of them");
+            section.report(&item.span(), key, message);
+        }
+    }
+}
+
+/// What is wrong if there are more addresses of a family than an answer or the program's maps hold.
+pub(super) fn too_many(addresses: &[IpAddr]) -> Option<String> {
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    let v6 = addresses.len() - v4;
+    [("IPv4", v4), ("IPv6", v6)]
+        .into_iter()
+        .find(|(_, count)| *count > MAX_ADDRESSES)
+        .map(|(family, count)| format!("{count} {family} addresses; at most {MAX_ADDRESSES} fit"))
+}
