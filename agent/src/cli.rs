@@ -200,7 +200,7 @@ fn order(instance: &str, state: Believe) -> SetOverride {
 
 fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     let config = config::load(file)?;
-    let zones = dns::Zones::load(&config)?;
+    let zones = dns::Zones::load(&config.dns.zones, &config.resources)?;
     let identity = link::keys::load(&config.link.key)?;
     let (own, configured) = (identity.fingerprint(), config.sites[&config.site].fingerprint);
     anyhow::ensure!(
@@ -210,7 +210,7 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
         config.link.key.display(),
         config.site
     );
-    let warnings = zones.warnings();
+    let warnings: Vec<String> = zones.warnings().iter().map(ToString::to_string).collect();
     if json {
         let summary = serde_json::json!({
             "site": config.site, "sites": config.sites.len(), "resources": config.resources.len(),

@@ -6,6 +6,7 @@ mod publish;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -59,7 +60,7 @@ struct Agent {
     link: Link,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
-    serving: Arc<dns::Serving>,
+    serving: Arc<ArcSwap<dns::State>>,
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
     lease: Interval,
@@ -76,12 +77,13 @@ struct Inbox {
 impl Agent {
     async fn start(file: PathBuf) -> anyhow::Result<Self> {
         let config = Arc::new(config::load(&file)?);
-        let zones = Arc::new(dns::Zones::load(&config)?);
+        let zones = Arc::new(dns::Zones::load(&config.dns.zones, &config.resources)?);
         let identity = link::keys::load(&config.link.key)?;
         let store = Store::open(&config.state)?;
         let listener = server::bind(&config.control)?;
-        let serving = Arc::new(dns::Serving::new(zones));
-        let server = dns::Server::bind(&config.dns, Arc::clone(&serving)).await?;
+        let serving = Arc::new(ArcSwap::from_pointee(dns::State { zones, table: None }));
+        let server =
+            dns::Server::bind(&config.dns.listen, config.dns.port, Arc::clone(&serving), dns::Limits::default()).await?;
 
         let knowledge = Knowledge {
             evidence: Evidence::new(&config),

@@ -1,13 +1,15 @@
 //! What the control socket says and hears, as JSON. The command line prints the same.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     link::{LinkCounters, PeerStatus},
     placement::{Arrival, InstanceView, Override},
-    probe::BackendStatus,
 };
 
 /// `GET /v1/status`
@@ -70,6 +72,25 @@ pub struct InstanceStatus {
     pub view: InstanceView,
     /// What counts.
     pub available: bool,
+}
+
+/// One backend, as this site's probes see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// The resource it serves.
+    pub resource: String,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// What is believed of it; `None` before its first try has ended.
+    pub up: Option<bool>,
+    /// Seconds that has been believed.
+    pub since: Option<f64>,
+    /// What the last try found.
+    pub last: String,
+    /// How long the last try took, milliseconds.
+    pub latency: Option<f64>,
+    /// Tries in a row with the last one's result.
+    pub streak: u32,
 }
 
 /// The XDP program.

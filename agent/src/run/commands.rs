@@ -7,11 +7,11 @@ use crate::{
     config::{self, Config},
     control::{
         self,
-        api::{InstanceStatus, ProgramStatus, ResourceStatus, SetOverride, Status},
+        api::{BackendStatus, InstanceStatus, ProgramStatus, ResourceStatus, SetOverride, Status},
         server::Command,
     },
     decision::{self, Decided},
-    dns,
+    dns, probe,
 };
 
 impl Agent {
@@ -74,9 +74,9 @@ impl Agent {
         let old = Arc::clone(&self.knowledge.config);
         let new = config::load(&old.file).map_err(|error| error.to_string())?;
         unchangeable(&old, &new)?;
-        let zones = dns::Zones::load(&new).map_err(|error| error.to_string())?;
+        let zones = dns::Zones::load(&new.dns.zones, &new.resources).map_err(|error| error.to_string())?;
         let said = |error: &dyn std::error::Error| error.to_string();
-        self.server.rebind(&new.dns).await.map_err(|error| said(&error))?;
+        self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
             (Some(dataplane), false) => dataplane
                 .reconfigure(&new.dataplane, &publish::program_addresses(&new))
@@ -88,7 +88,7 @@ impl Agent {
                 dataplane.detach().map_err(|error| said(&error))?;
             }
         }
-        self.link.reload(&new);
+        self.link.reload(&new).map_err(|error| said(&error))?;
         self.probes.reload(&new);
         let config = Arc::new(new);
         self.knowledge.evidence.reshape(&config);
@@ -110,10 +110,10 @@ impl Agent {
             started: self.started,
             config: config.file.display().to_string(),
             resources: decision.resources.iter().map(|(name, decided)| self.resource(name, decided)).collect(),
-            backends: self.probes.status(),
+            backends: self.probes.status().into_iter().map(backend).collect(),
             peers: self.link.status(),
             program: self.dataplane.as_ref().map(|_| self.program()),
-            server: self.server.counters(),
+            server: self.server.counters().snapshot().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             link: self.link.counters(),
             changes: self.changes.list(),
         }
@@ -160,5 +160,18 @@ fn unchangeable(old: &Config, new: &Config) -> Result<(), String> {
     match changed.iter().find(|(_, changed)| *changed) {
         Some((what, _)) => Err(format!("{what} cannot change while the agent runs: restart it for that")),
         None => Ok(()),
+    }
+}
+
+fn backend(status: probe::BackendStatus) -> BackendStatus {
+    let last = status.last;
+    BackendStatus {
+        resource: status.resource,
+        backend: status.backend,
+        up: status.up,
+        since: status.since.map(|since| since.elapsed().as_secs_f64()),
+        latency: last.as_ref().map(|attempt| attempt.latency.as_secs_f64() * 1e3),
+        last: last.map_or_else(|| "none yet".to_owned(), |attempt| attempt.detail),
+        streak: status.streak,
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     control::api::Change,
     dataplane::Dataplane,
     decision::Decision,
+    dns,
     evidence::Evidence,
     link::LinkEvent,
     probe::ProbeEvent,
@@ -55,7 +56,8 @@ impl Agent {
                 visible = tokio::task::block_in_place(|| dataplane.publish(&table)).context("publishing answers")?;
                 dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
             }
-            self.serving.publish(zones, table);
+            let zones = zones.unwrap_or_else(|| Arc::clone(&self.serving.load().zones));
+            self.serving.store(Arc::new(dns::State { zones, table: Some(table) }));
             let took = visible.saturating_duration_since(at);
             self.changes.record(cause, took);
             tracing::info!(cause, micros = took.as_micros(), "answers changed");
