@@ -198,7 +198,7 @@ pub enum Check {
 pub struct HttpCheck {
     /// Whether the page is fetched over TLS.
     pub tls: Option<Tls>,
-    /// The `Host` header and, over TLS, the server name.
+    /// The `Host` header, with the port if the URL names one. Over TLS the part before the port is the server name.
     pub host: String,
     /// Path and query.
     pub path: String,

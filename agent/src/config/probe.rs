@@ -124,9 +124,12 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
     if tls && ServerName::try_from(name).is_err() {
         return Err(wrong("names no host that a certificate could be for"));
     }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    // A URL may go from its host to its query at once; a request may not (RFC 9112 §3.2.1).
+    let slash = if path.starts_with('/') { "" } else { "/" };
     Ok(Url {
         host: authority.as_str().to_owned(),
-        path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        path: format!("{slash}{path}"),
         tls,
     })
 }

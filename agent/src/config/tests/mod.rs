@@ -87,6 +87,26 @@ fn a_page_is_expected_with_status_200_and_this_sites_keyword() {
 }
 
 #[test]
+fn a_url_gives_the_host_header_and_the_path() {
+    for (url, host, path) in [
+        ("http://www.shop.test", "www.shop.test", "/"),
+        (
+            "http://www.shop.test:8080/a/b?c=d",
+            "www.shop.test:8080",
+            "/a/b?c=d",
+        ),
+        ("http://www.shop.test?c=d", "www.shop.test", "/?c=d"),
+        ("https://[2001:db8::1]/", "[2001:db8::1]", "/"),
+    ] {
+        let config = read(&with("http://www.shop.test/", url));
+        let Check::Http(page) = &config.resources["www"].probe.check else {
+            panic!("no page");
+        };
+        assert_eq!((&*page.host, &*page.path), (host, path), "{url}");
+    }
+}
+
+#[test]
 fn everything_can_be_said() {
     let text = with("site = \"east\"", "site = \"east\"\nstate = \"s\"\ncontrol = \"/c\"")
         .replace("key = \"east.pem\"", "key = \"/k\"\nlisten = \"[::]:7400\"\nperiod = \"1s\"\nperiods = 5")
