@@ -3,8 +3,6 @@
 //! [`parse`] reads a text in three steps: TOML with the place of every key and value (`toml`), each section's own keys
 //! (`settings`, `resource`, `probe`), and what sections promise each other (`claims`). Every step reports all it finds.
 
-mod claims;
-mod error;
 mod fingerprint;
 mod model;
 mod nearest;
@@ -16,16 +14,6 @@ mod settings;
 mod tests;
 mod values;
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    path::{self, Path, PathBuf},
-};
-
-use toml::de::DeTable;
-
-pub use error::{ConfigError, Position, Problem};
 pub use fingerprint::InvalidFingerprint;
 pub use model::*;
 

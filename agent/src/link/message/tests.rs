@@ -1,0 +1,152 @@
+use proptest::{collection::btree_map, prelude::*};
+
+use crate::evidence::InstanceReport;
+
+use super::*;
+
+fn instance() -> impl Strategy<Value = InstanceReport> {
+    (any::<bool>(), any::<u64>(), proptest::option::of("[a-z0-9][a-z0-9-]{0,31}"), "\\PC{0,60}")
+        .prop_map(|(available, epoch, holder, reason)| InstanceReport { available, epoch, holder, reason })
+}
+
+fn message() -> impl Strategy<Value = ReportMessage> {
+    let instances = btree_map("[a-z0-9][a-z0-9-]{0,31}", instance(), 0..8);
+    ("[a-z][a-z0-9-]{0,31}", any::<u64>(), any::<u32>(), instances).prop_map(|(site, number, period, instances)| {
+        ReportMessage { site, number, period: Duration::from_millis(period.into()), report: Report { instances } }
+    })
+}
+
+fn sample() -> ReportMessage {
+    let instance = InstanceReport {
+        available: true,
+        epoch: 7,
+        holder: Some("west".to_owned()),
+        reason: "2 of 2 backends answer".to_owned(),
+    };
+    ReportMessage {
+        site: "east".to_owned(),
+        number: 1,
+        period: Duration::from_millis(500),
+        report: Report { instances: [("www".to_owned(), instance)].into() },
+    }
+}
+
+/// `sample()` after `change`, encoded without the sender's checks.
+fn sent(change: impl FnOnce(&mut ReportMessage, &mut InstanceReport)) -> Vec<u8> {
+    let mut message = sample();
+    let mut instance = message.report.instances["www"].clone();
+    change(&mut message, &mut instance);
+    message.report.instances.insert("www".to_owned(), instance);
+    encode(&message)
+}
+
+proptest! {
+    #[test]
+    fn a_report_arrives_as_it_was_sent(message in message()) {
+        let bytes = encode_report(message.clone()).unwrap();
+        prop_assert_eq!(decode_report(&bytes).unwrap(), message);
+    }
+
+    #[test]
+    fn a_heartbeat_arrives_as_it_was_sent(sequence: u64, report: u64) {
+        let heartbeat = Heartbeat { sequence, report };
+        prop_assert_eq!(decode_heartbeat(&encode_heartbeat(&heartbeat)).unwrap(), heartbeat);
+    }
+
+    #[test]
+    fn random_bytes_are_refused_or_read_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        let versioned = [&[VERSION], &bytes[..]].concat();
+        for bytes in [&bytes, &versioned] {
+            let _ = decode_heartbeat(bytes);
+            let _ = decode_report(bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_changed_bytes_is_still_within_bounds(
+        message in message(), at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = encode_report(message).unwrap();
+        let i = at.index(bytes.len());
+        bytes[i] = to;
+        for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+            if let Ok(message) = decode_report(bytes) {
+                prop_assert!(encode_report(message.clone()).is_ok());
+                prop_assert_eq!(decode_report(&encode(&message)), Ok(message));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_a_message_is_refused() {
+    let bytes = encode_report(sample()).unwrap();
+    for length in 0..bytes.len() {
+        assert_eq!(decode_report(&bytes[..length]), Err(MessageError::Malformed("report")), "{length}");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(decode_report(&longer), Err(MessageError::Malformed("report")));
+}
+
+#[test]
+fn another_version_is_named() {
+    let mut bytes = encode_report(sample()).unwrap();
+    bytes[0] = 9;
+    let error = decode_report(&bytes).unwrap_err();
+    assert_eq!(error, MessageError::Version(9));
+    assert!(error.to_string().contains("same release"), "{error}");
+}
+
+#[test]
+fn names_and_reasons_that_break_the_rules_are_refused() {
+    let long = "a".repeat(MAX_NAME + 1);
+    for name in ["", "-east", "East", "ea st", "ea\u{1b}[2Jst", "östlich", &long] {
+        let bytes = sent(|message, _| message.site = name.to_owned());
+        assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
+        let bytes = sent(|_, instance| instance.holder = Some(name.to_owned()));
+        assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
+        let bytes = sent(|message, instance| {
+            message.report.instances.insert(name.to_owned(), instance.clone());
+        });
+        assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
+    }
+    for reason in ["two\nlines".to_owned(), "\u{1b}[2J".to_owned(), "x".repeat(MAX_REASON + 1)] {
+        let bytes = sent(|_, instance| instance.reason = reason.clone());
+        assert_eq!(decode_report(&bytes), Err(MessageError::Reason("www".to_owned())), "{reason:?}");
+    }
+}
+
+#[test]
+fn the_largest_report_fits_and_one_instance_more_is_refused() {
+    let mut message = sample();
+    let instance = InstanceReport {
+        available: true,
+        epoch: u64::MAX,
+        holder: Some("h".repeat(MAX_NAME)),
+        reason: "é\n".repeat(MAX_REASON),
+    };
+    let name = |i: usize| format!("{i:032}");
+    message.site = "s".repeat(MAX_NAME);
+    message.number = u64::MAX;
+    message.report.instances = (0..MAX_INSTANCES).map(|i| (name(i), instance.clone())).collect();
+    let bytes = encode_report(message.clone()).unwrap();
+    assert!(bytes.len() <= MAX_MESSAGE, "{}", bytes.len());
+    assert_eq!(decode_report(&bytes).unwrap().report.instances.len(), MAX_INSTANCES);
+
+    message.report.instances.insert(name(MAX_INSTANCES), instance);
+    let error = Err(MessageError::Instances(MAX_INSTANCES + 1));
+    assert_eq!(encode_report(message.clone()), error);
+    message.report.instances.values_mut().for_each(|instance| instance.reason.clear());
+    assert_eq!(decode_report(&encode(&message)).map(|_| vec![]), error);
+    assert_eq!(decode_report(&vec![VERSION; MAX_MESSAGE + 1]), Err(MessageError::TooLong));
+}
+
+#[test]
+fn a_long_reason_is_cut_between_characters_and_cleaned_before_it_is_sent() {
+    let mut message = sample();
+    let reason = format!("a\tb{}", "é".repeat(MAX_REASON));
+    message.report.instances.get_mut("www").unwrap().reason = reason;
+    let read = decode_report(&encode_report(message).unwrap()).unwrap();
+    let reason = &read.report.instances["www"].reason;
+    assert!(reason.starts_with("a bé") && reason.len() == MAX_REASON - 1, "{reason}");
+}
