@@ -236,7 +236,8 @@ fn detach(file: &Path) -> anyhow::Result<()> {
     if std::os::unix::net::UnixStream::connect(&config.control).is_ok() {
         anyhow::bail!("the agent runs: stop it first (Ctrl-C, or SIGINT, detaches the program too)");
     }
-    Dataplane::remove(&config.dataplane)?;
+    let found = Dataplane::detach_pinned(&config.dataplane.pins)?;
+    println!("{}", if found { "the program is detached" } else { "there was no program" });
     Ok(())
 }
 

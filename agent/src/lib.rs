@@ -4,7 +4,9 @@
 //! `answers` carries the decision to `dataplane` and `dns`. `control` shows and steers all of it.
 
 pub mod answers;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod decision;
 pub mod dns;
@@ -12,4 +14,5 @@ pub mod evidence;
 pub mod link;
 pub mod placement;
 pub mod probe;
+pub mod run;
 pub mod state;

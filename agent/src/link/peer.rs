@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl State {
         PeerStatus {
             peer: peer.to_owned(),
             contact: self.contact,
-            since: self.since,
+            since: self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             periods: self.periods.clone(),
             connected: connection.is_some(),
             remote: connection.map(|connection| canonical(connection.remote_address())),

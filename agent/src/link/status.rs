@@ -3,21 +3,19 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// One peer, as the link sees it now.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// The peer's site.
     pub peer: String,
     /// Every one of the last N periods held a heartbeat.
     pub contact: bool,
-    /// Since when `contact` is what it is. In JSON: seconds since 1970.
-    #[serde(serialize_with = "unix_seconds")]
-    pub since: SystemTime,
+    /// Since when `contact` is what it is, seconds since 1970.
+    pub since: u64,
     /// The last N ended periods, oldest first; `true`: held a heartbeat.
     pub periods: Vec<bool>,
     /// There is an authenticated connection, though perhaps no heartbeats come over it.
@@ -34,13 +32,8 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
 }
 
-fn unix_seconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    serializer.serialize_u64(since.as_secs())
-}
-
 /// Events of the link since this agent started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkCounters {
     /// Handshakes refused: no key, an unknown key, another peer's key, the wrong protocol.
     pub refused: u64,

@@ -53,7 +53,9 @@ impl Agent {
             let mut visible = Instant::now();
             if let Some(dataplane) = &mut self.dataplane {
                 // The swap waits until no packet uses the old table; other tasks go on meanwhile.
-                visible = tokio::task::block_in_place(|| dataplane.publish(&table)).context("publishing answers")?;
+                let published =
+                    tokio::task::block_in_place(|| dataplane.publish(&table)).context("publishing answers")?;
+                visible = published.answers.max(published.names).unwrap_or(visible);
                 dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
             }
             let zones = zones.unwrap_or_else(|| Arc::clone(&self.serving.load().zones));
