@@ -12,6 +12,7 @@ mod lab;
 mod links;
 pub mod netns;
 pub mod plan;
+pub mod program;
 mod process;
 pub mod shop;
 mod show;

@@ -1,0 +1,235 @@
+//! From the compiled answers to the maps' entries. Pure: nothing here touches the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hickory_proto::{rr::LowerName, serialize::binary::BinEncodable};
+use siteswap_common::{
+    answers,
+    maps::{self, NameEntry},
+    name,
+};
+
+use crate::answers::{AnswerSet, AnswerTable};
+
+/// Which index of the map behind `ANSWERS[0]` each set has, by [`set_id`]. A resource keeps its index as long as it is
+/// configured, so that names published earlier stay right when a new table comes, even from a restarted agent.
+pub type Slots = BTreeMap<u64, u32>;
+
+/// The contents of the two inner maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// By index; unused ones are `None`.
+    pub sets: Vec<Option<maps::AnswerSet>>,
+    /// By hash.
+    pub names: BTreeMap<u64, NameEntry>,
+}
+
+/// Contents, where each set went, and what the program will not answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What goes into the maps.
+    pub contents: Contents,
+    /// For the next compilation.
+    pub slots: Slots,
+    /// Names that stay with the agent's server, and why.
+    pub left: Vec<(LowerName, Left)>,
+}
+
+/// Why a name is not in the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Longer than the map's entry, or with more labels than the program walks.
+    TooLong,
+    /// Another configured name has its hash.
+    Collision,
+}
+
+/// Compiles `table`, keeping the indices in `slots` for resources that are still there.
+pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
+    let ids: Vec<_> = table.sets.iter().map(|set| set_id(&set.resource)).collect();
+    let slots = assign(&ids, slots);
+    let length = slots
+        .values()
+        .max()
+        .map_or(0, |&highest| highest as usize + 1);
+    let mut contents = Contents {
+        sets: vec![None; length],
+        names: BTreeMap::new(),
+    };
+    for (set, id) in table.sets.iter().zip(&ids) {
+        contents.sets[slots[id] as usize] = Some(entry(set, *id));
+    }
+    let mut left = Vec::new();
+    for (owner, &index) in &table.names {
+        let id = ids[index];
+        match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
+            None => left.push((owner.clone(), Left::TooLong)),
+            Some((hash, _)) if contents.names.contains_key(&hash) => {
+                left.push((owner.clone(), Left::Collision))
+            }
+            Some((hash, entry)) => {
+                contents.names.insert(hash, entry);
+            }
+        }
+    }
+    Compiled {
+        contents,
+        slots,
+        left,
+    }
+}
+
+/// Names a resource's set: FNV-1a, 64 bits, of the resource's name. The same in every run, and never zero.
+fn set_id(resource: &str) -> u64 {
+    let hash = resource
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    hash.max(1)
+}
+
+/// Indices for `ids`: the old ones where there are, otherwise the lowest that no set in the new table has.
+fn assign(ids: &[u64], old: &Slots) -> Slots {
+    let mut slots: Slots = ids
+        .iter()
+        .filter_map(|id| Some((*id, *old.get(id)?)))
+        .collect();
+    let taken: BTreeSet<_> = slots.values().copied().collect();
+    let mut free = (0..).filter(|slot| !taken.contains(slot));
+    for id in ids {
+        slots
+            .entry(*id)
+            .or_insert_with(|| free.next().expect("more indices than resources"));
+    }
+    slots
+}
+
+/// The entry for one set. With more addresses than fit it has none, and the agent's server answers.
+fn entry(set: &AnswerSet, id: u64) -> maps::AnswerSet {
+    let v4: Vec<_> = set.v4().map(|address| address.octets()).collect();
+    let v6: Vec<_> = set.v6().map(|address| address.octets()).collect();
+    answers::set(id, set.ttl, &v4, &v6)
+        .or_else(|| answers::set(id, set.ttl, &[], &[]))
+        .expect("no addresses always fit")
+}
+
+fn wire(name: &LowerName) -> Option<Vec<u8>> {
+    name.to_bytes().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn table(resources: &[(&str, &[&str])]) -> AnswerTable {
+        let mut table = AnswerTable::default();
+        for (index, (resource, names)) in resources.iter().enumerate() {
+            table.sets.push(AnswerSet {
+                resource: (*resource).to_owned(),
+                ttl: 30,
+                addresses: vec![
+                    "192.0.2.80".parse::<IpAddr>().unwrap(),
+                    "2001:db8::80".parse().unwrap(),
+                ],
+                all_down: None,
+            });
+            for name in *names {
+                table
+                    .names
+                    .insert(LowerName::new(&name.parse().unwrap()), index);
+            }
+        }
+        table
+    }
+
+    fn names_of(contents: &Contents, resource: &str) -> Vec<u32> {
+        let id = set_id(resource);
+        contents
+            .names
+            .values()
+            .filter(|entry| entry.set_id == id)
+            .map(|entry| entry.set)
+            .collect()
+    }
+
+    #[test]
+    fn each_name_points_at_its_resources_set() {
+        let table = table(&[
+            ("www", &["www.shop.test."]),
+            ("orders", &["orders.shop.test.", "o.shop.test."]),
+        ]);
+        let Compiled { contents, left, .. } = compile(&table, &Slots::new());
+        assert_eq!(left, []);
+        assert_eq!(contents.names.len(), 3);
+        for entry in contents.names.values() {
+            let set = contents.sets[entry.set as usize].unwrap();
+            assert_eq!(set.id, entry.set_id);
+            assert_eq!((set.v4_count, set.v6_count, set.ttl), (1, 1, 30));
+            assert_eq!(set.v4[0], [192, 0, 2, 80]);
+        }
+    }
+
+    #[test]
+    fn a_resource_keeps_its_index_when_others_come_and_go() {
+        let before = compile(
+            &table(&[
+                ("a", &["a.test."]),
+                ("b", &["b.test."]),
+                ("c", &["c.test."]),
+            ]),
+            &Slots::new(),
+        );
+        let after = compile(
+            &table(&[
+                ("d", &["d.test."]),
+                ("c", &["c.test."]),
+                ("e", &["e.test."]),
+            ]),
+            &before.slots,
+        );
+        assert_eq!(names_of(&before.contents, "c"), [2]);
+        assert_eq!(names_of(&after.contents, "c"), [2]);
+        // The freed indices are used again, for sets with other ids: the names that pointed there match nothing.
+        assert_eq!(names_of(&after.contents, "d"), [0]);
+        assert_eq!(names_of(&after.contents, "e"), [1]);
+        for entry in before.contents.names.values() {
+            let now = after.contents.sets[entry.set as usize].unwrap();
+            assert!(now.id != entry.set_id || entry.set == 2);
+        }
+    }
+
+    #[test]
+    fn a_restarted_agent_with_the_same_configuration_makes_the_same_maps() {
+        let table = table(&[
+            ("www", &["www.shop.test."]),
+            ("orders", &["orders.shop.test."]),
+        ]);
+        assert_eq!(
+            compile(&table, &Slots::new()),
+            compile(&table, &Slots::new())
+        );
+    }
+
+    #[test]
+    fn a_set_without_addresses_goes_up() {
+        let mut table = table(&[("www", &["www.shop.test."])]);
+        table.sets[0].addresses.clear();
+        let set = compile(&table, &Slots::new()).contents.sets[0].unwrap();
+        assert_eq!((set.v4_count, set.v6_count), (0, 0));
+    }
+
+    #[test]
+    fn names_too_long_for_the_map_stay_with_the_server() {
+        let label = "a".repeat(60);
+        let long = format!("{label}.{label}.{label}.test.");
+        let deep = format!("{}test.", "a.".repeat(20));
+        let table = table(&[("www", &[&long, &deep, "www.shop.test."])]);
+        let compiled = compile(&table, &Slots::new());
+        assert_eq!(compiled.contents.names.len(), 1);
+        assert!(compiled.left.iter().all(|(_, why)| *why == Left::TooLong));
+        assert_eq!(compiled.left.len(), 2);
+    }
+}

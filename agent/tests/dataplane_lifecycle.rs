@@ -1,0 +1,272 @@
+//! The program's life on a real interface: attached, fed, replaced, left behind, found again, taken away.
+
+mod dataplane_support;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use dataplane_support::*;
+use siteswap::{
+    config::Mode,
+    dataplane::{Attachment, Dataplane},
+};
+use siteswap_common::outcome::Outcome;
+
+const WWW: &str = "www.shop.test.";
+const EAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+const WEST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
+
+#[test]
+fn a_published_table_is_answered_by_the_program() {
+    new_namespace();
+    let (pins, client) = (Pins::new("published"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    assert_eq!(
+        dataplane.attachments(),
+        [(INTERFACE.to_owned(), Attachment::Native)]
+    );
+    assert_eq!(client.ask(EDGE, WWW), None, "nothing is published");
+    assert_eq!(counter(&dataplane, Outcome::UnknownName), 1);
+
+    let first = dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert!(first.answers.is_some() && first.names.is_some());
+    assert_eq!(client.ask(EDGE, "WWW.Shop.Test."), Some(EAST));
+    assert_eq!(counter(&dataplane, Outcome::AnsweredA), 1);
+
+    let second = dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
+    assert!(
+        second.answers.is_some() && second.names.is_none(),
+        "only the answers changed"
+    );
+    assert_eq!(client.ask(EDGE, WWW), Some(WEST));
+
+    let third = dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
+    assert!(
+        third.answers.is_none() && third.names.is_none(),
+        "nothing changed"
+    );
+}
+
+#[test]
+fn the_program_stops_answering_when_the_lease_runs_out() {
+    new_namespace();
+    let (pins, client) = (Pins::new("lease"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+    dataplane.renew_lease(Duration::ZERO).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), None);
+    assert_eq!(counter(&dataplane, Outcome::NoLease), 1);
+    dataplane.renew_lease(Duration::from_secs(60)).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+}
+
+#[test]
+fn an_agent_that_is_gone_leaves_the_program_answering_for_the_next() {
+    new_namespace();
+    let (pins, client) = (Pins::new("restart"), Client::start());
+    let config = pins.config(&[INTERFACE]);
+    let mut dataplane = started(&config, EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    drop(dataplane);
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST), "nobody but the program");
+    assert_eq!(
+        pins.list(),
+        ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]
+    );
+
+    let before = xdp_on(INTERFACE);
+    let mut dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
+    assert_ne!(xdp_on(INTERFACE), before, "it is the new agent's program");
+    assert_eq!(
+        pins.list(),
+        ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]
+    );
+    assert_eq!(
+        client.ask(EDGE, WWW),
+        Some(EAST),
+        "from the old table, in the old lease"
+    );
+    assert_eq!(
+        counter(&dataplane, Outcome::AnsweredA),
+        2,
+        "the counters go on"
+    );
+
+    // The new agent knows neither names nor order of the old one's resources, only their places.
+    dataplane
+        .publish(&table(&[
+            ("api", "api.shop.test.", WEST),
+            ("www", WWW, EAST),
+        ]))
+        .unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+    assert_eq!(client.ask(EDGE, "api.shop.test."), Some(WEST));
+    assert_eq!(counter(&dataplane, Outcome::TableChanging), 0);
+}
+
+#[test]
+fn replacing_the_program_and_its_tables_loses_no_query() {
+    new_namespace();
+    let (pins, client) = (Pins::new("replace"), Client::start());
+    let config = pins.config(&[INTERFACE]);
+    let mut dataplane = started(&config, EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    for round in 0..20 {
+        for _ in 0..50 {
+            client.send(EDGE, WWW);
+        }
+        let other = Ipv4Addr::new(198, 51, 100, round + 1);
+        let resources = [("www", WWW, EAST), ("other", "other.shop.test.", other)];
+        if round % 2 == 0 {
+            drop(dataplane);
+            dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
+        } else {
+            dataplane
+                .reconfigure(&config, &[EDGE.into(), OTHER.into()])
+                .unwrap();
+        }
+        dataplane
+            .publish(&table(&resources[usize::from(round % 3 == 0)..]))
+            .unwrap();
+        dataplane.publish(&table(&resources)).unwrap();
+        // The third of the rounds that took `www` away for a moment may have had silence.
+        for _ in 0..50 {
+            let reply = client.receive();
+            assert!(
+                reply == Some(EAST) || (reply.is_none() && round % 3 == 0),
+                "round {round}: {reply:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn detaching_leaves_nothing() {
+    new_namespace();
+    let (pins, client) = (Pins::new("detach"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert!(!xdp_on(INTERFACE).is_empty());
+    dataplane.detach().unwrap();
+    assert_eq!(xdp_on(INTERFACE), "");
+    assert!(gone(&pins.0));
+    assert_eq!(client.ask(EDGE, WWW), None);
+    assert!(
+        !Dataplane::detach_pinned(&pins.0).unwrap(),
+        "there is nothing any more"
+    );
+}
+
+#[test]
+fn what_a_dead_agent_left_can_be_detached() {
+    new_namespace();
+    let (pins, _client) = (Pins::new("dead"), Client::start());
+    drop(started(&pins.config(&[INTERFACE]), EDGE));
+    assert!(!xdp_on(INTERFACE).is_empty());
+    assert!(Dataplane::detach_pinned(&pins.0).unwrap());
+    assert_eq!(xdp_on(INTERFACE), "");
+    assert!(gone(&pins.0));
+}
+
+#[test]
+fn reconfiguring_changes_the_addresses_and_the_interfaces() {
+    new_namespace();
+    let (pins, client) = (Pins::new("reconfigure"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert_eq!(client.ask(OTHER, WWW), None);
+
+    let both = pins.config(&[INTERFACE, "lo"]);
+    dataplane.reconfigure(&both, &[OTHER.into()]).unwrap();
+    assert_eq!(client.ask(OTHER, WWW), Some(EAST));
+    assert_eq!(client.ask(EDGE, WWW), None);
+    let attached = [
+        (INTERFACE.to_owned(), Attachment::Native),
+        ("lo".to_owned(), Attachment::Generic),
+    ];
+    assert_eq!(dataplane.attachments(), attached);
+
+    dataplane
+        .reconfigure(&pins.config(&["lo"]), &[OTHER.into()])
+        .unwrap();
+    assert_eq!(xdp_on(INTERFACE), "");
+    assert!(!xdp_on("lo").is_empty());
+    assert_eq!(
+        pins.list(),
+        ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-generic-1"]
+    );
+}
+
+#[test]
+fn a_configuration_that_fails_changes_nothing() {
+    new_namespace();
+    let (pins, client) = (Pins::new("refused"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    // The loopback takes no native program, which shows only after the first interface has the new one.
+    let mut config = pins.config(&[INTERFACE, "lo"]);
+    config.mode = Mode::Native;
+    dataplane.reconfigure(&config, &[OTHER.into()]).unwrap_err();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+    assert_eq!(client.ask(OTHER, WWW), None);
+    assert_eq!(
+        pins.list(),
+        ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]
+    );
+    dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(WEST));
+}
+
+#[test]
+fn a_link_of_an_interface_that_is_gone_is_replaced() {
+    new_namespace();
+    let pins = Pins::new("stale");
+    let config = pins.config(&[INTERFACE]);
+    {
+        let _client = Client::start();
+        drop(started(&config, EDGE));
+        ip(&format!("link delete {INTERFACE}"));
+    }
+    let client = Client::start();
+    assert_eq!(xdp_on(INTERFACE), "");
+    let mut dataplane = started(&config, EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+}
+
+#[test]
+fn bpftool_prints_the_tables_with_field_names() {
+    new_namespace();
+    let (pins, _client) = (Pins::new("bpftool"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    for (map, field) in [("ANSWERS", "\"v4_count\": 1"), ("NAMES", "\"set_id\": ")] {
+        let outer = run(
+            "bpftool",
+            &["map", "dump", "pinned", pins.file(map).to_str().unwrap()],
+        );
+        // An outer map's value is shown as the inner map's number.
+        let id = inner_id(&outer);
+        let inner = run("bpftool", &["map", "dump", "id", &id]);
+        assert!(inner.contains(field), "{map}: {inner}");
+    }
+    let lease = run(
+        "bpftool",
+        &[
+            "map",
+            "dump",
+            "pinned",
+            pins.file("LEASE").to_str().unwrap(),
+        ],
+    );
+    assert!(lease.contains("\"until\": "), "{lease}");
+}
+
+fn inner_id(dump: &str) -> String {
+    let text = dump
+        .lines()
+        .find(|line| line.contains("inner_map_id"))
+        .unwrap_or_else(|| panic!("{dump}"));
+    let after = text.rsplit_once("inner_map_id").unwrap().1;
+    after.chars().filter(char::is_ascii_digit).collect()
+}

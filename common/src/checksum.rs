@@ -1,0 +1,122 @@
+//! The Internet checksum (RFC 1071) and its update (RFC 1624).
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of wider words"
+)]
+
+/// A ones'-complement sum of 16-bit words in the making. Room for more words than a packet has.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// The sum behind a checksum field, to be updated by what changes: RFC 1624 equation 3.
+    #[inline(always)]
+    pub const fn behind(checksum: u16) -> Self {
+        Self(!checksum as u64)
+    }
+
+    /// Adds a 16-bit word, or the two of a 32-bit one.
+    #[inline(always)]
+    pub const fn add(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Adds four words.
+    #[inline(always)]
+    pub const fn add_long(self, words: u64) -> Self {
+        Self(self.0 + (words >> 32) + (words & 0xffff_ffff))
+    }
+
+    /// Takes away a 16-bit word.
+    #[inline(always)]
+    pub const fn subtract(self, word: u16) -> Self {
+        Self(self.0 + !word as u64)
+    }
+
+    /// The sum in 16 bits.
+    #[inline(always)]
+    pub const fn fold(self) -> u16 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        sum as u16
+    }
+
+    /// The header checksum of IPv4.
+    #[inline(always)]
+    pub const fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    /// The checksum of UDP, where 0 would mean none (RFC 768).
+    #[inline(always)]
+    pub const fn udp_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
+}
+
+/// What a folded sum becomes when its bytes start at `offset` of the summed text: at an odd one, every byte is in the
+/// other half of its word (RFC 1071 section 2B).
+#[inline(always)]
+pub const fn placed(sum: u16, offset: usize) -> u16 {
+    if offset & 1 == 1 {
+        sum.swap_bytes()
+    } else {
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Sum {
+        bytes.chunks(2).fold(Sum::ZERO, |sum, pair| {
+            sum.add(u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        })
+    }
+
+    #[test]
+    fn rfc_1071_section_3_example() {
+        let sum = of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.fold(), 0xddf2);
+    }
+
+    #[test]
+    fn a_computed_udp_checksum_of_zero_is_sent_as_ones() {
+        assert_eq!(Sum::ZERO.add(0xffff).checksum(), 0);
+        assert_eq!(Sum::ZERO.add(0xffff).udp_checksum(), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn an_updated_checksum_is_the_one_computed_anew(
+            mut words in prop::collection::vec(1u16.., 2..40), new in 1u16.., at in any::<prop::sample::Index>(),
+        ) {
+            let total = |words: &[u16]| words.iter().fold(Sum::ZERO, |sum, &word| sum.add(word.into()));
+            let before = total(&words).checksum();
+            let at = at.index(words.len());
+            let old = core::mem::replace(&mut words[at], new);
+            let updated = Sum::behind(before).subtract(old).add(new.into());
+            prop_assert_eq!(updated.udp_checksum(), total(&words).udp_checksum());
+        }
+
+        #[test]
+        fn a_part_summed_apart_counts_where_it_is_placed(
+            head in prop::collection::vec(any::<u8>(), 0..20), part in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let placed = of(&head).add(placed(of(&part).fold(), head.len()).into());
+            let whole = of(&[head, part].concat());
+            prop_assert_eq!(placed.fold() % 0xffff, whole.fold() % 0xffff);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! From a frame to a UDP datagram that asks this site's name server, and back again.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of wider words"
+)]
+
+use crate::{answer::Tables, checksum::Sum, outcome::Outcome, packet::Packet};
+
+/// Bytes of a UDP header (RFC 768).
+pub const UDP_HEADER: usize = 8;
+
+const DNS_PORT: u32 = 53;
+const UDP: u32 = 17;
+/// Hop limit of replies, whatever is left of the query's (RFC 1122 section 3.2.1.7).
+const HOPS: u32 = 64;
+
+const ETHERTYPE_V4: u16 = 0x0800;
+const ETHERTYPE_V6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERNET_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+
+/// Which IP header a frame has, and its offset.
+pub enum Link {
+    /// IPv4.
+    V4(usize),
+    /// IPv6.
+    V6(usize),
+}
+
+impl Link {
+    /// Reads the Ethernet header and at most one 802.1Q tag.
+    #[inline(always)]
+    pub fn parse(packet: &impl Packet) -> Result<Self, Outcome> {
+        let mut network = ETHERNET_HEADER;
+        let mut ethertype: u16 = packet.load(network - 2).ok_or(Outcome::ShortFrame)?;
+        if ethertype == ETHERTYPE_VLAN {
+            network += VLAN_TAG;
+            ethertype = packet.load(network - 2).ok_or(Outcome::ShortFrame)?;
+        }
+        match ethertype {
+            ETHERTYPE_V4 => Ok(Self::V4(network)),
+            ETHERTYPE_V6 => Ok(Self::V6(network)),
+            _ => Err(Outcome::NotIp),
+        }
+    }
+}
+
+/// An IP header's facts.
+pub trait Network: Copy {
+    /// Bytes of the header.
+    const HEADER: usize;
+
+    /// What a UDP checksum of zero means (RFC 768; RFC 8200 section 8.1).
+    const WITHOUT_CHECKSUM: Outcome;
+
+    /// Reads the header of a UDP packet to a DNS address.
+    fn parse(packet: &impl Packet, offset: usize, tables: &impl Tables) -> Result<Self, Outcome>;
+
+    /// Bytes behind the header, as it says itself.
+    fn payload(&self) -> usize;
+
+    /// Whether a reply may go to the packet's source (RFC 1122 section 3.2.1.3).
+    fn may_be_answered(&self) -> bool;
+
+    /// Writes the header of a reply with `payload` bytes behind it.
+    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()>;
+}
+
+/// IPv4 (RFC 791), without options.
+#[derive(Clone, Copy)]
+pub struct V4 {
+    source: u32,
+    destination: u32,
+    total: u32,
+}
+
+const FRAGMENT: u32 = 0x3fff;
+const DONT_FRAGMENT: u32 = 0x4000;
+
+impl Network for V4 {
+    const HEADER: usize = 20;
+    const WITHOUT_CHECKSUM: Outcome = Outcome::NoChecksum;
+
+    #[inline(always)]
+    fn parse(packet: &impl Packet, offset: usize, tables: &impl Tables) -> Result<Self, Outcome> {
+        let header: [u32; 5] = packet.load(offset).ok_or(Outcome::ShortFrame)?;
+        let [first, second, third, source, destination] = header;
+        if first >> 28 != 4 {
+            return Err(Outcome::IpHeader);
+        }
+        if third >> 16 & 0xff != UDP {
+            return Err(Outcome::NotUdp);
+        }
+        if !tables.serves_v4(destination) {
+            return Err(Outcome::NotDnsAddress);
+        }
+        if first >> 24 != 0x45 {
+            return Err(Outcome::IpHeader);
+        }
+        if second & FRAGMENT != 0 {
+            return Err(Outcome::IpFragment);
+        }
+        if sum(header).fold() != 0xffff {
+            return Err(Outcome::IpChecksum);
+        }
+        Ok(Self {
+            source,
+            destination,
+            total: first & 0xffff,
+        })
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> usize {
+        (self.total as usize).wrapping_sub(Self::HEADER)
+    }
+
+    #[inline(always)]
+    fn may_be_answered(&self) -> bool {
+        let network = self.source >> 24;
+        network != 0 && network != 127 && network < 224 && self.source != self.destination
+    }
+
+    #[inline(always)]
+    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()> {
+        // Type of service and ECN clear; identification 0, which DF allows (RFC 6864 section 4).
+        let first = 0x4500_0000 | (Self::HEADER + payload) as u32;
+        let third = HOPS << 24 | UDP << 16;
+        let mut header = [first, DONT_FRAGMENT, third, self.destination, self.source];
+        header[2] |= u32::from(sum(header).checksum());
+        packet.store(offset, header)
+    }
+}
+
+#[inline(always)]
+fn sum(header: [u32; 5]) -> Sum {
+    header.into_iter().fold(Sum::ZERO, Sum::add)
+}
+
+/// IPv6 (RFC 8200), without extension headers.
+#[derive(Clone, Copy)]
+pub struct V6 {
+    source: [u64; 2],
+    destination: [u64; 2],
+    payload: u32,
+}
+
+impl Network for V6 {
+    const HEADER: usize = 40;
+    const WITHOUT_CHECKSUM: Outcome = Outcome::ZeroChecksum;
+
+    #[inline(always)]
+    fn parse(packet: &impl Packet, offset: usize, tables: &impl Tables) -> Result<Self, Outcome> {
+        let header: [u64; 5] = packet.load(offset).ok_or(Outcome::ShortFrame)?;
+        let [first, s0, s1, d0, d1] = header;
+        if first >> 60 != 6 {
+            return Err(Outcome::IpHeader);
+        }
+        if first >> 8 & 0xff != u64::from(UDP) {
+            return Err(Outcome::NotUdp);
+        }
+        if !tables.serves_v6([d0, d1]) {
+            return Err(Outcome::NotDnsAddress);
+        }
+        Ok(Self {
+            source: [s0, s1],
+            destination: [d0, d1],
+            payload: (first >> 16) as u32 & 0xffff,
+        })
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> usize {
+        self.payload as usize
+    }
+
+    #[inline(always)]
+    fn may_be_answered(&self) -> bool {
+        // ::/80 holds the unspecified, the loopback and the IPv4-mapped addresses (RFC 4291 section 2.5).
+        let [high, low] = self.source;
+        high >> 56 != 0xff && (high != 0 || low >> 48 != 0) && self.source != self.destination
+    }
+
+    #[inline(always)]
+    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()> {
+        // Traffic class and flow label clear.
+        let first = 6 << 60 | (payload as u64) << 16 | u64::from(UDP << 8 | HOPS);
+        let [s0, s1] = self.source;
+        let [d0, d1] = self.destination;
+        packet.store(offset, [first, d0, d1, s0, s1])
+    }
+}
+
+/// A UDP datagram to port 53 of a DNS address.
+#[derive(Clone, Copy)]
+pub struct Datagram<N> {
+    /// Offset of the UDP header.
+    pub start: usize,
+    /// Bytes, the header's included.
+    pub length: usize,
+    /// Its checksum field; not zero.
+    pub checksum: u16,
+    client_port: u32,
+    macs: [u32; 3],
+    ip: N,
+}
+
+impl<N: Network> Datagram<N> {
+    /// Reads the headers from the IP header at `network` on, and refuses what must not be answered.
+    #[inline(always)]
+    pub fn parse(
+        packet: &impl Packet,
+        network: usize,
+        tables: &impl Tables,
+    ) -> Result<Self, Outcome> {
+        let ip = N::parse(packet, network, tables)?;
+        let start = network + N::HEADER;
+        let [ports, rest]: [u32; 2] = packet.load(start).ok_or(Outcome::ShortFrame)?;
+        if ports & 0xffff != DNS_PORT {
+            return Err(Outcome::NotDnsPort);
+        }
+        let macs = packet.load(0).ok_or(Outcome::ShortFrame)?;
+        let datagram = Self {
+            start,
+            length: (rest >> 16) as usize,
+            checksum: (rest & 0xffff) as u16,
+            client_port: ports >> 16,
+            macs,
+            ip,
+        };
+        datagram.check(packet.length())?;
+        Ok(datagram)
+    }
+
+    #[inline(always)]
+    fn check(&self, frame: usize) -> Result<(), Outcome> {
+        // Ethernet may pad the frame (RFC 894), but nothing may be missing, and UDP must fill its packet.
+        if self.ip.payload() != self.length || self.start + self.length > frame {
+            return Err(Outcome::IpLength);
+        }
+        // The group bit of the destination's first byte, or of the source's.
+        if self.macs[0] & 0x0100_0000 != 0 || self.macs[1] & 0x0100 != 0 {
+            return Err(Outcome::GroupMac);
+        }
+        if !self.ip.may_be_answered() {
+            return Err(Outcome::SourceAddress);
+        }
+        if self.client_port == 0 || self.client_port == DNS_PORT {
+            return Err(Outcome::SourcePort);
+        }
+        if self.checksum == 0 {
+            return Err(N::WITHOUT_CHECKSUM);
+        }
+        Ok(())
+    }
+
+    /// Writes the headers of the reply with `length` bytes of UDP, its own header included; addresses and ports change
+    /// places.
+    #[inline(always)]
+    pub fn reply(&self, packet: &mut impl Packet, length: usize, checksum: u16) -> Option<()> {
+        let [a, b, c] = self.macs;
+        packet.store(0, [b << 16 | c >> 16, c << 16 | a >> 16, a << 16 | b >> 16])?;
+        self.ip.reply(packet, self.start - N::HEADER, length)?;
+        let ports = DNS_PORT << 16 | self.client_port;
+        packet.store(
+            self.start,
+            [ports, (length as u32) << 16 | u32::from(checksum)],
+        )
+    }
+}

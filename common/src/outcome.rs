@@ -1,0 +1,114 @@
+//! Everything that can become of a packet: one variant, one counter, one action. No packet leaves without one.
+
+/// What the program tells the driver to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Hand the frame, unchanged, to the host's network stack.
+    Pass,
+    /// Send the frame back out of the interface it came from.
+    Transmit,
+    /// Discard the frame.
+    Drop,
+}
+
+macro_rules! outcomes {
+    ($($variant:ident $action:ident $name:literal $text:literal)*) => {
+        /// Why a packet left the program; as a number, the index of its counter in `COUNTERS`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Outcome {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Outcome {
+            /// All of them, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// What happens to the packet.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$variant => Action::$action,)*
+                }
+            }
+
+            /// The counter's name; it never changes its meaning.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// One line for people.
+            pub const fn describes(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    AnsweredA Transmit "answered_a" "A query answered"
+    AnsweredAaaa Transmit "answered_aaaa" "AAAA query answered"
+    ShortFrame Pass "short_frame" "frame ends inside its Ethernet, VLAN, IP or UDP header"
+    NotIp Pass "not_ip" "neither IPv4 nor IPv6, or more than one VLAN tag"
+    NotUdp Pass "not_udp" "another protocol than UDP, or an IPv6 extension header (RFC 8200 section 4)"
+    NotDnsAddress Pass "not_dns_address" "UDP to an address that queries are not answered on"
+    NotDnsPort Pass "not_dns_port" "UDP to a DNS address, but not to port 53"
+    IpHeader Pass "ip_header" "version field differs from the EtherType, or IPv4 options (RFC 791 section 3.1)"
+    IpFragment Pass "ip_fragment" "IPv4 fragment (RFC 791 section 3.2)"
+    IpLength Pass "ip_length" "IP length disagrees with the frame's or the UDP length (RFC 1122 section 4.1.3)"
+    IpChecksum Pass "ip_checksum" "IPv4 header checksum is wrong (RFC 1122 section 3.2.1.2)"
+    GroupMac Pass "group_mac" "query from or to an Ethernet group address (RFC 1122 section 3.2.2)"
+    SourceAddress Pass "source_address" "query from an address no reply may go to (RFC 1122 section 3.2.1.3)"
+    SourcePort Pass "source_port" "query from port 0 or 53, which could loop"
+    NoChecksum Pass "no_checksum" "IPv4 query without UDP checksum (RFC 768)"
+    ZeroChecksum Drop "zero_checksum" "IPv6 query without UDP checksum (RFC 8200 section 8.1)"
+    NoLease Pass "no_lease" "query while the agent's lease has run out"
+    ShortQuery Pass "short_query" "UDP payload too short for a query (RFC 1035 section 4.1)"
+    Response Pass "response" "message with QR set"
+    Opcode Pass "opcode" "another opcode than QUERY (RFC 8906 section 8.1.4)"
+    Counts Pass "counts" "other than one question, no answers and at most one additional record (RFC 9619)"
+    NameLong Pass "name_long" "name of more than 128 bytes, or a longer query than one for such a name"
+    Class Pass "class" "another class than IN, or bytes after the question"
+    Type Pass "type" "another type than A and AAAA"
+    Additional Pass "additional" "does not end with an OPT record that has no option, or only a new client's cookie"
+    EdnsVersion Pass "edns_version" "EDNS version above 0 (RFC 6891 section 6.1.3)"
+    UnknownName Pass "unknown_name" "name of no resource, or malformed"
+    TableChanging Pass "table_changing" "name and answer tables of different age"
+    NoAddress Pass "no_address" "no address of the asked family"
+    NoRoom Pass "no_room" "frame could not be resized for the reply"
+    Fault Drop "fault" "the reply left the resized frame: a defect of the program"
+}
+
+impl Outcome {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The packet's counter.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_its_own_counter_and_a_snake_case_name() {
+        let mut names = HashSet::new();
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome.index() as usize, index);
+            assert!(names.insert(outcome.name()), "{} twice", outcome.name());
+            let snake = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(outcome.name().bytes().all(snake), "{}", outcome.name());
+            assert!(!outcome.describes().is_empty());
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The reply to a query: its size and checksum, and writing it.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of wider words"
+)]
+
+use crate::{
+    answers::{CLASS_IN, Kind, OWNER},
+    checksum::{Sum, placed},
+    maps::{AnswerSet, MAX_ADDRESSES},
+    network::{Datagram, Network},
+    outcome::Outcome,
+    packet::{Packet, Word},
+    query::{OPT, Query, TYPE_OPT},
+};
+
+/// What replies say about how much the agent's server takes (RFC 9715 appendix A).
+const PAYLOAD_SIZE: u16 = 1232;
+/// DNSSEC OK, the only flag of an OPT record that is copied (RFC 3225 section 3).
+const DO: u16 = 0x8000;
+const QR_AA: u16 = 0x8400;
+const RD: u16 = 0x0100;
+
+/// A reply, ready to be written.
+pub struct Reply<'a, N> {
+    datagram: Datagram<N>,
+    query: Query,
+    set: &'a AnswerSet,
+    count: usize,
+    opt_flags: u16,
+    end: usize,
+}
+
+impl<'a, N: Network> Reply<'a, N> {
+    /// The reply that gives the set's addresses of the family asked for.
+    #[inline(always)]
+    pub fn new(datagram: Datagram<N>, query: Query, set: &'a AnswerSet) -> Result<Self, Outcome> {
+        let count = match query.kind {
+            Kind::A => set.v4_count,
+            Kind::Aaaa => set.v6_count,
+        };
+        let count = usize::from(count).min(MAX_ADDRESSES);
+        if count == 0 {
+            return Err(Outcome::NoAddress);
+        }
+        let opt = if query.opt.is_some() { OPT } else { 0 };
+        let end = query.question_end + count * query.kind.record_bytes() + opt;
+        let opt_flags = query.opt.map_or(0, |opt| opt.flags & DO);
+        Ok(Self {
+            datagram,
+            query,
+            set,
+            count,
+            opt_flags,
+            end,
+        })
+    }
+
+    /// Makes the query's frame the reply's. Once it is resized, nothing can fail.
+    #[inline(always)]
+    pub fn write(&self, packet: &mut impl Packet) -> Outcome {
+        if packet.resize(self.end).is_none() {
+            return Outcome::NoRoom;
+        }
+        let written = self
+            .write_headers(packet)
+            .and_then(|()| self.write_records(packet));
+        match (written, self.query.kind) {
+            (None, _) => Outcome::Fault,
+            (Some(()), Kind::A) => Outcome::AnsweredA,
+            (Some(()), Kind::Aaaa) => Outcome::AnsweredAaaa,
+        }
+    }
+
+    /// RD is copied; AA and QR are set, everything else is clear (RFC 1035 section 4.1.1, RFC 6840 section 5.7).
+    #[inline(always)]
+    fn flags(&self) -> u16 {
+        QR_AA | self.query.first as u16 & RD
+    }
+
+    /// The query's checksum, updated by every word that differs in the reply (RFC 1624). Never computed anew: so a
+    /// query that was damaged on its way, which nobody has checked yet, gets a reply whose checksum is wrong by the
+    /// same amount, and the client discards it.
+    #[inline(always)]
+    fn checksum(&self) -> u16 {
+        let old_length = self.datagram.length as u16;
+        let new_length = self.length() as u16;
+        let answers = match self.query.kind {
+            Kind::A => self.set.v4_sum,
+            Kind::Aaaa => self.set.v6_sum,
+        };
+        let answers_start = self.query.question_end - self.datagram.start;
+        // The length counts twice: in the UDP header and in the pseudo header (RFC 768, RFC 8200 section 8.1).
+        let sum = Sum::behind(self.datagram.checksum)
+            .subtract(old_length)
+            .subtract(old_length)
+            .add(new_length.into())
+            .add(new_length.into())
+            .subtract(self.query.first as u16)
+            .add(self.flags().into())
+            .add(self.count as u32)
+            .add(placed(answers, answers_start).into());
+        let Some(old) = self.query.opt else {
+            return sum.udp_checksum();
+        };
+        // Answers have even lengths, so the OPT record's fields stay in the halves of the words that they were in.
+        let new = Sum::ZERO
+            .add(TYPE_OPT.into())
+            .add(PAYLOAD_SIZE.into())
+            .add(self.opt_flags.into())
+            .fold();
+        let fields_start = answers_start + 1;
+        sum.subtract(placed(old.sum, fields_start))
+            .add(placed(new, fields_start).into())
+            .udp_checksum()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.end - self.datagram.start
+    }
+
+    #[inline(always)]
+    fn write_headers(&self, packet: &mut impl Packet) -> Option<()> {
+        self.datagram
+            .reply(packet, self.length(), self.checksum())?;
+        let id_flags = self.query.first & 0xffff_0000 | u32::from(self.flags());
+        let counts = 1 << 16 | self.count as u32;
+        packet.store(self.query.start, [id_flags, counts])
+    }
+
+    #[inline(always)]
+    fn write_records(&self, packet: &mut impl Packet) -> Option<()> {
+        let kind = self.query.kind;
+        let ttl = self.set.ttl;
+        let a = u32::from(OWNER) << 16 | u32::from(kind.code());
+        let b = u32::from(CLASS_IN) << 16 | ttl >> 16;
+        let c = ttl << 16 | u32::from(kind.address_bytes());
+        let mut offset = self.query.question_end;
+        for index in 0..MAX_ADDRESSES {
+            if index >= self.count {
+                break;
+            }
+            match kind {
+                Kind::A => {
+                    // SAFETY: four bytes.
+                    let address = unsafe { u32::read(self.set.v4[index].as_ptr()) };
+                    packet.store(offset, [a, b, c, address])?;
+                }
+                Kind::Aaaa => {
+                    // SAFETY: sixteen bytes.
+                    let [d, e, f, g] = unsafe { <[u32; 4]>::read(self.set.v6[index].as_ptr()) };
+                    packet.store(offset, [a, b, c, d, e, f, g])?;
+                }
+            }
+            offset += kind.record_bytes();
+        }
+        if self.query.opt.is_some() {
+            self.write_opt(packet, offset)?;
+        }
+        Some(())
+    }
+
+    /// Owner, type, payload size, then zeros but for the flags, the upper byte of which is written twice.
+    #[inline(always)]
+    fn write_opt(&self, packet: &mut impl Packet, offset: usize) -> Option<()> {
+        let flags = self.opt_flags;
+        let head =
+            u64::from(TYPE_OPT) << 40 | u64::from(PAYLOAD_SIZE) << 24 | u64::from(flags >> 8);
+        packet.store(offset, head)?;
+        packet.store(offset + 7, u32::from(flags) << 16)
+    }
+}

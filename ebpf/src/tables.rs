@@ -1,0 +1,129 @@
+//! The maps, and what the loader sets before the program is verified.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::BPF_F_INNER_MAP,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::btf_map,
+};
+use siteswap_common::{
+    answer::Tables,
+    maps::{AnswerSet, Lease, MAX_LISTEN, NameEntry},
+    outcome::Outcome,
+};
+
+/// Names by hash. The inner map here is a template: the agent builds one of the right size, fills it, and puts it in
+/// with one update; once in, it never changes.
+type Names = HashMap<u64, NameEntry, 1>;
+
+/// Answers by index; likewise. Only with this flag may its size differ from the template's (Linux 5.10,
+/// commit 4a8f87e60f6d); a hash map's always may.
+type Answers = Array<AnswerSet, 1, { BPF_F_INNER_MAP as usize }>;
+
+#[btf_map]
+static NAMES: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();
+
+#[btf_map]
+static ANSWERS: ArrayOfMaps<Answers, 1> = ArrayOfMaps::new();
+
+#[btf_map]
+static LEASE: Array<Lease, 1> = Array::new();
+
+/// Packets by outcome.
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { Outcome::COUNT }> = PerCpuArray::new();
+
+/// Addresses in network order, up to the first all-zero one. Aligned so that they can be read as words.
+#[repr(C, align(8))]
+struct Listen<T>([T; MAX_LISTEN]);
+
+/// Set by the loader: the IPv4 addresses that queries are answered on.
+#[unsafe(no_mangle)]
+static DNS_V4: Listen<[u8; 4]> = Listen([[0; 4]; MAX_LISTEN]);
+
+/// Set by the loader: the IPv6 ones.
+#[unsafe(no_mangle)]
+static DNS_V6: Listen<[u8; 16]> = Listen([[0; 16]; MAX_LISTEN]);
+
+/// The maps as the fast path sees them.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn serves_v4(&self, address: u32) -> bool {
+        for served in &DNS_V4.0 {
+            // Volatile, because the compiler knows only the zeros. The verifier knows the loader's values, and removes
+            // what comes after the last.
+            // SAFETY: four bytes, and aligned: see `Listen`.
+            let served = unsafe { read_volatile((&raw const *served).cast::<u32>()) };
+            if served == 0 {
+                return false;
+            }
+            if served == address.to_be() {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn serves_v6(&self, address: [u64; 2]) -> bool {
+        let [high, low] = address.map(u64::to_be);
+        for served in &DNS_V6.0 {
+            let served = (&raw const *served).cast::<u64>();
+            // SAFETY: sixteen bytes, and aligned: see `Listen`.
+            let (first, second) = unsafe { (read_volatile(served), read_volatile(served.add(1))) };
+            if first == 0 && second == 0 {
+                return false;
+            }
+            if first == high && second == low {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn leased(&self) -> bool {
+        // SAFETY: a helper without arguments. It reads no clock hardware, only the time of the last tick.
+        lease() > unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn name(&self, hash: u64) -> Option<&NameEntry> {
+        let entry = NAMES.get_value_ptr_mut(0, &hash)?;
+        // SAFETY: of the map's type, and never changed while the map is published.
+        Some(unsafe { &*entry })
+    }
+
+    #[inline(always)]
+    fn set(&self, index: u32) -> Option<&AnswerSet> {
+        ANSWERS.get_value(0, &index)
+    }
+}
+
+/// When the lease ends: [`Lease::until`].
+#[inline(always)]
+pub fn lease() -> u64 {
+    LEASE
+        .get_ptr(0)
+        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
+        .map_or(0, |lease| unsafe {
+            read_volatile(&raw const (*lease).until)
+        })
+}
+
+/// Counts the packet. Whether it is the counter's first on this CPU.
+#[inline(always)]
+pub fn count(outcome: Outcome) -> bool {
+    let Some(counter) = COUNTERS.get_ptr_mut(outcome.index()) else {
+        return false;
+    };
+    // SAFETY: this CPU's own counter, and the program is not interrupted by itself.
+    unsafe {
+        *counter += 1;
+        *counter == 1
+    }
+}
