@@ -374,7 +374,7 @@ async fn an_address_that_cannot_be_bound_is_an_error_that_says_what_to_do() {
     let bind = async |address: &str, port| {
         let address = address.parse().unwrap();
         let server = Server::bind(&[address], port, state.clone(), Limits::default()).await;
-        server.err().expect("an error").to_string()
+        server.expect_err("an error").to_string()
     };
     for (port, protocol) in [
         (udp_holder.local_addr().unwrap().port(), "udp"),
@@ -405,4 +405,34 @@ async fn an_address_that_cannot_be_bound_is_an_error_that_says_what_to_do() {
             .await
             .contains("list the addresses themselves")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn not_a_query_is_lost_while_states_and_addresses_are_replaced() {
+    let mut running = start().await;
+    let server = SocketAddr::new(LOCAL, running.port);
+    let query = query("www.shop.test", A);
+    let expected = running.fixture.udp(&query).bytes;
+    let client = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        for _ in 0..300 {
+            assert_eq!(udp(server, &query).await, expected);
+            stream.write_all(&framed(&query)).await.unwrap();
+            assert_eq!(read_framed(&mut stream).await, expected);
+        }
+    });
+    let sets = [&[LOCAL, LOCAL6][..], &[LOCAL, LOCAL2]];
+    for round in 0.. {
+        if client.is_finished() {
+            break;
+        }
+        running.state.store(Arc::new(state(true).0));
+        running
+            .server
+            .rebind(sets[round % 2], running.port)
+            .await
+            .unwrap();
+    }
+    client.await.unwrap();
+    assert_eq!(running.counters.get(Outcome::Answer), 600);
 }
