@@ -1,6 +1,6 @@
 //! Domain names, in the two forms this server needs: as on the wire, and as a key that sorts a zone into a tree.
 
-use std::{borrow::Borrow, fmt};
+use std::{borrow::Borrow, collections::BTreeSet, fmt};
 
 use hickory_proto::rr::LowerName;
 
@@ -221,6 +221,21 @@ impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// The key one label up; `None` at the root.
+pub(super) fn parent(key: &[u8]) -> Option<&[u8]> {
+    let last = labels(key).last()?;
+    key.get(..key.len() - 1 - last.len())
+}
+
+/// The greatest of `ancestors` at or above `name`, where none of them lies below another: then only the name's
+/// predecessor among them can be it.
+pub(super) fn ancestor_in<'s>(ancestors: &'s BTreeSet<Key>, name: &Key) -> Option<&'s Key> {
+    ancestors
+        .range::<Key, _>(..=name)
+        .next_back()
+        .filter(|ancestor| name.is_within(ancestor))
 }
 
 /// Length of the closest common ancestor of two keys.

@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Serves these addresses from now on: new ones are bound before old ones are closed, and those in both sets are
-    /// not touched. TCP connections already open go on.
+    /// not touched. TCP connections already accepted go on.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{
-        name::{Key, Name},
+        name::{Key, Name, ancestor_in},
         rtype,
     },
     Node, Set, Zone, Zones,
@@ -221,7 +221,7 @@ impl<'c> Draft<'c> {
                 self.file().display()
             ));
         }
-        if let Some(cut) = self.cuts.iter().find(|cut| key.is_within(cut)) {
+        if let Some(cut) = ancestor_in(&self.cuts, &key) {
             let message = format!(
                 "{} is delegated, but the domain {name} of resource {resource} lies in it: remove the NS records, or \
                  the domain",
@@ -252,6 +252,8 @@ impl<'c> Draft<'c> {
     /// Warns about targets in this zone that lead nowhere (RFC 2181 §10.3).
     fn check_targets(&mut self) {
         let mut warnings = Vec::new();
+        // A target under a wildcard may have an address; which one is not worth finding out.
+        let wildcards = self.nodes.values().any(|node| node.name.is_wildcard());
         for (key, node) in &self.nodes {
             for (rtype, skip) in [(rtype::NS, 0), (rtype::MX, 2), (rtype::SRV, 6)] {
                 let Some(set) = node.sets.get(&rtype) else {
@@ -259,7 +261,9 @@ impl<'c> Draft<'c> {
                 };
                 for rdata in &set.rdata {
                     let target = Name::read(rdata, skip).map(|(name, _)| name);
-                    let why = target.as_ref().and_then(|target| self.target_fault(target));
+                    let why = target
+                        .as_ref()
+                        .and_then(|target| self.target_fault(target, wildcards));
                     if let (Some(target), Some(why)) = (target, why) {
                         let message = format!("{} {}: the target {target} {why}", node.name, type_name(rtype));
                         let place = &self.places[&(key.clone(), rtype)];
@@ -271,13 +275,12 @@ impl<'c> Draft<'c> {
         self.warnings.append(&mut warnings);
     }
 
-    fn target_fault(&self, target: &Name) -> Option<&'static str> {
+    fn target_fault(&self, target: &Name, wildcards: bool) -> Option<&'static str> {
         let key = target.key();
         // The root as target means that there is no such service (RFC 2782, RFC 7505).
         if !key.is_within(&self.apex.key()) || key.bytes().is_empty() {
             return None;
         }
-        let wildcard = self.nodes.values().any(|node| node.name.is_wildcard());
         match self.nodes.get(&key) {
             Some(node) if node.sets.contains_key(&rtype::CNAME) => {
                 Some("is a CNAME; name the canonical name (RFC 2181 §10.3)")

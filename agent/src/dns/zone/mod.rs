@@ -17,7 +17,7 @@ use hickory_proto::rr::LowerName;
 pub use error::{ZoneError, ZoneWarning};
 
 use super::{
-    name::{Key, Name, common},
+    name::{Key, Name, ancestor_in, common, parent},
     reply::RrSet,
     rtype,
 };
@@ -105,11 +105,10 @@ impl Zones {
         let (apex, zone) = self.closest(name.bytes())?;
         if qtype == rtype::DS && apex == name {
             // RFC 4035 §3.1.4.1: DS belongs to the zone above, if that is served here and delegates this one.
-            let bytes = name.bytes();
-            let above = (0..bytes.len()).rev().find_map(|end| {
-                let (apex, zone) = self.closest(&bytes[..end])?;
-                (apex != name && zone.cuts.contains(name)).then_some(zone)
-            });
+            let above = parent(name.bytes())
+                .and_then(|parent| self.closest(parent))
+                .map(|(_, above)| above)
+                .filter(|above| above.cuts.contains(name));
             return Some(above.unwrap_or(zone));
         }
         Some(zone)
@@ -157,8 +156,7 @@ impl Zone {
         }
     }
 
-    /// The delegation at or above the name. As none lies below another, only the name's predecessor among them can be
-    /// it.
+    /// The delegation at or above the name.
     fn cut(&self, name: &Key) -> Option<&Key> {
         self.cuts.range::<Key, _>(..=name).next_back().filter(|cut| name.is_within(cut))
     }
