@@ -24,12 +24,12 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use quinn::{Endpoint, VarInt};
+use quinn::{AsyncUdpSocket, Endpoint, VarInt};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -120,6 +120,7 @@ pub enum LinkError {
 #[derive(Debug)]
 pub struct Link {
     endpoint: Endpoint,
+    socket: Weak<dyn AsyncUdpSocket>,
     identity: Identity,
     own_site: String,
     listen: SocketAddr,
@@ -158,7 +159,8 @@ impl Link {
         check(config, &identity)?;
         let listen = config.link.listen;
         let server = transport::base_server(&identity, Arc::default(), config.link.period)?;
-        let endpoint = transport::open(listen, &identity, server.clone()).map_err(|error| bind_error(listen, error))?;
+        let (endpoint, socket) =
+            transport::open(listen, &identity, server.clone()).map_err(|error| bind_error(listen, error))?;
         let (admitted, counters) = (Arc::<ArcSwap<Admitted>>::default(), Arc::<Counters>::default());
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
@@ -169,6 +171,7 @@ impl Link {
         };
         let mut link = Self {
             endpoint,
+            socket,
             identity,
             own_site: config.site.clone(),
             listen,
@@ -223,12 +226,17 @@ impl Link {
         Ok(())
     }
 
-    /// Says goodbye to the peers and stops.
+    /// Says goodbye to the peers and stops. The address is free afterwards.
     pub async fn close(self) {
-        let endpoint = self.endpoint.clone();
+        let socket = self.socket.clone();
         drop(self);
+        let released = async {
+            while socket.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         // Long enough to send what is to be sent; a peer that does not hear it notices soon.
-        let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), released).await;
     }
 
     fn apply(&mut self, config: &Config) {

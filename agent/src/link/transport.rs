@@ -3,13 +3,13 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, NoneTokenStore,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
+    NoneTokenStore, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use ring::{
@@ -34,15 +34,21 @@ pub(super) fn idle_timeout(period: Duration) -> Duration {
     (period * 4).max(Duration::from_secs(10))
 }
 
-/// Opens the endpoint that both dials and accepts.
-pub(super) fn open(listen: SocketAddr, identity: &Identity, server: ServerConfig) -> io::Result<Endpoint> {
-    let socket = UdpSocket::bind(listen)?;
+/// Opens the endpoint that both dials and accepts. The socket is in use until the reference to it dangles.
+pub(super) fn open(
+    listen: SocketAddr,
+    identity: &Identity,
+    server: ServerConfig,
+) -> io::Result<(Endpoint, Weak<dyn AsyncUdpSocket>)> {
     // The key outlives a restart, so that packets of a connection from before it are answered with a reset that the
     // peer believes (RFC 9000 §10.3), and the peer connects anew at once.
     let reset = hmac::Key::new(hmac::HMAC_SHA256, &derive(identity, b"stateless reset"));
     let mut config = EndpointConfig::new(Arc::new(reset));
     config.cid_generator(|| Box::new(RandomIds(SystemRandom::new())));
-    Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
+    let socket = TokioRuntime.wrap_udp_socket(UdpSocket::bind(listen)?)?;
+    let reference = Arc::downgrade(&socket);
+    let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
+    Ok((endpoint, reference))
 }
 
 /// Bounds what strangers can make this endpoint hold; each incoming attempt brings its own TLS (`server`).
