@@ -12,7 +12,7 @@ use hickory_proto::rr::LowerName;
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file it was read from; relative paths in it are relative to its directory and are absolute here.
+    /// The file it was read from, absolute. Relative paths in it are relative to its directory and are absolute here.
     pub file: PathBuf,
     /// This agent's own site: a key of `sites`.
     pub site: String,
@@ -72,7 +72,7 @@ pub struct Dns {
 /// `[[dns.zone]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Zone {
-    /// The zone's apex.
+    /// The zone's apex, fully qualified.
     pub name: LowerName,
     /// An RFC 1035 zone file.
     pub file: PathBuf,
@@ -105,7 +105,7 @@ pub enum Mode {
 /// `[resources.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
-    /// Domain names answered with its addresses.
+    /// Domain names answered with its addresses, fully qualified. Each lies in one of the zones.
     pub domains: Vec<LowerName>,
     /// TTL of these answers, seconds.
     pub ttl: u32,

@@ -201,3 +201,41 @@ fn a_file_is_loaded_relative_to_its_own_directory() {
     assert_eq!(config.link.key, directory.path().join("east.pem"));
     assert_eq!(config, parse(EXAMPLE, &file).unwrap());
 }
+
+#[test]
+fn the_references_example_shows_the_defaults() {
+    let reference = include_str!("../../../../docs/configuration.md");
+    let example = reference
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let shown = example.lines().map(|line| match line.strip_prefix("# ") {
+        Some(default) => default,
+        None => line,
+    });
+    let spelled_out: Vec<&str> = shown.collect();
+    let spelled_out = spelled_out.join("\n");
+    assert_ne!(spelled_out, example);
+    assert_eq!(read(&spelled_out), read(example));
+    assert_eq!(read(example), read(EXAMPLE));
+}
+
+#[test]
+fn the_references_errors_are_what_is_said() {
+    let reference = include_str!("../../../../docs/configuration.md");
+    let errors = reference
+        .split("```text\n")
+        .nth(1)
+        .unwrap()
+        .split("\n```")
+        .next()
+        .unwrap();
+    let text = with("key =", "kee =")
+        .replace("\"www.shop.test\"", "\"www.shop.tset\"")
+        .replace("\"standby\"", "\"passive\"");
+    let said = parse(&text, Path::new("east.toml")).unwrap_err();
+    assert_eq!(said.to_string(), errors);
+}
