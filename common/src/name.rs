@@ -115,7 +115,7 @@ impl Name {
             let word = packet.load(self.start + index * WORD)?;
             hash = mix(hash, fold(word));
         }
-        if self.length % WORD != 0 {
+        if !self.length.is_multiple_of(WORD) {
             hash = mix(hash, self.last);
         }
         Some(hash)
@@ -130,7 +130,7 @@ impl Name {
         let whole = self.length / WORD;
         for (index, expected) in words(&entry.name).enumerate() {
             if index >= whole {
-                return self.length % WORD == 0 || expected == self.last;
+                return self.length.is_multiple_of(WORD) || expected == self.last;
             }
             match packet.load(self.start + index * WORD) {
                 Some(word) if fold(word) == expected => {}

@@ -1,4 +1,8 @@
 //! Programs that measure the data plane; only the benchmark loads them.
+//!
+//! `BPF_PROG_TEST_RUN` repeats a program without restoring the packet, so that a responder would see its own reply from
+//! the second time on. Here `restore` makes the packet a query again and calls the program under test, or `reflector`
+//! in its place; the difference between the two is the program's own time.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -6,15 +10,122 @@ mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
         btf_maps::{Array, ProgramArray},
-        helpers::bpf_xdp_adjust_tail,
+        helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
-    use siteswap_common::bench::{FRAME_WORDS, Frames};
 
-    /// Which frame comes next, and of how many.
+    /// Words of a frame's longest form.
+    const WORDS: usize = 16;
+    const WORD: usize = size_of::<u64>();
+
+    /// What `restore` does next.
+    #[repr(C)]
+    struct Plan {
+        /// Slot of `TARGETS`.
+        target: u32,
+        /// Frames in use.
+        frames: u32,
+        /// The frame whose turn it is.
+        next: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// A query.
+    #[repr(C)]
+    struct Query {
+        /// Bytes.
+        length: u64,
+        /// Where its last eight bytes are.
+        tail_at: u64,
+        /// These.
+        tail: u64,
+        /// All of it, as far as it fills words.
+        words: [u64; WORDS],
+    }
+
     #[btf_map]
-    static NEXT: Array<[u32; 2], 1> = Array::new();
+    static PLAN: Array<Plan, 1> = Array::new();
+
+    #[btf_map]
+    static FRAMES: Array<Query, 100_000> = Array::new();
+
+    #[btf_map]
+    static TARGETS: ProgramArray<2> = ProgramArray::new();
+
+    /// Makes the packet the next query, whatever it was, and calls the target.
+    #[xdp]
+    pub fn restore(context: XdpContext) -> u32 {
+        if write(&context).is_some()
+            && let Some(plan) = PLAN.get(0)
+        {
+            // A driver's packet has long been written when a program reads it. This one has just been, and a read of what
+            // is still in the CPU's store buffer, in other pieces than it was written in, would stall. Reading the clock
+            // takes long enough for the buffer to empty, and keeps the CPU from starting the target meanwhile.
+            // SAFETY: a helper without arguments.
+            unsafe { bpf_ktime_get_ns() };
+            // SAFETY: nothing is borrowed from the packet.
+            unsafe { TARGETS.tail_call(&context, plan.target) };
+        }
+        xdp_action::XDP_ABORTED
+    }
+
+    #[inline(always)]
+    fn write(context: &XdpContext) -> Option<()> {
+        let query = next()?;
+        let length = context.data_end() - context.data();
+        // Always, so that it costs the same whether the target has moved the end or not.
+        // SAFETY: a helper on the program's own context.
+        if unsafe { bpf_xdp_adjust_tail(context.ctx, query.length as i32 - length as i32) } != 0 {
+            return None;
+        }
+        let end = context.data_end();
+        let mut at = context.data();
+        for word in &query.words {
+            if at + WORD > end {
+                break;
+            }
+            // SAFETY: within the packet; BPF needs no alignment.
+            unsafe { *(at as *mut u64) = *word };
+            at += WORD;
+        }
+        // What is left after whole words, by a word that overlaps the one before.
+        let at = context.data() + (query.tail_at as usize & (WORD * WORDS - 1));
+        if at + WORD > end {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { *(at as *mut u64) = query.tail };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn next() -> Option<&'static Query> {
+        // SAFETY: the benchmark runs on one CPU.
+        let plan = unsafe { &mut *PLAN.get_ptr_mut(0)? };
+        let this = plan.next;
+        plan.next = if this + 1 < plan.frames { this + 1 } else { 0 };
+        FRAMES.get(this)
+    }
+
+    /// The cheapest program that answers anything: changes the MAC addresses' places and sends the frame back.
+    #[xdp]
+    pub fn reflector(context: XdpContext) -> u32 {
+        let start = context.data();
+        if start + 12 > context.data_end() {
+            return xdp_action::XDP_ABORTED;
+        }
+        let words = start as *mut u32;
+        // SAFETY: within the packet; BPF needs no alignment.
+        unsafe {
+            let (a, b, c) = (*words, *words.add(1), *words.add(2));
+            *words = b >> 16 | c << 16;
+            *words.add(1) = c >> 16 | a << 16;
+            *words.add(2) = a >> 16 | b << 16;
+        }
+        xdp_action::XDP_TX
+    }
 }
 
 #[cfg(not(target_arch = "bpf"))]
@@ -25,3 +136,8 @@ fn main() {}
 fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
+
+#[cfg(target_arch = "bpf")]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

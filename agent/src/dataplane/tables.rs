@@ -60,7 +60,7 @@ pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
         contents.sets[slots[id] as usize] = Some(entry(set, *id));
     }
     let mut left = Vec::new();
-    for (owner, &index) in &table.names {
+    for (owner, &index) in table.names.iter() {
         let id = ids[index];
         match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
             None => left.push((owner.clone(), Left::TooLong)),

@@ -109,7 +109,11 @@ impl Writer {
         bytes.push(0x80 | (query.opcode << 3) | aa | u8::from(query.rd));
         bytes.push(reply.rcode.low());
         bytes.extend_from_slice(&[0, u8::from(question.is_some()), 0, 0, 0, 0, 0, 0]);
-        let mut writer = Writer { bytes, limit, targets: Vec::new() };
+        let mut writer = Writer {
+            bytes,
+            limit,
+            targets: Vec::new(),
+        };
         if let Some(question) = question {
             writer.add_targets(question.name.wire());
             writer.bytes.extend_from_slice(question.bytes);
@@ -232,10 +236,13 @@ impl Writer {
         self.u16(rtype::OPT);
         self.u16(PAYLOAD);
         let dnssec_ok = u8::from(edns.dnssec_ok) << 7;
-        self.bytes.extend_from_slice(&[extended_rcode, 0, dnssec_ok, 0]);
+        self.bytes
+            .extend_from_slice(&[extended_rcode, 0, dnssec_ok, 0]);
         match extended_error {
             None => self.u16(0),
-            Some(code) => [6, EXTENDED_ERROR, 2, code].into_iter().for_each(|field| self.u16(field)),
+            Some(code) => [6, EXTENDED_ERROR, 2, code]
+                .into_iter()
+                .for_each(|field| self.u16(field)),
         }
         self.count(10);
     }

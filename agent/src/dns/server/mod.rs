@@ -48,7 +48,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connections: 256, idle: Duration::from_secs(10) }
+        Limits {
+            connections: 256,
+            idle: Duration::from_secs(10),
+        }
     }
 }
 
@@ -85,7 +88,12 @@ impl Server {
         limits: Limits,
     ) -> Result<Self, BindError> {
         let mut server = Server {
-            context: Arc::new(Context { state, counters: Arc::default(), limits, connections: Connections::default() }),
+            context: Arc::new(Context {
+                state,
+                counters: Arc::default(),
+                limits,
+                connections: Connections::default(),
+            }),
             listeners: BTreeMap::new(),
         };
         server.rebind(addresses, port).await?;
@@ -99,7 +107,10 @@ impl Server {
     ///
     /// If any new address cannot be bound, everything stays as it was.
     pub async fn rebind(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), BindError> {
-        let wanted: Vec<SocketAddr> = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
+        let wanted: Vec<SocketAddr> = addresses
+            .iter()
+            .map(|address| SocketAddr::new(*address, port))
+            .collect();
         let mut bound = BTreeMap::new();
         for &address in &wanted {
             if !self.listeners.contains_key(&address) && !bound.contains_key(&address) {

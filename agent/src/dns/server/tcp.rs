@@ -107,7 +107,10 @@ async fn answer_all(stream: TcpStream, id: u64, context: &Context) -> io::Result
 }
 
 /// Reads one message. `false`: the client has closed, or the length is too short for a header.
-async fn read_message(stream: &mut BufReader<TcpStream>, message: &mut Vec<u8>) -> io::Result<bool> {
+async fn read_message(
+    stream: &mut BufReader<TcpStream>,
+    message: &mut Vec<u8>,
+) -> io::Result<bool> {
     let length = match stream.read_u16().await {
         Ok(length) => usize::from(length),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
@@ -122,7 +125,9 @@ async fn read_message(stream: &mut BufReader<TcpStream>, message: &mut Vec<u8>) 
 }
 
 async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, step)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Connections {

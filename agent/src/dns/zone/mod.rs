@@ -80,7 +80,10 @@ impl Zones {
     /// # Errors
     ///
     /// The first thing that cannot be served as it is written: file, line, what is wrong and what would be right.
-    pub fn load(zones: &[config::Zone], resources: &BTreeMap<String, config::Resource>) -> Result<Self, ZoneError> {
+    pub fn load(
+        zones: &[config::Zone],
+        resources: &BTreeMap<String, config::Resource>,
+    ) -> Result<Self, ZoneError> {
         build::load(zones, resources)
     }
 
@@ -158,11 +161,14 @@ impl Zone {
 
     /// The delegation at or above the name.
     fn cut(&self, name: &Key) -> Option<&Key> {
-        self.cuts.range::<Key, _>(..=name).next_back().filter(|cut| name.is_within(cut))
+        ancestor_in(&self.cuts, name)
     }
 
     fn has_descendants(&self, name: &Key) -> bool {
-        self.nodes.range::<Key, _>((Excluded(name), Unbounded)).next().is_some_and(|(next, _)| next.is_within(name))
+        self.nodes
+            .range::<Key, _>((Excluded(name), Unbounded))
+            .next()
+            .is_some_and(|(next, _)| next.is_within(name))
     }
 
     /// The longest existing ancestor of a name that does not exist: what it shares with a neighbour.
@@ -203,7 +209,11 @@ impl Node {
             owner,
             rtype,
             ttl: set.ttl,
-            rdata: set.rdata.iter().map(|rdata| Cow::Borrowed(&rdata[..])).collect(),
+            rdata: set
+                .rdata
+                .iter()
+                .map(|rdata| Cow::Borrowed(&rdata[..]))
+                .collect(),
         })
     }
 }
