@@ -210,6 +210,9 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
         config.link.key.display(),
         config.site
     );
+    if let [first, ..] = &crate::probe::check(&config)[..] {
+        anyhow::bail!("{}: {first}", file.display());
+    }
     let warnings: Vec<String> = zones.warnings().iter().map(ToString::to_string).collect();
     if json {
         let summary = serde_json::json!({

@@ -22,7 +22,7 @@ use crate::{
     evidence::{Evidence, Report},
     link::{self, Link, LinkEvent},
     placement::Tenures,
-    probe::{ProbeEvent, Probes},
+    probe::{self, ProbeEvent, Probes},
     state::Store,
 };
 
@@ -77,6 +77,9 @@ struct Inbox {
 impl Agent {
     async fn start(file: PathBuf) -> anyhow::Result<Self> {
         let config = Arc::new(config::load(&file)?);
+        if let [first, ..] = &probe::check(&config)[..] {
+            anyhow::bail!("{}: {first}", file.display());
+        }
         let zones = Arc::new(dns::Zones::load(&config.dns.zones, &config.resources)?);
         let identity = link::keys::load(&config.link.key)?;
         let store = Store::open(&config.state)?;

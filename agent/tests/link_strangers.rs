@@ -192,11 +192,13 @@ async fn the_newest_report_of_a_connection_stays_whatever_comes_after_it() {
 async fn a_newer_connection_of_the_same_peer_replaces_the_older_one() {
     let world = World::new(&["east", "west"]);
     let mut west = world.start("west").await;
+    let report = message::encode_report(message("east")).unwrap();
     let (_first, old) = as_east(&world).await;
-    until("the first is connected", || west.peer("east").connected).await;
+    send_stream(&old, &report).await;
+    assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
     let (_second, new) = as_east(&world).await;
     assert_eq!(said(closed(&old).await).0, Close::Replaced as u64);
-    send_stream(&new, &message::encode_report(message("east")).unwrap()).await;
+    send_stream(&new, &report).await;
     assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
     assert!(west.peer("east").connected);
     assert_eq!(west.link.counters().reconnects, 1);

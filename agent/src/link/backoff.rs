@@ -22,7 +22,7 @@ impl Backoff {
         wait
     }
 
-    /// The connection works: the next wait is the shortest again.
+    /// A connection lasted: the next wait is the shortest again.
     pub fn reset(&mut self) {
         *self = Self::new();
     }

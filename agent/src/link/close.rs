@@ -21,9 +21,9 @@ pub enum Close {
 impl Close {
     /// Closes `connection`; `reason` is what the other end's operator reads.
     pub(super) fn apply(self, connection: &Connection, reason: &str) {
+        let reason = reason.as_bytes();
         // What fits into a packet.
-        let end = reason.floor_char_boundary(800);
-        connection.close(VarInt::from_u32(self as u32), &reason.as_bytes()[..end]);
+        connection.close(VarInt::from_u32(self as u32), &reason[..reason.len().min(800)]);
     }
 }
 

@@ -21,6 +21,9 @@ use super::{
     trust::{Pins, Shown},
 };
 
+/// An attempt that began longer ago led to a connection that lasted: no attempt and no wait takes as long.
+const WORKED: Duration = Duration::from_secs(5);
+
 /// One attempt; its error is for people.
 pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
 
@@ -55,17 +58,17 @@ impl Dialler {
         }
     }
 
-    /// The connection works; when it ends, the next attempt comes soon.
-    pub(super) fn worked(&mut self) {
-        self.backoff.reset();
-    }
-
     /// The next attempt, after the wait that is due: waits count from the beginning of the attempt before.
     pub(super) fn dial(&mut self, period: Duration) -> Dial {
         let now = Instant::now();
         let begin = match self.last {
             None => now,
-            Some(last) => now.max(last + self.backoff.wait()),
+            Some(last) => {
+                if now.saturating_duration_since(last) > WORKED {
+                    self.backoff.reset();
+                }
+                now.max(last + self.backoff.wait())
+            }
         };
         self.last = Some(begin);
         let shown = Shown::default();

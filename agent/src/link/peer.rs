@@ -38,6 +38,8 @@ pub(super) struct State {
     since: SystemTime,
     periods: Vec<bool>,
     connection: Option<Connection>,
+    /// The peer has spoken on this connection, so both ends accept each other's keys: the one that dials knows only then.
+    confirmed: bool,
     heartbeats: u64,
     /// Number of the newest report the peer has spoken of, and of the newest that came, on this connection.
     announced: u64,
@@ -52,6 +54,7 @@ impl State {
             since: SystemTime::now(),
             periods: Vec::new(),
             connection: None,
+            confirmed: false,
             heartbeats: 0,
             announced: 0,
             newest: 0,
@@ -60,7 +63,7 @@ impl State {
     }
 
     pub(super) fn status(&self, peer: &str) -> PeerStatus {
-        let connection = self.connection.as_ref();
+        let connection = self.connection.as_ref().filter(|_| self.confirmed);
         PeerStatus {
             peer: peer.to_owned(),
             contact: self.contact,
@@ -158,24 +161,24 @@ impl Running {
         locked(&self.peer.state)
     }
 
+    /// Keeps what went wrong, and logs it unless it is what went wrong before.
     fn note(&self, error: String) {
-        tracing::debug!(peer = self.peer.name, "{error}");
-        self.state().last_error = Some(error);
+        let mut state = self.state();
+        if state.last_error.as_ref() != Some(&error) {
+            tracing::warn!(peer = self.peer.name, "{error}");
+            state.last_error = Some(error);
+        }
     }
 
     /// The newest authenticated connection is the one that counts: the peer has none older.
     fn adopt(&mut self, connection: Connection) {
-        let remote = canonical(connection.remote_address());
-        tracing::info!(peer = self.peer.name, %remote, "connected");
         if let Some(old) = &self.session {
             Close::Replaced.apply(&old.connection, "a newer connection took over");
-        }
-        if std::mem::replace(&mut self.connected_before, true) {
-            self.peer.counters.reconnects.add();
         }
         {
             let mut state = self.state();
             state.connection = Some(connection.clone());
+            state.confirmed = false;
             state.announced = 0;
             state.newest = 0;
         }
@@ -184,24 +187,43 @@ impl Running {
         self.send_heartbeat();
     }
 
+    /// The peer said something right on the session's connection.
+    fn confirm(&mut self) {
+        if std::mem::replace(&mut self.state().confirmed, true) {
+            return;
+        }
+        if let Some(session) = &self.session {
+            let remote = canonical(session.connection.remote_address());
+            tracing::info!(peer = self.peer.name, %remote, "connected");
+        }
+        if std::mem::replace(&mut self.connected_before, true) {
+            self.peer.counters.reconnects.add();
+        }
+    }
+
     fn closed(&mut self, error: &ConnectionError) {
-        tracing::info!(peer = self.peer.name, "disconnected: {}", close::describe(error));
-        self.note(close::describe(error));
+        let error = close::describe(error);
+        if self.state().confirmed {
+            tracing::info!(peer = self.peer.name, "disconnected: {error}");
+        }
+        self.note(error);
         self.drop_session();
     }
 
     fn drop_session(&mut self) {
         self.session = None;
-        self.state().connection = None;
+        let mut state = self.state();
+        state.connection = None;
+        state.confirmed = false;
     }
 
     fn refuse(&mut self, error: &MessageError) {
         self.peer.counters.malformed.add();
-        tracing::warn!(peer = self.peer.name, "message refused: {error}");
+        let error = format!("message refused: {error}");
         if let Some(session) = &self.session {
-            Close::Malformed.apply(&session.connection, &format!("message refused: {error}"));
+            Close::Malformed.apply(&session.connection, &error);
         }
-        self.note(format!("message refused: {error}"));
+        self.note(error);
         self.drop_session();
     }
 
@@ -239,6 +261,7 @@ impl Running {
     fn heartbeat(&mut self, datagram: &Bytes) {
         match message::decode_heartbeat(datagram) {
             Ok(heartbeat) => {
+                self.confirm();
                 self.contact.heartbeat();
                 self.peer.counters.heartbeats_received.add();
                 let mut state = self.state();
@@ -259,9 +282,7 @@ impl Running {
             }
             Err(error) => return self.refuse(&error),
         };
-        if let Some(dialler) = &mut self.peer.dialler {
-            dialler.worked();
-        }
+        self.confirm();
         {
             let mut state = self.state();
             if message.number <= state.newest {

@@ -18,7 +18,7 @@ pub struct PeerStatus {
     pub since: u64,
     /// The last N ended periods, oldest first; `true`: held a heartbeat.
     pub periods: Vec<bool>,
-    /// There is an authenticated connection, though perhaps no heartbeats come over it.
+    /// There is a connection, and the peer has spoken on it; perhaps it is silent now.
     pub connected: bool,
     /// Where the connection comes from or goes to.
     pub remote: Option<SocketAddr>,
@@ -41,7 +41,7 @@ pub struct LinkCounters {
     pub ignored: u64,
     /// Messages of authenticated peers that were refused.
     pub malformed: u64,
-    /// Connections to a peer that had been connected before.
+    /// Connections of peers that had been connected before.
     pub reconnects: u64,
     /// Heartbeats sent.
     pub heartbeats_sent: u64,

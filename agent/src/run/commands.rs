@@ -74,6 +74,9 @@ impl Agent {
         let old = Arc::clone(&self.knowledge.config);
         let new = config::load(&old.file).map_err(|error| error.to_string())?;
         unchangeable(&old, &new)?;
+        if let [first, ..] = &probe::check(&new)[..] {
+            return Err(first.clone());
+        }
         let zones = dns::Zones::load(&new.dns.zones, &new.resources).map_err(|error| error.to_string())?;
         let said = |error: &dyn std::error::Error| error.to_string();
         self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
