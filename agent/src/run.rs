@@ -86,7 +86,8 @@ impl Agent {
         let listener = server::bind(&config.control)?;
         let serving = Arc::new(ArcSwap::from_pointee(dns::State { zones, table: None }));
         let server =
-            dns::Server::bind(&config.dns.listen, config.dns.port, Arc::clone(&serving), dns::Limits::default()).await?;
+            dns::Server::bind(&config.dns.listen, config.dns.port, Arc::clone(&serving), dns::Limits::default())
+                .await?;
 
         let knowledge = Knowledge {
             evidence: Evidence::new(&config),

@@ -12,9 +12,7 @@ use siteswap::{
 };
 
 fn refusal(config: &config::Dataplane) -> String {
-    Dataplane::start(config, &[EDGE.into()])
-        .expect_err("refused")
-        .to_string()
+    Dataplane::start(config, &[EDGE.into()]).expect_err("refused").to_string()
 }
 
 #[test]
@@ -24,10 +22,7 @@ fn an_interface_that_does_not_exist_is_named_with_those_that_do() {
     ip("link add edge0 type veth peer name edge1");
     let error = refusal(&pins.config(&["edge0", "eth7"]));
     assert!(error.contains("`eth7`"), "{error}");
-    assert!(
-        error.contains("lo") && error.contains("edge0") && error.contains("edge1"),
-        "{error}"
-    );
+    assert!(error.contains("lo") && error.contains("edge0") && error.contains("edge1"), "{error}");
     assert_eq!(xdp_on("edge0"), "", "the one that exists was left alone");
     assert!(gone(&pins.0));
 }
@@ -39,10 +34,7 @@ fn a_driver_without_native_mode_is_an_error_only_if_native_was_asked_for() {
     let mut config = pins.config(&["lo"]);
     config.mode = Mode::Native;
     let error = refusal(&config);
-    assert!(
-        error.contains("`lo`") && error.contains("generic"),
-        "{error}"
-    );
+    assert!(error.contains("`lo`") && error.contains("generic"), "{error}");
     config.mode = Mode::Auto;
     let dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
     assert_eq!(dataplane.attachments()[0].1.name(), "generic");
@@ -57,10 +49,7 @@ fn an_interface_with_another_program_is_refused_and_left_alone() {
     let before = xdp_on("edge0");
     // The second has an interface of its own, too: after the refusal it has none.
     let error = refusal(&second.config(&["edge1", "edge0"]));
-    assert!(
-        error.contains("another XDP program") && error.contains("`edge0`"),
-        "{error}"
-    );
+    assert!(error.contains("another XDP program") && error.contains("`edge0`"), "{error}");
     assert_eq!(xdp_on("edge0"), before);
     assert_eq!(xdp_on("edge1"), "");
 }
@@ -69,15 +58,9 @@ fn an_interface_with_another_program_is_refused_and_left_alone() {
 fn pins_elsewhere_than_on_a_bpf_file_system_are_refused() {
     new_namespace();
     let directory = tempfile::tempdir().unwrap();
-    let config = config::Dataplane {
-        pins: directory.path().join("pins"),
-        ..Pins::new("unused").config(&["lo"])
-    };
+    let config = config::Dataplane { pins: directory.path().join("pins"), ..Pins::new("unused").config(&["lo"]) };
     let error = refusal(&config);
-    assert!(
-        error.contains("`dataplane.pins`") && error.contains("mount -t bpf"),
-        "{error}"
-    );
+    assert!(error.contains("`dataplane.pins`") && error.contains("mount -t bpf"), "{error}");
     assert_eq!(xdp_on("lo"), "");
 }
 
@@ -85,21 +68,9 @@ fn pins_elsewhere_than_on_a_bpf_file_system_are_refused() {
 fn more_addresses_than_the_program_has_room_for_are_refused() {
     new_namespace();
     let pins = Pins::new("addresses");
-    let dns: Vec<IpAddr> = (1..=9)
-        .map(|last| IpAddr::from([192, 0, 2, last]))
-        .collect();
+    let dns: Vec<IpAddr> = (1..=9).map(|last| IpAddr::from([192, 0, 2, last])).collect();
     let error = Dataplane::start(&pins.config(&["lo"]), &dns).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::TooManyAddresses {
-                count: 9,
-                most: 8,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooManyAddresses { count: 9, most: 8, .. }), "{error}");
 }
 
 #[test]
@@ -115,10 +86,7 @@ fn without_privileges_the_error_says_which_are_needed() {
         refusal(&config)
     });
     let error = error.join().unwrap();
-    assert!(
-        error.contains("root") && error.contains("CAP_BPF"),
-        "{error}"
-    );
+    assert!(error.contains("root") && error.contains("CAP_BPF"), "{error}");
 }
 
 #[test]
@@ -126,9 +94,7 @@ fn the_pin_directory_cannot_change_under_a_running_program() {
     new_namespace();
     let (pins, other) = (Pins::new("moved"), Pins::new("elsewhere"));
     let mut dataplane = started(&pins.config(&["lo"]), EDGE);
-    let error = dataplane
-        .reconfigure(&other.config(&["lo"]), &[EDGE.into()])
-        .unwrap_err();
+    let error = dataplane.reconfigure(&other.config(&["lo"]), &[EDGE.into()]).unwrap_err();
     assert!(error.to_string().contains("restart"), "{error}");
 }
 

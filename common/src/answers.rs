@@ -79,9 +79,7 @@ pub fn sum<const N: usize>(kind: Kind, ttl: u32, addresses: &[[u8; N]]) -> u16 {
         .iter()
         .fold(Sum::ZERO, |sum, address| {
             let words = address.as_chunks::<2>().0.iter();
-            words.fold(sum.add(record.into()), |sum, &word| {
-                sum.add(u16::from_be_bytes(word).into())
-            })
+            words.fold(sum.add(record.into()), |sum, &word| sum.add(u16::from_be_bytes(word).into()))
         })
         .fold()
 }

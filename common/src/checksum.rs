@@ -1,8 +1,5 @@
 //! The Internet checksum (RFC 1071) and its update (RFC 1624).
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "fields are cut out of wider words"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 /// A ones'-complement sum of 16-bit words in the making. Room for more words than a packet has.
 #[derive(Clone, Copy, Debug)]
@@ -66,11 +63,7 @@ impl Sum {
 /// other half of its word (RFC 1071 section 2B).
 #[inline(always)]
 pub const fn placed(sum: u16, offset: usize) -> u16 {
-    if offset & 1 == 1 {
-        sum.swap_bytes()
-    } else {
-        sum
-    }
+    if offset & 1 == 1 { sum.swap_bytes() } else { sum }
 }
 
 #[cfg(test)]
@@ -80,9 +73,9 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Sum {
-        bytes.chunks(2).fold(Sum::ZERO, |sum, pair| {
-            sum.add(u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        })
+        bytes
+            .chunks(2)
+            .fold(Sum::ZERO, |sum, pair| sum.add(u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))))
     }
 
     #[test]

@@ -16,10 +16,7 @@ pub struct Frame {
 impl Frame {
     /// A frame that can grow without limit.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            room: usize::MAX,
-        }
+        Self { bytes, room: usize::MAX }
     }
 }
 

@@ -32,9 +32,7 @@ const fn mix(hash: u64, word: u64) -> u64 {
 
 /// The key in `NAMES[0]` of a name in lower-case wire format, filled up with zeros.
 pub fn hash(name: &[u8; NAME_BYTES], length: usize) -> u64 {
-    words(name)
-        .take(length.div_ceil(WORD))
-        .fold(length as u64, mix)
+    words(name).take(length.div_ceil(WORD)).fold(length as u64, mix)
 }
 
 /// The key and entry for `wire`, a whole name in wire format and any case. `None`: the program cannot find it, because
@@ -52,12 +50,7 @@ pub fn entry(wire: &[u8], set: u32, set_id: u64) -> Option<(u64, NameEntry)> {
         end += 1 + label;
         if label == 0 {
             let length = u32::try_from(end).ok()?;
-            let entry = NameEntry {
-                set_id,
-                set,
-                length,
-                name,
-            };
+            let entry = NameEntry { set_id, set, length, name };
             return (end == wire.len()).then(|| (hash(&name, end), entry));
         }
     }
@@ -67,9 +60,7 @@ pub fn entry(wire: &[u8], set: u32, set_id: u64) -> Option<(u64, NameEntry)> {
 fn words(name: &[u8; NAME_BYTES]) -> impl Iterator<Item = u64> {
     let chunks = name.as_chunks::<WORD>().0;
     // SAFETY: each has the size of a word.
-    chunks
-        .iter()
-        .map(|chunk| unsafe { u64::read(chunk.as_ptr()) })
+    chunks.iter().map(|chunk| unsafe { u64::read(chunk.as_ptr()) })
 }
 
 /// Where a name is in a packet.
@@ -96,11 +87,7 @@ impl Name {
             0 => 0,
             _ => fold(tail) << (64 - 8 * used),
         };
-        Self {
-            start,
-            length,
-            last,
-        }
+        Self { start, length, last }
     }
 
     /// The key to look for in `NAMES[0]`. `None` if the packet is not the one it was parsed from.

@@ -1,8 +1,5 @@
 //! From a frame to a UDP datagram that asks this site's name server, and back again.
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "fields are cut out of wider words"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 use crate::{answer::Tables, checksum::Sum, outcome::Outcome, packet::Packet};
 
@@ -104,11 +101,7 @@ impl Network for V4 {
         if sum(header).fold() != 0xffff {
             return Err(Outcome::IpChecksum);
         }
-        Ok(Self {
-            source,
-            destination,
-            total: first & 0xffff,
-        })
+        Ok(Self { source, destination, total: first & 0xffff })
     }
 
     #[inline(always)]
@@ -163,11 +156,7 @@ impl Network for V6 {
         if !tables.serves_v6([d0, d1]) {
             return Err(Outcome::NotDnsAddress);
         }
-        Ok(Self {
-            source: [s0, s1],
-            destination: [d0, d1],
-            payload: (first >> 16) as u32 & 0xffff,
-        })
+        Ok(Self { source: [s0, s1], destination: [d0, d1], payload: (first >> 16) as u32 & 0xffff })
     }
 
     #[inline(always)]
@@ -209,11 +198,7 @@ pub struct Datagram<N> {
 impl<N: Network> Datagram<N> {
     /// Reads the headers from the IP header at `network` on, and refuses what must not be answered.
     #[inline(always)]
-    pub fn parse(
-        packet: &impl Packet,
-        network: usize,
-        tables: &impl Tables,
-    ) -> Result<Self, Outcome> {
+    pub fn parse(packet: &impl Packet, network: usize, tables: &impl Tables) -> Result<Self, Outcome> {
         let ip = N::parse(packet, network, tables)?;
         let start = network + N::HEADER;
         let [ports, rest]: [u32; 2] = packet.load(start).ok_or(Outcome::ShortFrame)?;
@@ -263,9 +248,6 @@ impl<N: Network> Datagram<N> {
         packet.store(0, [b << 16 | c >> 16, c << 16 | a >> 16, a << 16 | b >> 16])?;
         self.ip.reply(packet, self.start - N::HEADER, length)?;
         let ports = DNS_PORT << 16 | self.client_port;
-        packet.store(
-            self.start,
-            [ports, (length as u32) << 16 | u32::from(checksum)],
-        )
+        packet.store(self.start, [ports, (length as u32) << 16 | u32::from(checksum)])
     }
 }

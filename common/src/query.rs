@@ -1,8 +1,5 @@
 //! A DNS query (RFC 1035 section 4) of the plain kind that the program answers.
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "fields are cut out of wider words"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 use core::hint::black_box;
 
@@ -119,11 +116,7 @@ impl Ending {
         // In a black box, because the verifier refuses the negative offsets from `end` that LLVM would make of it.
         let offset = black_box(name_end - TAIL);
         let [high, low, question]: [u32; 3] = packet.load(offset).ok_or(Outcome::ShortQuery)?;
-        Ok(Self {
-            name_end: offset + TAIL,
-            tail: u64::from(high) << 32 | u64::from(low),
-            question,
-        })
+        Ok(Self { name_end: offset + TAIL, tail: u64::from(high) << 32 | u64::from(low), question })
     }
 
     /// Offset behind the question.
@@ -175,8 +168,7 @@ impl Opt {
         let offset = ending.question_end();
         let words = Self::load(packet, offset)?;
         let sum = Self::sum(words, COOKIE as u32).ok_or(Outcome::Additional)?;
-        let [option, first, second]: [u32; 3] =
-            packet.load(offset + OPT).ok_or(Outcome::ShortQuery)?;
+        let [option, first, second]: [u32; 3] = packet.load(offset + OPT).ok_or(Outcome::ShortQuery)?;
         if option != CLIENT_COOKIE {
             return Err(Outcome::Additional);
         }
@@ -195,12 +187,8 @@ impl Opt {
     /// The sum of the fields, if it is an OPT record of the root with that many bytes of options.
     #[inline(always)]
     fn sum((head, tail): (u64, u32), options: u32) -> Option<Sum> {
-        (head >> 40 == u64::from(TYPE_OPT) && tail & 0xffff == options).then(|| {
-            Sum::ZERO
-                .add(TYPE_OPT.into())
-                .add((head >> 8) as u32)
-                .add(tail)
-        })
+        (head >> 40 == u64::from(TYPE_OPT) && tail & 0xffff == options)
+            .then(|| Sum::ZERO.add(TYPE_OPT.into()).add((head >> 8) as u32).add(tail))
     }
 
     #[inline(always)]
@@ -208,9 +196,6 @@ impl Opt {
         if head >> 8 & 0xff != 0 {
             return Err(Outcome::EdnsVersion);
         }
-        Ok(Self {
-            flags: (tail >> 16) as u16,
-            sum: sum.fold(),
-        })
+        Ok(Self { flags: (tail >> 16) as u16, sum: sum.fold() })
     }
 }

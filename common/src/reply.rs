@@ -1,8 +1,5 @@
 //! The reply to a query: its size and checksum, and writing it.
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "fields are cut out of wider words"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 use crate::{
     answers::{CLASS_IN, Kind, OWNER},
@@ -46,14 +43,7 @@ impl<'a, N: Network> Reply<'a, N> {
         let opt = if query.opt.is_some() { OPT } else { 0 };
         let end = query.question_end + count * query.kind.record_bytes() + opt;
         let opt_flags = query.opt.map_or(0, |opt| opt.flags & DO);
-        Ok(Self {
-            datagram,
-            query,
-            set,
-            count,
-            opt_flags,
-            end,
-        })
+        Ok(Self { datagram, query, set, count, opt_flags, end })
     }
 
     /// Makes the query's frame the reply's. Once it is resized, nothing can fail.
@@ -62,9 +52,7 @@ impl<'a, N: Network> Reply<'a, N> {
         if packet.resize(self.end).is_none() {
             return Outcome::NoRoom;
         }
-        let written = self
-            .write_headers(packet)
-            .and_then(|()| self.write_records(packet));
+        let written = self.write_headers(packet).and_then(|()| self.write_records(packet));
         match (written, self.query.kind) {
             (None, _) => Outcome::Fault,
             (Some(()), Kind::A) => Outcome::AnsweredA,
@@ -104,15 +92,9 @@ impl<'a, N: Network> Reply<'a, N> {
             return sum.udp_checksum();
         };
         // Answers have even lengths, so the OPT record's fields stay in the halves of the words that they were in.
-        let new = Sum::ZERO
-            .add(TYPE_OPT.into())
-            .add(PAYLOAD_SIZE.into())
-            .add(self.opt_flags.into())
-            .fold();
+        let new = Sum::ZERO.add(TYPE_OPT.into()).add(PAYLOAD_SIZE.into()).add(self.opt_flags.into()).fold();
         let fields_start = answers_start + 1;
-        sum.subtract(placed(old.sum, fields_start))
-            .add(placed(new, fields_start).into())
-            .udp_checksum()
+        sum.subtract(placed(old.sum, fields_start)).add(placed(new, fields_start).into()).udp_checksum()
     }
 
     #[inline(always)]
@@ -122,8 +104,7 @@ impl<'a, N: Network> Reply<'a, N> {
 
     #[inline(always)]
     fn write_headers(&self, packet: &mut impl Packet) -> Option<()> {
-        self.datagram
-            .reply(packet, self.length(), self.checksum())?;
+        self.datagram.reply(packet, self.length(), self.checksum())?;
         let id_flags = self.query.first & 0xffff_0000 | u32::from(self.flags());
         let counts = 1 << 16 | self.count as u32;
         packet.store(self.query.start, [id_flags, counts])
@@ -165,8 +146,7 @@ impl<'a, N: Network> Reply<'a, N> {
     #[inline(always)]
     fn write_opt(&self, packet: &mut impl Packet, offset: usize) -> Option<()> {
         let flags = self.opt_flags;
-        let head =
-            u64::from(TYPE_OPT) << 40 | u64::from(PAYLOAD_SIZE) << 24 | u64::from(flags >> 8);
+        let head = u64::from(TYPE_OPT) << 40 | u64::from(PAYLOAD_SIZE) << 24 | u64::from(flags >> 8);
         packet.store(offset, head)?;
         packet.store(offset + 7, u32::from(flags) << 16)
     }

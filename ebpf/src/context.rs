@@ -16,11 +16,7 @@ impl XdpPacket {
     /// The context's packet.
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self {
-            context: context.ctx,
-            start: context.data(),
-            end: context.data_end(),
-        }
+        Self { context: context.ctx, start: context.data(), end: context.data_end() }
     }
 
     /// The address of `size` bytes at `offset`.

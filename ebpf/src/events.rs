@@ -59,8 +59,5 @@ pub fn unleased(context: &XdpContext) {
         }
         write_volatile(reported, until);
     }
-    warn!(
-        context,
-        "the agent's lease has run out: queries go up to its server"
-    );
+    warn!(context, "the agent's lease has run out: queries go up to its server");
 }

@@ -110,9 +110,7 @@ pub fn lease() -> u64 {
     LEASE
         .get_ptr(0)
         // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
-        .map_or(0, |lease| unsafe {
-            read_volatile(&raw const (*lease).until)
-        })
+        .map_or(0, |lease| unsafe { read_volatile(&raw const (*lease).until) })
 }
 
 /// Counts the packet. Whether it is the counter's first on this CPU.

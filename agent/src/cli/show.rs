@@ -13,11 +13,7 @@ const RESET: &str = "\x1b[0m";
 pub fn status(status: &Status, colours: bool) -> String {
     let mut out = String::new();
     let paint = Paint(colours);
-    let ready = if status.ready {
-        paint.good("ready")
-    } else {
-        paint.bad("measuring, no answers yet")
-    };
+    let ready = if status.ready { paint.good("ready") } else { paint.bad("measuring, no answers yet") };
     line(&mut out, format!("site {}: {ready} (siteswap {}, {})", status.site, status.version, status.config));
     for resource in &status.resources {
         out.push('\n');
@@ -34,9 +30,11 @@ pub fn status(status: &Status, colours: bool) -> String {
     section(&mut out, "name server", counters(&status.server));
     let changes = status.changes.iter().rev().take(5);
     let ms = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64() * 1e3;
-    section(&mut out, "last changes, newest first, with the time from finding to map", changes.map(|change| {
-        format!("{:>9.3} ms  {}", ms(change.micros), change.cause)
-    }));
+    section(
+        &mut out,
+        "last changes, newest first, with the time from finding to map",
+        changes.map(|change| format!("{:>9.3} ms  {}", ms(change.micros), change.cause)),
+    );
     out
 }
 
@@ -73,7 +71,10 @@ fn section(out: &mut String, title: &str, lines: impl IntoIterator<Item = String
 fn show_resource(out: &mut String, resource: &ResourceStatus, paint: Paint) {
     let addresses: Vec<String> = resource.addresses.iter().map(ToString::to_string).collect();
     let holder = resource.holder.as_deref().map_or_else(String::new, |holder| format!(", holder {holder}"));
-    line(out, format!("resource {} ({}), epoch {}{holder}", resource.name, resource.domains.join(", "), resource.epoch));
+    line(
+        out,
+        format!("resource {} ({}), epoch {}{holder}", resource.name, resource.domains.join(", "), resource.epoch),
+    );
     let answer = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
     let note = if resource.all_down { paint.bad("  no site is available: all_down") } else { String::new() };
     line(out, format!("  answer     {answer}{note}"));

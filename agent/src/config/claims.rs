@@ -12,11 +12,7 @@ use super::{error::Problems, resource::Draft, values::quoted};
 
 /// Reports every domain outside the zones, and every domain and address that is claimed twice. `zones`: their names, if
 /// they could all be read.
-pub(super) fn check(
-    zones: Option<&BTreeSet<&LowerName>>,
-    resources: &[Draft],
-    problems: &Problems,
-) {
+pub(super) fn check(zones: Option<&BTreeSet<&LowerName>>, resources: &[Draft], problems: &Problems) {
     let mut domains = Vec::new();
     let mut addresses = Vec::new();
     for resource in resources {

@@ -42,10 +42,7 @@ impl ConfigError {
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         Self {
             file: file.to_owned(),
-            problems: vec![Problem {
-                at: None,
-                message: format!("cannot be read: {error}"),
-            }],
+            problems: vec![Problem { at: None, message: format!("cannot be read: {error}") }],
         }
     }
 
@@ -92,10 +89,7 @@ impl Position {
         }
         let before = &text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
     }
 }
 
@@ -129,13 +123,8 @@ impl Problems {
     pub(super) fn into_error(self, text: &str, file: &Path) -> ConfigError {
         let mut found = self.0.into_inner();
         found.sort_by_key(|(offset, _)| *offset);
-        let problems = found.into_iter().map(|(offset, message)| Problem {
-            at: Some(Position::of(text, offset)),
-            message,
-        });
-        ConfigError {
-            file: file.to_owned(),
-            problems: problems.collect(),
-        }
+        let problems =
+            found.into_iter().map(|(offset, message)| Problem { at: Some(Position::of(text, offset)), message });
+        ConfigError { file: file.to_owned(), problems: problems.collect() }
     }
 }

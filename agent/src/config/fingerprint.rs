@@ -8,9 +8,7 @@ use super::Fingerprint;
 
 /// A text that is not `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a fingerprint; write \"sha256:\" and 64 hexadecimal digits, as siteswap keygen prints them"
-)]
+#[error("not a fingerprint; write \"sha256:\" and 64 hexadecimal digits, as siteswap keygen prints them")]
 pub struct InvalidFingerprint;
 
 impl fmt::Display for Fingerprint {
@@ -54,9 +52,7 @@ impl Serialize for Fingerprint {
 
 impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -72,16 +68,10 @@ mod tests {
         assert_eq!(fingerprint.0[..3], [0, 1, 2]);
         assert_eq!(fingerprint.0[31], 0xff);
         assert_eq!(fingerprint.to_string(), TEXT);
-        assert_eq!(
-            TEXT.to_uppercase().replacen("SHA", "sha", 1).parse(),
-            Ok(fingerprint)
-        );
+        assert_eq!(TEXT.to_uppercase().replacen("SHA", "sha", 1).parse(), Ok(fingerprint));
         let json = serde_json::to_string(&fingerprint).unwrap();
         assert_eq!(json, format!("{TEXT:?}"));
-        assert_eq!(
-            serde_json::from_str::<Fingerprint>(&json).unwrap(),
-            fingerprint
-        );
+        assert_eq!(serde_json::from_str::<Fingerprint>(&json).unwrap(), fingerprint);
     }
 
     #[test]
@@ -97,11 +87,7 @@ mod tests {
             &TEXT.replace("ff", "é"),
             &format!("sha1:{digits}"),
         ] {
-            assert_eq!(
-                wrong.parse::<Fingerprint>(),
-                Err(InvalidFingerprint),
-                "{wrong}"
-            );
+            assert_eq!(wrong.parse::<Fingerprint>(), Err(InvalidFingerprint), "{wrong}");
         }
     }
 }

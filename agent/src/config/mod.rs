@@ -42,8 +42,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The file cannot be read, or says something wrong: every problem found, each with its line and column.
 pub fn load(file: &Path) -> Result<Config, ConfigError> {
     let bytes = read(file).map_err(|error| ConfigError::unreadable(file, &error))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| ConfigError::not_text(file, &bytes, error.valid_up_to()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| ConfigError::not_text(file, &bytes, error.valid_up_to()))?;
     parse(text, file)
 }
 
@@ -79,23 +78,12 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
     let mut resources = file.section("resources");
     file.finish();
 
-    let context = Context {
-        names: sites.keys(),
-        site: settings::own_site(&mut agent, &sites.keys()),
-        base,
-    };
+    let context = Context { names: sites.keys(), site: settings::own_site(&mut agent, &sites.keys()), base };
     let state = agent.or("state", "/var/lib/siteswap".into(), context.path());
-    let control = agent.or(
-        "control",
-        "/run/siteswap/control.sock".into(),
-        context.path(),
-    );
+    let control = agent.or("control", "/run/siteswap/control.sock".into(), context.path());
     agent.finish();
     let sites = settings::sites(&mut sites);
-    let own_link = context
-        .site
-        .as_ref()
-        .and_then(|site| Some(sites.get(site)?.link));
+    let own_link = context.site.as_ref().and_then(|site| Some(sites.get(site)?.link));
     let link = settings::link(&mut link, &context, own_link);
     let dns = settings::dns(&mut dns, &context);
     let dataplane = settings::dataplane(&mut dataplane, &context);
@@ -121,14 +109,9 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
 /// The bytes of `file`.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(file)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "it is larger than {} MiB; is it the right file?",
-            MAX_BYTES >> 20
-        )));
+        return Err(io::Error::other(format!("it is larger than {} MiB; is it the right file?", MAX_BYTES >> 20)));
     }
     Ok(bytes)
 }

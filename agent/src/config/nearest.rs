@@ -28,9 +28,7 @@ fn distance(from: &str, to: &str) -> usize {
         let mut row = vec![i; to.len() + 1];
         for j in 1..=to.len() {
             let same = from[i - 1] == to[j - 1];
-            row[j] = (last[j] + 1)
-                .min(row[j - 1] + 1)
-                .min(last[j - 1] + usize::from(!same));
+            row[j] = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + usize::from(!same));
             if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
                 row[j] = row[j].min(before[j - 2] + 1);
             }

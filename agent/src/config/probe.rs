@@ -26,16 +26,9 @@ pub(super) fn probe(section: &mut Section<'_>, context: &Context) -> Option<Prob
         return None;
     }
     let check = check(section, context);
-    let interval = section.or(
-        "interval",
-        Duration::from_secs(1),
-        duration(Duration::from_millis(10)..=MAX_INTERVAL),
-    );
+    let interval = section.or("interval", Duration::from_secs(1), duration(Duration::from_millis(10)..=MAX_INTERVAL));
     let timeout = section.get("timeout", duration(Duration::from_millis(1)..=MAX_INTERVAL));
-    if let Some(timeout) = timeout
-        .as_ref()
-        .filter(|timeout| *timeout.get_ref() > interval)
-    {
+    if let Some(timeout) = timeout.as_ref().filter(|timeout| *timeout.get_ref() > interval) {
         let message = "longer than the interval; a try must end before the next begins";
         section.report(&timeout.span(), "timeout", message);
     }
@@ -43,13 +36,7 @@ pub(super) fn probe(section: &mut Section<'_>, context: &Context) -> Option<Prob
     let rise = section.or("rise", 2, whole(1..=100));
     let fall = section.or("fall", 3, whole(1..=100));
     section.finish();
-    Some(Probe {
-        check: check?,
-        interval,
-        timeout: timeout.map_or(default_timeout, Spanned::into_inner),
-        rise,
-        fall,
-    })
+    Some(Probe { check: check?, interval, timeout: timeout.map_or(default_timeout, Spanned::into_inner), rise, fall })
 }
 
 fn check(section: &mut Section<'_>, context: &Context) -> Option<Check> {
@@ -70,8 +57,7 @@ fn check(section: &mut Section<'_>, context: &Context) -> Option<Check> {
         (false, true) => {
             let Url { host, path, tls } = url?.into_inner();
             if !tls && section.has("verify") {
-                let message =
-                    "only a https page has a certificate; remove it, or write url = \"https://…\"";
+                let message = "only a https page has a certificate; remove it, or write url = \"https://…\"";
                 section.report(&section.span_of("verify"), "verify", message);
             }
             let keyword = keyword.map(|keyword| {
@@ -124,9 +110,7 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
     };
     let authority = uri.authority().ok_or_else(|| wrong(right))?;
     if authority.as_str().contains('@') {
-        return Err(wrong(
-            "holds a user's name, which probes do not send; remove it",
-        ));
+        return Err(wrong("holds a user's name, which probes do not send; remove it"));
     }
     if text.contains('#') {
         return Err(wrong("holds a fragment, which is never sent; remove it"));
@@ -143,11 +127,7 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     // A URL may go from its host to its query at once; a request may not (RFC 9112 §3.2.1).
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(Url {
-        host: authority.as_str().to_owned(),
-        path: format!("{slash}{path}"),
-        tls,
-    })
+    Ok(Url { host: authority.as_str().to_owned(), path: format!("{slash}{path}"), tls })
 }
 
 /// One status code or several.
@@ -159,10 +139,7 @@ fn status(value: &DeValue<'_>) -> Result<Vec<u16>, String> {
         }
         DeValue::Array(codes) => codes.iter().map(|value| code(value.get_ref())).collect(),
         DeValue::Integer(_) => code(value).map(|code| vec![code]),
-        other => Err(format!(
-            "found {}, expected a status code like 200, or a list of them",
-            describe(other)
-        )),
+        other => Err(format!("found {}, expected a status code like 200, or a list of them", describe(other))),
     }
 }
 

@@ -57,11 +57,7 @@ impl Draft {
         let instances = self.instances.into_iter().map(|(site, draft)| {
             let instance = Instance {
                 role: draft.role?,
-                addresses: draft
-                    .addresses
-                    .into_iter()
-                    .map(Spanned::into_inner)
-                    .collect(),
+                addresses: draft.addresses.into_iter().map(Spanned::into_inner).collect(),
                 backends: draft.backends,
             };
             Some((site, instance))
@@ -93,11 +89,7 @@ pub(super) fn all(section: &mut Section<'_>, context: &Context) -> Vec<Draft> {
 fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let domains = section.list("domains", domain);
     let ttl = section.or("ttl", 5, whole(0..=MAX_TTL));
-    let takeovers = [
-        ("confirmed", Takeover::Confirmed),
-        ("silence", Takeover::Silence),
-        ("manual", Takeover::Manual),
-    ];
+    let takeovers = [("confirmed", Takeover::Confirmed), ("silence", Takeover::Silence), ("manual", Takeover::Manual)];
     let takeover = section.or("takeover", Takeover::Confirmed, word(&takeovers));
     let all_down = all_down(section);
     let try_hint = "say what to try: tcp = true, or url = \"http://HOST/PATH\"";
@@ -106,16 +98,7 @@ fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let instances = instances(&sites, !domains.is_empty(), context);
     let order = order(section, &instances, context);
     section.finish();
-    Draft {
-        name: name.to_owned(),
-        domains,
-        instances,
-        ttl,
-        order,
-        all_down,
-        takeover,
-        probe,
-    }
+    Draft { name: name.to_owned(), domains, instances, ttl, order, all_down, takeover, probe }
 }
 
 fn all_down(section: &mut Section<'_>) -> AllDown {
@@ -126,11 +109,7 @@ fn all_down(section: &mut Section<'_>) -> AllDown {
         table.finish();
         return AllDown::Fallback(addresses(&table, "fallback", fallback.iter()));
     }
-    let words = [
-        ("all", AllDownWord::All),
-        ("nodata", AllDownWord::NoData),
-        ("servfail", AllDownWord::ServFail),
-    ];
+    let words = [("all", AllDownWord::All), ("nodata", AllDownWord::NoData), ("servfail", AllDownWord::ServFail)];
     let word = section.or("all_down", AllDownWord::All, |value| {
         word(&words)(value).map_err(|wrong| format!("{wrong}; or {{ fallback = [\"ADDRESS\"] }}"))
     });
@@ -142,11 +121,7 @@ fn all_down(section: &mut Section<'_>) -> AllDown {
 }
 
 /// `order`: by default the sites by name.
-fn order(
-    section: &mut Section<'_>,
-    instances: &BTreeMap<String, DraftInstance>,
-    context: &Context,
-) -> Vec<String> {
+fn order(section: &mut Section<'_>, instances: &BTreeMap<String, DraftInstance>, context: &Context) -> Vec<String> {
     let by_name: Vec<String> = instances.keys().cloned().collect();
     let Some(order) = section.get("order", |value| names(value, context)) else {
         return by_name;
@@ -163,28 +138,17 @@ fn order(
 
 fn names(value: &DeValue<'_>, context: &Context) -> Result<Vec<String>, String> {
     let DeValue::Array(items) = value else {
-        return Err(format!(
-            "found {}, expected a list of sites",
-            describe(value)
-        ));
+        return Err(format!("found {}, expected a list of sites", describe(value)));
     };
     let name = context.site_name();
     items.iter().map(|item| name(item.get_ref())).collect()
 }
 
 /// The instances at sites that exist; the others are reported.
-fn instances(
-    sites: &Section<'_>,
-    answered: bool,
-    context: &Context,
-) -> BTreeMap<String, DraftInstance> {
+fn instances(sites: &Section<'_>, answered: bool, context: &Context) -> BTreeMap<String, DraftInstance> {
     let mut instances = BTreeMap::new();
     for (site, mut section) in sites.named() {
-        let instance = instance(
-            &mut section,
-            answered,
-            context.site.as_deref() == Some(site.get_ref()),
-        );
+        let instance = instance(&mut section, answered, context.site.as_deref() == Some(site.get_ref()));
         match context.known(site.get_ref()) {
             Ok(site) => {
                 instances.insert(site, instance);
@@ -193,11 +157,7 @@ fn instances(
         }
     }
     if sites.is_empty() {
-        sites.report(
-            sites.span(),
-            "",
-            "no instance; describe one in a section named after its site",
-        );
+        sites.report(sites.span(), "", "no instance; describe one in a section named after its site");
     }
     standbys(sites, &instances);
     let all = instances.values().flat_map(|instance| &instance.addresses);
@@ -207,15 +167,9 @@ fn instances(
 
 /// `answered`: the resource has domains, and so needs addresses. `own`: it is this site's, and so needs backends.
 fn instance(section: &mut Section<'_>, answered: bool, own: bool) -> DraftInstance {
-    let roles = [
-        ("active", Role::Active),
-        ("standby", Role::Standby),
-        ("disabled", Role::Disabled),
-    ];
+    let roles = [("active", Role::Active), ("standby", Role::Standby), ("disabled", Role::Disabled)];
     let hint = "write role = \"active\", \"standby\" or \"disabled\"";
-    let role = section
-        .need("role", hint, word(&roles))
-        .map(Spanned::into_inner);
+    let role = section.need("role", hint, word(&roles)).map(Spanned::into_inner);
     let serves = role.is_some_and(|role| role != Role::Disabled);
     let addresses = if serves && answered {
         let hint = "write addresses = [\"ADDRESS\"], what its domains are answered with";
@@ -254,14 +208,8 @@ fn standbys(sites: &Section<'_>, instances: &BTreeMap<String, DraftInstance>) {
 }
 
 /// The addresses of `list`; reports it if there are more than fit an answer.
-fn addresses<'a>(
-    section: &Section<'_>,
-    key: &str,
-    list: impl Iterator<Item = &'a Spanned<IpAddr>>,
-) -> Vec<IpAddr> {
-    let (spans, addresses): (Vec<Span>, Vec<IpAddr>) = list
-        .map(|address| (address.span(), *address.get_ref()))
-        .unzip();
+fn addresses<'a>(section: &Section<'_>, key: &str, list: impl Iterator<Item = &'a Spanned<IpAddr>>) -> Vec<IpAddr> {
+    let (spans, addresses): (Vec<Span>, Vec<IpAddr>) = list.map(|address| (address.span(), *address.get_ref())).unzip();
     if let Some(message) = too_many(&addresses) {
         let last = spans.iter().max_by_key(|span| span.start);
         section.report(last.unwrap_or(section.span()), key, message);

@@ -26,14 +26,7 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The file itself.
     pub(super) fn whole(table: &'a DeTable<'a>, problems: &'a Problems) -> Self {
-        Self {
-            path: String::new(),
-            span: 0..0,
-            table: Some(table),
-            reported: false,
-            known: Vec::new(),
-            problems,
-        }
+        Self { path: String::new(), span: 0..0, table: Some(table), reported: false, known: Vec::new(), problems }
     }
 
     /// Where it starts.
@@ -51,8 +44,7 @@ impl<'a> Section<'a> {
         let name = join(&self.path, key);
         let message = message.as_ref();
         let colon = if name.is_empty() { "" } else { ": " };
-        self.problems
-            .report(span, format!("{name}{colon}{message}"));
+        self.problems.report(span, format!("{name}{colon}{message}"));
     }
 
     /// Whether `key` is given, rightly or not.
@@ -78,8 +70,7 @@ impl<'a> Section<'a> {
 
     /// The place of `key`'s value, or of the section.
     pub(super) fn span_of(&self, key: &str) -> Span {
-        self.raw(key)
-            .map_or_else(|| self.span.clone(), |value| value.span())
+        self.raw(key).map_or_else(|| self.span.clone(), |value| value.span())
     }
 
     /// Every key's name.
@@ -140,11 +131,7 @@ impl<'a> Section<'a> {
         };
         let DeValue::Array(items) = value.get_ref() else {
             let found = describe(value.get_ref());
-            self.report(
-                &value.span(),
-                key,
-                format!("found {found}, expected a list, in [ ]"),
-            );
+            self.report(&value.span(), key, format!("found {found}, expected a list, in [ ]"));
             return Vec::new();
         };
         let mut list = Vec::new();
@@ -218,10 +205,7 @@ impl<'a> Section<'a> {
         entries
             .map(|(key, value)| {
                 let name: &'a Cow<'a, str> = key.get_ref();
-                (
-                    Spanned::new(key.span(), name.as_ref()),
-                    self.child(name, value),
-                )
+                (Spanned::new(key.span(), name.as_ref()), self.child(name, value))
             })
             .collect()
     }
@@ -247,11 +231,7 @@ impl<'a> Section<'a> {
 
     fn child(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Section<'a> {
         match value.get_ref() {
-            DeValue::Table(table) => Section {
-                span: value.span(),
-                table: Some(table),
-                ..self.absent(key, false)
-            },
+            DeValue::Table(table) => Section { span: value.span(), table: Some(table), ..self.absent(key, false) },
             other => {
                 let name = join(&self.path, key);
                 let found = describe(other);
@@ -282,9 +262,5 @@ fn join(path: &str, key: &str) -> String {
         key if key.len() <= 64 && key.chars().all(bare) => key.to_owned(),
         key => super::values::shown(key),
     };
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }

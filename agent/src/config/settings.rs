@@ -15,10 +15,7 @@ use super::{
     Dataplane, Dns, Fingerprint, Link, Mode, Site, Zone, below,
     nearest::did_you_mean,
     section::Section,
-    values::{
-        address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text,
-        whole, word,
-    },
+    values::{address, domain, duration, endpoint, is_name, listener, name_rule, quoted, shown, text, whole, word},
 };
 use crate::answers::MAX_ADDRESSES;
 
@@ -62,17 +59,9 @@ fn one_of(name: &str, names: &[String]) -> Result<String, String> {
         return Ok(name.to_owned());
     }
     if names.is_empty() {
-        return Err(format!(
-            "{} is not described; there are no sites",
-            shown(name)
-        ));
+        return Err(format!("{} is not described; there are no sites", shown(name)));
     }
-    Err(format!(
-        "{} is none of the sites ({}){}",
-        shown(name),
-        quoted(known()),
-        did_you_mean(name, known())
-    ))
+    Err(format!("{} is none of the sites ({}){}", shown(name), quoted(known()), did_you_mean(name, known())))
 }
 
 /// `agent.site`
@@ -93,11 +82,7 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             section.report(&name.span(), "", name_rule(name.get_ref()));
         }
         let name = name.into_inner();
-        let link = site.need(
-            "link",
-            "write link = \"ADDRESS:PORT\" of its agent",
-            endpoint,
-        );
+        let link = site.need("link", "write link = \"ADDRESS:PORT\" of its agent", endpoint);
         let fingerprint = site.need(
             "fingerprint",
             "write fingerprint = \"sha256:…\" as siteswap keygen printed it at that site",
@@ -108,8 +93,7 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             continue;
         };
         if let Some(other) = links.insert(*link.get_ref(), name) {
-            let message =
-                format!("\"{link}\" is the link of {other:?} already; each site has its own");
+            let message = format!("\"{link}\" is the link of {other:?} already; each site has its own");
             site.report(&link.span(), "link", message);
         }
         if let Some(other) = fingerprints.insert(*fingerprint.get_ref(), name) {
@@ -124,35 +108,18 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
 
 fn fingerprint(value: &DeValue<'_>) -> Result<Fingerprint, String> {
     let text = text(value)?;
-    text.parse()
-        .map_err(|error| format!("{} is {error}", shown(text)))
+    text.parse().map_err(|error| format!("{} is {error}", shown(text)))
 }
 
 /// `[link]`
-pub(super) fn link(
-    section: &mut Section<'_>,
-    context: &Context,
-    own: Option<SocketAddr>,
-) -> Option<Link> {
+pub(super) fn link(section: &mut Section<'_>, context: &Context, own: Option<SocketAddr>) -> Option<Link> {
     let listen = section.get("listen", listener).map(Spanned::into_inner);
-    let key = section.need(
-        "key",
-        "write key = \"FILE.pem\", the file that siteswap keygen wrote",
-        context.path(),
-    );
-    let period = section.or(
-        "period",
-        Duration::from_millis(500),
-        duration(Duration::from_millis(10)..=Duration::from_secs(60)),
-    );
+    let key = section.need("key", "write key = \"FILE.pem\", the file that siteswap keygen wrote", context.path());
+    let period =
+        section.or("period", Duration::from_millis(500), duration(Duration::from_millis(10)..=Duration::from_secs(60)));
     let periods = section.or("periods", 3, whole(1..=100));
     section.finish();
-    Some(Link {
-        listen: listen.or(own)?,
-        key: key?.into_inner(),
-        period,
-        periods,
-    })
+    Some(Link { listen: listen.or(own)?, key: key?.into_inner(), period, periods })
 }
 
 /// `[dns]`
@@ -172,11 +139,7 @@ impl DnsDraft {
     }
 
     pub(super) fn finish(self) -> Dns {
-        Dns {
-            listen: self.listen,
-            port: self.port,
-            zones: self.zones,
-        }
+        Dns { listen: self.listen, port: self.port, zones: self.zones }
     }
 }
 
@@ -197,12 +160,7 @@ pub(super) fn dns(section: &mut Section<'_>, context: &Context) -> DnsDraft {
         zones.extend(self::zone(&mut zone, context, &zones));
     }
     section.finish();
-    DnsDraft {
-        listen: addresses,
-        port,
-        complete: complete && zones.len() == given,
-        zones,
-    }
+    DnsDraft { listen: addresses, port, complete: complete && zones.len() == given, zones }
 }
 
 /// `[[dns.zone]]`, after the zones `before`.
@@ -215,21 +173,14 @@ fn zone(section: &mut Section<'_>, context: &Context, before: &[Zone]) -> Option
         let message = "this zone is given already; keep one of them";
         section.report(&name.span(), "name", message);
     }
-    Some(Zone {
-        name: name.into_inner(),
-        file: file.into_inner(),
-    })
+    Some(Zone { name: name.into_inner(), file: file.into_inner() })
 }
 
 /// `[dataplane]`
 pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Dataplane {
     let interfaces = section.list("interfaces", interface);
     distinct(section, "interfaces", &interfaces);
-    let modes = [
-        ("auto", Mode::Auto),
-        ("native", Mode::Native),
-        ("generic", Mode::Generic),
-    ];
+    let modes = [("auto", Mode::Auto), ("native", Mode::Native), ("generic", Mode::Generic)];
     let dataplane = Dataplane {
         interfaces: interfaces.into_iter().map(Spanned::into_inner).collect(),
         mode: section.or("mode", Mode::Auto, word(&modes)),
@@ -252,20 +203,13 @@ fn interface(value: &DeValue<'_>) -> Result<String, String> {
         return Err(format!("{} cannot be an interface's name", shown(name)));
     }
     if name.len() > MAX_INTERFACE {
-        return Err(format!(
-            "{} is longer than {MAX_INTERFACE} bytes, which no interface's name is",
-            shown(name)
-        ));
+        return Err(format!("{} is longer than {MAX_INTERFACE} bytes, which no interface's name is", shown(name)));
     }
     Ok(name.to_owned())
 }
 
 /// Reports what is in a list more than once.
-pub(super) fn distinct<T: Ord + std::fmt::Display>(
-    section: &Section<'_>,
-    key: &str,
-    list: &[Spanned<T>],
-) {
+pub(super) fn distinct<T: Ord + std::fmt::Display>(section: &Section<'_>, key: &str, list: &[Spanned<T>]) {
     let mut seen = BTreeSet::new();
     for item in list {
         if !seen.insert(item.get_ref()) {
@@ -282,7 +226,5 @@ pub(super) fn too_many(addresses: &[IpAddr]) -> Option<String> {
     [("IPv4", v4), ("IPv6", v6)]
         .into_iter()
         .find(|(_, count)| *count > MAX_ADDRESSES)
-        .map(|(family, count)| {
-            format!("{count} {family} addresses; at most {MAX_ADDRESSES} are possible")
-        })
+        .map(|(family, count)| format!("{count} {family} addresses; at most {MAX_ADDRESSES} are possible"))
 }

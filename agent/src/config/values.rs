@@ -73,17 +73,9 @@ where
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
             _ => None,
         };
-        number
-            .and_then(|number| T::try_from(number).ok())
-            .filter(|number| bounds.contains(number))
-            .ok_or_else(|| {
-                format!(
-                    "found {}, expected a whole number from {} to {}",
-                    describe(value),
-                    bounds.start(),
-                    bounds.end()
-                )
-            })
+        number.and_then(|number| T::try_from(number).ok()).filter(|number| bounds.contains(number)).ok_or_else(|| {
+            format!("found {}, expected a whole number from {} to {}", describe(value), bounds.start(), bounds.end())
+        })
     }
 }
 
@@ -94,12 +86,7 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Res
         let names = || words.iter().map(|(name, _)| *name);
         match words.iter().find(|(name, _)| *name == text) {
             Some((_, meaning)) => Ok(*meaning),
-            None => Err(format!(
-                "{} is none of {}{}",
-                shown(text),
-                quoted(names()),
-                did_you_mean(text, names())
-            )),
+            None => Err(format!("{} is none of {}{}", shown(text), quoted(names()), did_you_mean(text, names()))),
         }
     }
 }
@@ -111,14 +98,11 @@ pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// A length of time within `bounds`.
-pub(super) fn duration(
-    bounds: RangeInclusive<Duration>,
-) -> impl Fn(&DeValue<'_>) -> Result<Duration, String> {
+pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, String> {
     move |value| {
         let right = "write a whole number and its unit, like \"500ms\", \"2s\" or \"1m\"";
         let text = text(value).map_err(|_| format!("found {}; {right}", describe(value)))?;
-        let duration = parse_duration(text)
-            .ok_or_else(|| format!("{} is not a duration; {right}", shown(text)))?;
+        let duration = parse_duration(text).ok_or_else(|| format!("{} is not a duration; {right}", shown(text)))?;
         if bounds.contains(&duration) {
             return Ok(duration);
         }
@@ -170,10 +154,7 @@ pub(super) fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
 pub(super) fn listener(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let text = text(value)?;
     let address: SocketAddr = text.parse().map_err(|_| {
-        format!(
-            "{} is not an address and a port; write it like \"192.0.2.1:80\" or \"[2001:db8::1]:80\"",
-            shown(text)
-        )
+        format!("{} is not an address and a port; write it like \"192.0.2.1:80\" or \"[2001:db8::1]:80\"", shown(text))
     })?;
     if address.port() == 0 {
         return Err(format!("\"{address}\" has port 0; give the real port"));
@@ -202,9 +183,7 @@ fn unusable(address: IpAddr) -> Option<String> {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
             Some("it is an IPv4 address mapped to IPv6; write the IPv4 address".to_owned())
         }
-        _ if address.is_unspecified() => {
-            Some("it stands for any address; name the one that is meant".to_owned())
-        }
+        _ if address.is_unspecified() => Some("it stands for any address; name the one that is meant".to_owned()),
         _ if address.is_multicast() => Some("it is a multicast address".to_owned()),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("it is the broadcast address".to_owned()),
         _ => None,
@@ -217,9 +196,7 @@ pub(super) fn domain(value: &DeValue<'_>) -> Result<LowerName, String> {
     let wrong = |why: &str| format!("{} {why}", shown(text));
     let labels = text.strip_suffix('.').unwrap_or(text);
     if labels.is_empty() {
-        return Err(wrong(
-            "is not a domain name; write it like \"www.shop.test\"",
-        ));
+        return Err(wrong("is not a domain name; write it like \"www.shop.test\""));
     }
     if labels.starts_with("*.") || labels == "*" {
         return Err(wrong("is a wildcard; name each domain"));
@@ -246,17 +223,12 @@ pub(super) fn domain(value: &DeValue<'_>) -> Result<LowerName, String> {
 /// Whether `name` can name a site or a resource: `[a-z0-9][a-z0-9-]{0,31}`.
 pub(super) fn is_name(name: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 32
-        && name.bytes().next().is_some_and(plain)
-        && name.bytes().all(|c| plain(c) || c == b'-')
+    name.len() <= 32 && name.bytes().next().is_some_and(plain) && name.bytes().all(|c| plain(c) || c == b'-')
 }
 
 /// What is wrong with a name that is not one.
 pub(super) fn name_rule(name: &str) -> String {
-    format!(
-        "{} cannot be a name; use 1 to 32 of a-z, 0-9 and \"-\", not starting with \"-\"",
-        shown(name)
-    )
+    format!("{} cannot be a name; use 1 to 32 of a-z, 0-9 and \"-\", not starting with \"-\"", shown(name))
 }
 
 #[cfg(test)]
@@ -282,11 +254,7 @@ mod tests {
             ("1s1s", None),
             ("٣s", None),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                milliseconds.map(Duration::from_millis),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), milliseconds.map(Duration::from_millis), "{text}");
         }
     }
 
@@ -305,16 +273,7 @@ mod tests {
             assert!(is_name(good), "{good}");
         }
         let too_long = "a".repeat(33);
-        for bad in [
-            "",
-            "-a",
-            "East",
-            "a_b",
-            "a.b",
-            "ä",
-            "a b",
-            too_long.as_str(),
-        ] {
+        for bad in ["", "-a", "East", "a_b", "a.b", "ä", "a b", too_long.as_str()] {
             assert!(!is_name(bad), "{bad}");
         }
     }

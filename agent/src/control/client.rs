@@ -14,7 +14,9 @@ use super::api::{Explain, Explanation, Refusal, SetOverride, Status};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens, or this user may not ask.
-    #[error("no agent answers on {path}: {source}; is `siteswap run` running, and is this its control socket ([agent] control)?")]
+    #[error(
+        "no agent answers on {path}: {source}; is `siteswap run` running, and is this its control socket ([agent] control)?"
+    )]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -97,8 +99,7 @@ async fn exchange(
     body: Option<impl Serialize>,
 ) -> Result<(bool, Bytes), String> {
     let say = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(say)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(say)?;
     let driver = tokio::spawn(connection);
     let json = body.map(|body| serde_json::to_vec(&body)).transpose().map_err(|e| e.to_string())?;
     let request = Request::builder()

@@ -12,15 +12,9 @@ use crate::{
 };
 
 /// Explains the answer for a name. An error says what is wrong with the question.
-pub fn explain(
-    question: &Explain,
-    knowledge: &Knowledge,
-    decision: Option<&Decision>,
-) -> Result<Explanation, String> {
-    let name: LowerName = question
-        .name
-        .parse()
-        .map_err(|error| format!("\"{}\" is not a domain name: {error}", question.name))?;
+pub fn explain(question: &Explain, knowledge: &Knowledge, decision: Option<&Decision>) -> Result<Explanation, String> {
+    let name: LowerName =
+        question.name.parse().map_err(|error| format!("\"{}\" is not a domain name: {error}", question.name))?;
     let name = if name.is_fqdn() { name } else { absolute(&name) };
     let mut explanation =
         Explanation { name: name.to_string(), resource: None, addresses: Vec::new(), lines: Vec::new() };
@@ -167,6 +161,8 @@ mod tests {
     #[test]
     fn what_is_no_name_is_an_error() {
         let question = Explain { name: "a..b".to_owned(), client: None };
-        assert!(explain(&question, &tests::knowledge("east"), None).unwrap_err().contains("\"a..b\" is not a domain name"));
+        assert!(
+            explain(&question, &tests::knowledge("east"), None).unwrap_err().contains("\"a..b\" is not a domain name")
+        );
     }
 }

@@ -8,10 +8,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{
-        State,
-        rejection::JsonRejection,
-    },
+    extract::{State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -43,7 +40,9 @@ pub enum ControlError {
     #[error("another agent answers on {0}: stop it, or set [agent] control to another path")]
     Taken(PathBuf),
     /// It cannot be made.
-    #[error("cannot make the control socket {path}: {source}; its directory must be writable, or set [agent] control to another path")]
+    #[error(
+        "cannot make the control socket {path}: {source}; its directory must be writable, or set [agent] control to another path"
+    )]
     Bind {
         /// The socket.
         path: PathBuf,

@@ -68,16 +68,9 @@ pub fn indices(interfaces: &[String]) -> Result<Vec<u32>, Error> {
 fn index(name: &str) -> Result<u32, Error> {
     if_nametoindex(name).map_err(|_| {
         let existing: Vec<_> = if_nameindex()
-            .map(|all| {
-                all.iter()
-                    .map(|interface| interface.name().to_string_lossy().into_owned())
-                    .collect()
-            })
+            .map(|all| all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect())
             .unwrap_or_default();
-        Error::NoInterface {
-            name: name.to_owned(),
-            existing: existing.join(", "),
-        }
+        Error::NoInterface { name: name.to_owned(), existing: existing.join(", ") }
     })
 }
 
@@ -90,11 +83,7 @@ pub fn attach(
     pins: &Pins,
 ) -> Result<Vec<(String, Attachment)>, Error> {
     let indices = indices(interfaces)?;
-    let mut existing: BTreeMap<u32, Link> = pins
-        .links()?
-        .into_iter()
-        .map(|link| (link.index, link))
-        .collect();
+    let mut existing: BTreeMap<u32, Link> = pins.links()?.into_iter().map(|link| (link.index, link)).collect();
     let mut attached = Vec::new();
     let mut fresh = Vec::new();
     for (interface, index) in interfaces.iter().zip(indices) {
@@ -149,11 +138,7 @@ fn attach_one(
         if tries.peek().is_none() || !worth_another_mode(&error) {
             return Err(refused(interface, attachment, &error));
         }
-        tracing::warn!(
-            interface,
-            error = chain(&error),
-            "the driver does not take the program: generic mode"
-        );
+        tracing::warn!(interface, error = chain(&error), "the driver does not take the program: generic mode");
     }
     unreachable!("every mode allows something")
 }
@@ -161,9 +146,7 @@ fn attach_one(
 /// Replaces the program of a pinned link. `false`: its interface is gone, and the link leads nowhere.
 fn replace(program: &mut Xdp, link: &Link, pins: &Pins) -> Result<bool, Error> {
     let failed = |error: &(dyn std::error::Error + 'static)| pins::failed(&link.path, error);
-    let old: FdLink = PinnedLink::from_pin(&link.path)
-        .map_err(|error| failed(&error))?
-        .into();
+    let old: FdLink = PinnedLink::from_pin(&link.path).map_err(|error| failed(&error))?.into();
     let old = XdpLink::try_from(old).map_err(|error| failed(&error))?;
     let id = match program.attach_to_link(old) {
         Ok(id) => id,
@@ -191,9 +174,7 @@ fn pin(
 ) -> Result<(), Error> {
     let link = take(program, id).map_err(|error| refused(interface, attachment, &error))?;
     let path = pins.link(attachment, index);
-    link.pin(&path)
-        .map(drop)
-        .map_err(|error| pins::failed(&path, &error))
+    link.pin(&path).map(drop).map_err(|error| pins::failed(&path, &error))
 }
 
 /// Takes a link out of the program's keeping; dropped, it detaches. (An attachment that is not a link, aya's way on
@@ -205,17 +186,10 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink, LinkError> {
 
 /// Whether the generic mode might go where the native did not: not if the interface is taken, or we are not allowed.
 fn worth_another_mode(error: &ProgramError) -> bool {
-    !matches!(
-        errno(error),
-        Some(Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV)
-    )
+    !matches!(errno(error), Some(Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV))
 }
 
-fn refused(
-    interface: &str,
-    attachment: Attachment,
-    error: &(dyn std::error::Error + 'static),
-) -> Error {
+fn refused(interface: &str, attachment: Attachment, error: &(dyn std::error::Error + 'static)) -> Error {
     let cause = match errno(error) {
         Some(Errno::EPERM) => return Error::permission(&format!("attach to {interface}")),
         Some(Errno::EBUSY | Errno::EEXIST) => {
@@ -226,9 +200,5 @@ fn refused(
         }
         _ => chain(error),
     };
-    Error::Attach {
-        interface: interface.to_owned(),
-        mode: attachment.name(),
-        cause,
-    }
+    Error::Attach { interface: interface.to_owned(), mode: attachment.name(), cause }
 }

@@ -9,9 +9,7 @@ use nix::errno::Errno;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration names an interface this host does not have.
-    #[error(
-        "`dataplane.interfaces` names `{name}`, but this host has no such interface; it has {existing}"
-    )]
+    #[error("`dataplane.interfaces` names `{name}`, but this host has no such interface; it has {existing}")]
     NoInterface {
         /// As configured.
         name: String,
@@ -19,9 +17,7 @@ pub enum Error {
         existing: String,
     },
     /// No root, or a container that lets nobody use BPF.
-    #[error(
-        "not permitted to {doing}: run the agent as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    )]
+    #[error("not permitted to {doing}: run the agent as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     NotPermitted {
         /// What was tried.
         doing: String,
@@ -63,9 +59,7 @@ pub enum Error {
         to: PathBuf,
     },
     /// More addresses to answer on than the program has room for.
-    #[error(
-        "`dns.listen` has {count} {family} addresses, but the program answers on at most {most}"
-    )]
+    #[error("`dns.listen` has {count} {family} addresses, but the program answers on at most {most}")]
     TooManyAddresses {
         /// `IPv4` or `IPv6`.
         family: &'static str,
@@ -126,20 +120,13 @@ impl Error {
     /// For what the verifier reports.
     pub(super) fn verifying(program: &'static str, error: ProgramError) -> Self {
         match error {
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => {
+            ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 // Without a log it was not the verifier that said no.
                 if log.trim().is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
                     return Self::permission("load the program");
                 }
-                Self::Refused {
-                    program,
-                    cause: io_error.to_string(),
-                    log: tail(&log),
-                }
+                Self::Refused { program, cause: io_error.to_string(), log: tail(&log) }
             }
             other => Self::Object(chain(&other)),
         }
@@ -147,27 +134,17 @@ impl Error {
 
     /// For a failed operation on a map.
     pub(super) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
-        move |error| Self::Map {
-            map,
-            cause: chain(&error),
-        }
+        move |error| Self::Map { map, cause: chain(&error) }
     }
 
     pub(super) fn permission(doing: &str) -> Self {
-        Self::NotPermitted {
-            doing: doing.to_owned(),
-        }
+        Self::NotPermitted { doing: doing.to_owned() }
     }
 
     pub(super) fn kernel(lacks: &str) -> Self {
-        let release = nix::sys::utsname::uname().map_or_else(
-            |_| "unknown".to_owned(),
-            |name| name.release().to_string_lossy().into_owned(),
-        );
-        Self::OldKernel {
-            release,
-            lacks: lacks.to_owned(),
-        }
+        let release = nix::sys::utsname::uname()
+            .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned());
+        Self::OldKernel { release, lacks: lacks.to_owned() }
     }
 }
 
@@ -208,15 +185,9 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_the_end_of_the_verifiers_log() {
-        let log = (1..=100)
-            .map(|line| format!("line {line}"))
-            .collect::<Vec<_>>()
-            .join("\n");
+        let log = (1..=100).map(|line| format!("line {line}")).collect::<Vec<_>>().join("\n");
         let shown = tail(&log);
-        assert!(
-            shown.starts_with("line 77\n") && shown.ends_with("line 100"),
-            "{shown}"
-        );
+        assert!(shown.starts_with("line 77\n") && shown.ends_with("line 100"), "{shown}");
         assert_eq!(tail("short"), "short");
     }
 
@@ -228,10 +199,6 @@ mod tests {
         };
         let error = ProgramError::SyscallError(syscall);
         assert_eq!(errno(&error), Some(Errno::ENOLINK));
-        assert!(
-            chain(&error).contains("Link has been severed"),
-            "{}",
-            chain(&error)
-        );
+        assert!(chain(&error).contains("Link has been severed"), "{}", chain(&error));
     }
 }

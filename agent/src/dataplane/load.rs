@@ -42,14 +42,8 @@ struct Listen {
 impl Listen {
     fn new(addresses: &[IpAddr]) -> Result<Self, Error> {
         let mut listen = Self::default();
-        let v4: Vec<_> = addresses
-            .iter()
-            .filter_map(|address| v4(*address))
-            .collect();
-        let v6: Vec<_> = addresses
-            .iter()
-            .filter_map(|address| v6(*address))
-            .collect();
+        let v4: Vec<_> = addresses.iter().filter_map(|address| v4(*address)).collect();
+        let v6: Vec<_> = addresses.iter().filter_map(|address| v6(*address)).collect();
         fill(&mut listen.v4, &v4, "IPv4")?;
         fill(&mut listen.v6, &v6, "IPv6")?;
         Ok(listen)
@@ -79,11 +73,7 @@ fn fill<const N: usize>(
     let addresses = addresses.iter().filter(|address| **address != [0; N]);
     let count = addresses.clone().count();
     if count > MAX_LISTEN {
-        return Err(Error::TooManyAddresses {
-            family,
-            count,
-            most: MAX_LISTEN,
-        });
+        return Err(Error::TooManyAddresses { family, count, most: MAX_LISTEN });
     }
     for (slot, address) in listen.iter_mut().zip(addresses) {
         *slot = *address;
@@ -103,16 +93,12 @@ pub fn load(dns: &[IpAddr], pins: &Pins) -> Result<(Ebpf, Templates), Error> {
     }
     let templates = Templates::new(pins)?;
     let mut loader = EbpfLoader::new();
-    loader
-        .override_global("DNS_V4", &listen.v4, true)
-        .override_global("DNS_V6", &listen.v6, true);
+    loader.override_global("DNS_V4", &listen.v4, true).override_global("DNS_V6", &listen.v6, true);
     for map in PINNED {
         loader.map_pin_path(map, pins.map(map));
     }
     let mut ebpf = loader.load(OBJECT).map_err(Error::loading)?;
-    program(&mut ebpf)?
-        .load()
-        .map_err(|error| Error::verifying(PROGRAM, error))?;
+    program(&mut ebpf)?.load().map_err(|error| Error::verifying(PROGRAM, error))?;
     Ok((ebpf, templates))
 }
 
@@ -140,11 +126,7 @@ impl Templates {
             let definition = parsed.maps.get(map).ok_or_else(|| missing(map))?;
             pins::drop_misfit(&pins.map(map), definition)?;
         }
-        let inner = |map: &str| {
-            parsed.maps[map]
-                .inner()
-                .ok_or_else(|| missing(&format!("inside {map}")))
-        };
+        let inner = |map: &str| parsed.maps[map].inner().ok_or_else(|| missing(&format!("inside {map}")));
         let (names, answers) = (inner(NAMES)?, inner(ANSWERS)?);
         // As the loader does with its own copy; the maps' type numbers are the same in both.
         let features = aya::features().btf().ok_or_else(|| Error::kernel("BTF"))?;
@@ -156,11 +138,7 @@ impl Templates {
             io::ErrorKind::PermissionDenied => Error::permission("load BTF"),
             _ => object(&error),
         })?;
-        Ok(Self {
-            names,
-            answers,
-            btf,
-        })
+        Ok(Self { names, answers, btf })
     }
 
     /// An empty map to put into `NAMES`, with room for `entries`.
@@ -173,13 +151,7 @@ impl Templates {
         self.create(&self.answers, ANSWERS, "answers", entries)
     }
 
-    fn create(
-        &self,
-        template: &aya_obj::Map,
-        outer: &'static str,
-        name: &str,
-        entries: u32,
-    ) -> Result<MapData, Error> {
+    fn create(&self, template: &aya_obj::Map, outer: &'static str, name: &str, entries: u32) -> Result<MapData, Error> {
         let mut definition = template.clone();
         definition.set_max_entries(entries.max(1));
         MapData::create(definition, name, Some(self.btf.as_fd())).map_err(Error::map(outer))
@@ -196,14 +168,8 @@ fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     btf.btf = bytes.as_ptr() as u64;
     btf.btf_size = size;
     // SAFETY: `attribute` and `bytes` outlive the call, which only reads them.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_BTF_LOAD,
-            &raw const attribute,
-            size_of::<bpf_attr>(),
-        )
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_BTF_LOAD, &raw const attribute, size_of::<bpf_attr>()) };
     let descriptor = Errno::result(result)?;
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: the call gave this descriptor to nobody else.
@@ -216,8 +182,7 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_keep_their_order_and_end_with_zeros() {
-        let addresses = ["192.0.2.2", "2001:db8:1::2", "192.0.2.3", "::", "0.0.0.0"]
-            .map(|text| text.parse().unwrap());
+        let addresses = ["192.0.2.2", "2001:db8:1::2", "192.0.2.3", "::", "0.0.0.0"].map(|text| text.parse().unwrap());
         let listen = Listen::new(&addresses).unwrap();
         assert_eq!(listen.v4[..3], [[192, 0, 2, 2], [192, 0, 2, 3], [0; 4]]);
         assert_eq!(listen.v6[0][..4], [0x20, 0x01, 0x0d, 0xb8]);
@@ -226,13 +191,8 @@ mod tests {
 
     #[test]
     fn more_addresses_than_fit_are_refused_with_the_limit() {
-        let addresses: Vec<IpAddr> = (1..=9)
-            .map(|last| IpAddr::from([192, 0, 2, last]))
-            .collect();
+        let addresses: Vec<IpAddr> = (1..=9).map(|last| IpAddr::from([192, 0, 2, last])).collect();
         let error = Listen::new(&addresses).unwrap_err().to_string();
-        assert!(
-            error.contains("9 IPv4 addresses") && error.contains("at most 8"),
-            "{error}"
-        );
+        assert!(error.contains("9 IPv4 addresses") && error.contains("at most 8"), "{error}");
     }
 }

@@ -78,25 +78,13 @@ impl Dataplane {
         let program = load::program(&mut ebpf)?;
         let attachments = attach::attach(program, &config.interfaces, config.mode, &pins)?;
         pins.remove_other_layouts()?;
-        Ok(Self {
-            ebpf,
-            templates,
-            pins,
-            config: config.clone(),
-            attachments,
-            published: None,
-            slots,
-            _events: events,
-        })
+        Ok(Self { ebpf, templates, pins, config: config.clone(), attachments, published: None, slots, _events: events })
     }
 
     /// Takes a changed configuration, with no packet lost. On an error everything is as it was.
     pub fn reconfigure(&mut self, config: &config::Dataplane, dns: &[IpAddr]) -> Result<(), Error> {
         if config.pins != self.config.pins {
-            return Err(Error::PinsMoved {
-                from: self.config.pins.clone(),
-                to: config.pins.clone(),
-            });
+            return Err(Error::PinsMoved { from: self.config.pins.clone(), to: config.pins.clone() });
         }
         match Self::start(config, dns) {
             Ok(new) => {
@@ -108,12 +96,7 @@ impl Dataplane {
             Err(error) => {
                 // Interfaces that already run the new program get the old one back.
                 let program = load::program(&mut self.ebpf)?;
-                attach::attach(
-                    program,
-                    &self.config.interfaces,
-                    self.config.mode,
-                    &self.pins,
-                )?;
+                attach::attach(program, &self.config.interfaces, self.config.mode, &self.pins)?;
                 Err(error)
             }
         }
@@ -125,18 +108,11 @@ impl Dataplane {
     /// [`Published`]. Between the exchange of the answers and that of the names, a query for a name of a new resource
     /// goes up to the agent's server; all others are answered by the program throughout.
     pub fn publish(&mut self, table: &AnswerTable) -> Result<Published, Error> {
-        let Compiled {
-            contents,
-            slots,
-            left,
-        } = tables::compile(table, &self.slots);
+        let Compiled { contents, slots, left } = tables::compile(table, &self.slots);
         let old = self.published.take();
         let same_sets = old.as_ref().is_some_and(|old| old.sets == contents.sets);
         let same_names = old.as_ref().is_some_and(|old| old.names == contents.names);
-        let mut published = Published {
-            answers: None,
-            names: None,
-        };
+        let mut published = Published { answers: None, names: None };
         if !same_sets {
             published.answers = Some(self.exchange_answers(&contents)?);
             self.slots = slots;
@@ -177,8 +153,7 @@ impl Dataplane {
         for (key, entry) in &contents.names {
             hash.insert(key, entry, 0).map_err(Error::map(NAMES))?;
         }
-        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> =
-            outer(&mut self.ebpf, NAMES)?;
+        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> = outer(&mut self.ebpf, NAMES)?;
         let moment = Instant::now();
         outer.set(0, &hash, 0).map_err(Error::map(NAMES))?;
         Ok(moment)
@@ -187,32 +162,19 @@ impl Dataplane {
     /// Lets the program answer for `duration` from now.
     pub fn renew_lease(&mut self, duration: Duration) -> Result<(), Error> {
         let failed = |cause: String| Error::Map { map: LEASE, cause };
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
-            .map_err(|error| failed(error.to_string()))?;
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed(error.to_string()))?;
         let until = Duration::from(now).saturating_add(duration).as_nanos();
-        let lease = Lease {
-            until: u64::try_from(until).unwrap_or(u64::MAX),
-        };
-        let map = self
-            .ebpf
-            .map_mut(LEASE)
-            .ok_or_else(|| failed("is not in the object".into()))?;
+        let lease = Lease { until: u64::try_from(until).unwrap_or(u64::MAX) };
+        let map = self.ebpf.map_mut(LEASE).ok_or_else(|| failed("is not in the object".into()))?;
         let mut map: Array<_, Lease> = map.try_into().map_err(Error::map(LEASE))?;
         map.set(0, lease, 0).map_err(Error::map(LEASE))
     }
 
     /// Packets by outcome, all CPUs together, since the maps were made.
     pub fn counters(&self) -> Result<Vec<(Outcome, u64)>, Error> {
-        let missing = || Error::Map {
-            map: COUNTERS,
-            cause: "is not in the object".into(),
-        };
-        let map: PerCpuArray<_, u64> = self
-            .ebpf
-            .map(COUNTERS)
-            .ok_or_else(missing)?
-            .try_into()
-            .map_err(Error::map(COUNTERS))?;
+        let missing = || Error::Map { map: COUNTERS, cause: "is not in the object".into() };
+        let map: PerCpuArray<_, u64> =
+            self.ebpf.map(COUNTERS).ok_or_else(missing)?.try_into().map_err(Error::map(COUNTERS))?;
         let count = |outcome: &Outcome| {
             let values = map.get(&outcome.index(), 0).map_err(Error::map(COUNTERS))?;
             Ok((*outcome, values.iter().sum()))
@@ -243,32 +205,20 @@ fn length(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-fn outer<'a, V>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<ArrayOfMaps<&'a mut MapData, V>, Error>
+fn outer<'a, V>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<&'a mut MapData, V>, Error>
 where
     ArrayOfMaps<&'a mut MapData, V>: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
 {
-    let missing = || Error::Map {
-        map: name,
-        cause: "is not in the object".into(),
-    };
-    ebpf.map_mut(name)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(Error::map(name))
+    let missing = || Error::Map { map: name, cause: "is not in the object".into() };
+    ebpf.map_mut(name).ok_or_else(missing)?.try_into().map_err(Error::map(name))
 }
 
 /// The indices in the answers that a previous agent published, so that its names stay right when new answers come.
 fn slots_in_use(ebpf: &Ebpf) -> Slots {
     let read = || -> Option<Slots> {
-        let outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> =
-            ebpf.map(ANSWERS)?.try_into().ok()?;
+        let outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = ebpf.map(ANSWERS)?.try_into().ok()?;
         let sets = outer.get(&0, 0).ok()?;
-        let used = (0..)
-            .zip(sets.iter())
-            .filter_map(|(index, set)| Some((set.ok()?.id, index)));
+        let used = (0..).zip(sets.iter()).filter_map(|(index, set)| Some((set.ok()?.id, index)));
         Some(used.filter(|(id, _)| *id != 0).collect())
     };
     read().unwrap_or_default()

@@ -38,9 +38,7 @@ pub struct Link {
 
 impl Pins {
     pub fn new(base: &Path) -> Self {
-        Self {
-            base: base.to_owned(),
-        }
+        Self { base: base.to_owned() }
     }
 
     pub fn base(&self) -> &Path {
@@ -67,9 +65,7 @@ impl Pins {
                 Ok(false) => {}
                 Ok(true) if is_bpffs(path) => break,
                 Ok(true) => {
-                    return Err(Error::NoBpffs {
-                        path: self.base.clone(),
-                    });
+                    return Err(Error::NoBpffs { path: self.base.clone() });
                 }
                 Err(error) => return Err(failed(&self.base, &error)),
             }
@@ -84,11 +80,7 @@ impl Pins {
         for directory in self.layouts()? {
             for path in entries(&directory)? {
                 if let Some((attachment, index)) = parse(&path) {
-                    links.push(Link {
-                        path,
-                        attachment,
-                        index,
-                    });
+                    links.push(Link { path, attachment, index });
                 }
             }
         }
@@ -98,11 +90,7 @@ impl Pins {
     /// Removes everything of other layouts: what is worth keeping has been taken over.
     pub fn remove_other_layouts(&self) -> Result<(), Error> {
         let own = self.directory();
-        for directory in self
-            .layouts()?
-            .into_iter()
-            .filter(|directory| *directory != own)
-        {
+        for directory in self.layouts()?.into_iter().filter(|directory| *directory != own) {
             clear(&directory)?;
         }
         Ok(())
@@ -118,21 +106,15 @@ impl Pins {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             // Somebody else's pins are in it.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                Ok(!layouts.is_empty())
-            }
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(!layouts.is_empty()),
             Err(error) => Err(failed(&self.base, &error)),
         }
     }
 
     fn layouts(&self) -> Result<Vec<PathBuf>, Error> {
         let is_layout = |path: &PathBuf| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            name.strip_prefix('v')
-                .is_some_and(|number| number.parse::<u32>().is_ok())
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
         };
         Ok(entries(&self.base)?.into_iter().filter(is_layout).collect())
     }
@@ -153,16 +135,12 @@ pub fn drop_misfit(path: &Path, wanted: &aya_obj::Map) -> Result<(), Error> {
     if !path.exists() {
         return Ok(());
     }
-    let fits = MapData::from_pin(path)
-        .ok()
-        .and_then(|map| map.info().ok())
-        .is_some_and(|info| {
-            info.map_type()
-                .is_ok_and(|kind| kind as u32 == wanted.map_type())
-                && info.key_size() == wanted.key_size()
-                && info.value_size() == wanted.value_size()
-                && info.max_entries() == wanted.max_entries()
-        });
+    let fits = MapData::from_pin(path).ok().and_then(|map| map.info().ok()).is_some_and(|info| {
+        info.map_type().is_ok_and(|kind| kind as u32 == wanted.map_type())
+            && info.key_size() == wanted.key_size()
+            && info.value_size() == wanted.value_size()
+            && info.max_entries() == wanted.max_entries()
+    });
     if fits {
         return Ok(());
     }
@@ -175,10 +153,7 @@ pub fn failed(path: &Path, error: &(dyn std::error::Error + 'static)) -> Error {
     if let Some(Errno::EACCES | Errno::EPERM) = errno(error) {
         return Error::permission(&format!("use {}", path.display()));
     }
-    Error::Pin {
-        path: path.to_owned(),
-        cause: chain(error),
-    }
+    Error::Pin { path: path.to_owned(), cause: chain(error) }
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -187,9 +162,7 @@ fn is_bpffs(path: &Path) -> bool {
 
 /// Unpins everything in `directory`, links first, and removes it.
 fn clear(directory: &Path) -> Result<(), Error> {
-    let (links, others): (Vec<_>, Vec<_>) = entries(directory)?
-        .into_iter()
-        .partition(|path| parse(path).is_some());
+    let (links, others): (Vec<_>, Vec<_>) = entries(directory)?.into_iter().partition(|path| parse(path).is_some());
     for path in links {
         unpin(&path)?;
     }
@@ -215,14 +188,9 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn parse(path: &Path) -> Option<(Attachment, u32)> {
-    let (attachment, index) = path
-        .file_name()?
-        .to_str()?
-        .strip_prefix("link-")?
-        .split_once('-')?;
-    let attachment = [Attachment::Native, Attachment::Generic]
-        .into_iter()
-        .find(|candidate| candidate.name() == attachment)?;
+    let (attachment, index) = path.file_name()?.to_str()?.strip_prefix("link-")?.split_once('-')?;
+    let attachment =
+        [Attachment::Native, Attachment::Generic].into_iter().find(|candidate| candidate.name() == attachment)?;
     Some((attachment, index.parse().ok()?))
 }
 
@@ -244,9 +212,7 @@ mod tests {
     #[test]
     fn pins_elsewhere_than_on_a_bpf_file_system_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Pins::new(&directory.path().join("pins"))
-            .create()
-            .unwrap_err();
+        let error = Pins::new(&directory.path().join("pins")).create().unwrap_err();
         assert!(matches!(error, Error::NoBpffs { .. }), "{error}");
         assert!(error.to_string().contains("mount -t bpf"), "{error}");
     }

@@ -48,14 +48,8 @@ pub enum Left {
 pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
     let ids: Vec<_> = table.sets.iter().map(|set| set_id(&set.resource)).collect();
     let slots = assign(&ids, slots);
-    let length = slots
-        .values()
-        .max()
-        .map_or(0, |&highest| highest as usize + 1);
-    let mut contents = Contents {
-        sets: vec![None; length],
-        names: BTreeMap::new(),
-    };
+    let length = slots.values().max().map_or(0, |&highest| highest as usize + 1);
+    let mut contents = Contents { sets: vec![None; length], names: BTreeMap::new() };
     for (set, id) in table.sets.iter().zip(&ids) {
         contents.sets[slots[id] as usize] = Some(entry(set, *id));
     }
@@ -65,42 +59,31 @@ pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
         match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
             None => left.push((owner.clone(), Left::TooLong)),
             Some((hash, _)) if contents.names.contains_key(&hash) => {
-                left.push((owner.clone(), Left::Collision))
+                left.push((owner.clone(), Left::Collision));
             }
             Some((hash, entry)) => {
                 contents.names.insert(hash, entry);
             }
         }
     }
-    Compiled {
-        contents,
-        slots,
-        left,
-    }
+    Compiled { contents, slots, left }
 }
 
 /// Names a resource's set: FNV-1a, 64 bits, of the resource's name. The same in every run, and never zero.
 fn set_id(resource: &str) -> u64 {
     let hash = resource
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     hash.max(1)
 }
 
 /// Indices for `ids`: the old ones where there are, otherwise the lowest that no set in the new table has.
 fn assign(ids: &[u64], old: &Slots) -> Slots {
-    let mut slots: Slots = ids
-        .iter()
-        .filter_map(|id| Some((*id, *old.get(id)?)))
-        .collect();
+    let mut slots: Slots = ids.iter().filter_map(|id| Some((*id, *old.get(id)?))).collect();
     let taken: BTreeSet<_> = slots.values().copied().collect();
     let mut free = (0..).filter(|slot| !taken.contains(slot));
     for id in ids {
-        slots
-            .entry(*id)
-            .or_insert_with(|| free.next().expect("more indices than resources"));
+        slots.entry(*id).or_insert_with(|| free.next().expect("more indices than resources"));
     }
     slots
 }
@@ -130,16 +113,11 @@ mod tests {
             table.sets.push(AnswerSet {
                 resource: (*resource).to_owned(),
                 ttl: 30,
-                addresses: vec![
-                    "192.0.2.80".parse::<IpAddr>().unwrap(),
-                    "2001:db8::80".parse().unwrap(),
-                ],
+                addresses: vec!["192.0.2.80".parse::<IpAddr>().unwrap(), "2001:db8::80".parse().unwrap()],
                 all_down: None,
             });
             for name in *names {
-                table
-                    .names
-                    .insert(LowerName::new(&name.parse().unwrap()), index);
+                std::sync::Arc::make_mut(&mut table.names).insert(LowerName::new(&name.parse().unwrap()), index);
             }
         }
         table
@@ -147,20 +125,12 @@ mod tests {
 
     fn names_of(contents: &Contents, resource: &str) -> Vec<u32> {
         let id = set_id(resource);
-        contents
-            .names
-            .values()
-            .filter(|entry| entry.set_id == id)
-            .map(|entry| entry.set)
-            .collect()
+        contents.names.values().filter(|entry| entry.set_id == id).map(|entry| entry.set).collect()
     }
 
     #[test]
     fn each_name_points_at_its_resources_set() {
-        let table = table(&[
-            ("www", &["www.shop.test."]),
-            ("orders", &["orders.shop.test.", "o.shop.test."]),
-        ]);
+        let table = table(&[("www", &["www.shop.test."]), ("orders", &["orders.shop.test.", "o.shop.test."])]);
         let Compiled { contents, left, .. } = compile(&table, &Slots::new());
         assert_eq!(left, []);
         assert_eq!(contents.names.len(), 3);
@@ -174,22 +144,8 @@ mod tests {
 
     #[test]
     fn a_resource_keeps_its_index_when_others_come_and_go() {
-        let before = compile(
-            &table(&[
-                ("a", &["a.test."]),
-                ("b", &["b.test."]),
-                ("c", &["c.test."]),
-            ]),
-            &Slots::new(),
-        );
-        let after = compile(
-            &table(&[
-                ("d", &["d.test."]),
-                ("c", &["c.test."]),
-                ("e", &["e.test."]),
-            ]),
-            &before.slots,
-        );
+        let before = compile(&table(&[("a", &["a.test."]), ("b", &["b.test."]), ("c", &["c.test."])]), &Slots::new());
+        let after = compile(&table(&[("d", &["d.test."]), ("c", &["c.test."]), ("e", &["e.test."])]), &before.slots);
         assert_eq!(names_of(&before.contents, "c"), [2]);
         assert_eq!(names_of(&after.contents, "c"), [2]);
         // The freed indices are used again, for sets with other ids: the names that pointed there match nothing.
@@ -203,14 +159,8 @@ mod tests {
 
     #[test]
     fn a_restarted_agent_with_the_same_configuration_makes_the_same_maps() {
-        let table = table(&[
-            ("www", &["www.shop.test."]),
-            ("orders", &["orders.shop.test."]),
-        ]);
-        assert_eq!(
-            compile(&table, &Slots::new()),
-            compile(&table, &Slots::new())
-        );
+        let table = table(&[("www", &["www.shop.test."]), ("orders", &["orders.shop.test."])]);
+        assert_eq!(compile(&table, &Slots::new()), compile(&table, &Slots::new()));
     }
 
     #[test]

@@ -25,22 +25,12 @@ const MAX_CHAIN: usize = 8;
 const ANY_TTL: u32 = 3600;
 
 /// Answers `name` and `qtype` in class IN.
-pub(super) fn resolve<'z>(
-    name: &Name,
-    qtype: u16,
-    zones: &'z Zones,
-    table: &'z AnswerTable,
-) -> Reply<'z> {
+pub(super) fn resolve<'z>(name: &Name, qtype: u16, zones: &'z Zones, table: &'z AnswerTable) -> Reply<'z> {
     let key = name.key();
     let Some(zone) = zones.find(&key, qtype) else {
         return Reply::empty(ResponseCode::Refused, false);
     };
-    let mut lookup = Lookup {
-        zone,
-        table,
-        qtype,
-        reply: Reply::empty(ResponseCode::NoError, true),
-    };
+    let mut lookup = Lookup { zone, table, qtype, reply: Reply::empty(ResponseCode::NoError, true) };
     let mut owner = Cow::Owned(name.clone());
     let mut seen = vec![key];
     while let Some(target) = lookup.step(owner, &seen[seen.len() - 1]) {
@@ -120,12 +110,7 @@ impl<'z> Lookup<'z> {
         if rdata.is_empty() {
             return self.negative(ResponseCode::NoError);
         }
-        self.reply.answer.push(RrSet {
-            owner,
-            rtype: self.qtype,
-            ttl: set.ttl,
-            rdata,
-        });
+        self.reply.answer.push(RrSet { owner, rtype: self.qtype, ttl: set.ttl, rdata });
         None
     }
 
@@ -168,10 +153,5 @@ impl<'z> Lookup<'z> {
 }
 
 fn minimal_any(owner: Cow<Name>) -> RrSet {
-    RrSet {
-        owner,
-        rtype: rtype::HINFO,
-        ttl: ANY_TTL,
-        rdata: vec![Cow::Borrowed(b"\x07RFC8482\0")],
-    }
+    RrSet { owner, rtype: rtype::HINFO, ttl: ANY_TTL, rdata: vec![Cow::Borrowed(b"\x07RFC8482\0")] }
 }

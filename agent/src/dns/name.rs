@@ -133,10 +133,7 @@ fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), String> {
             wire.extend_from_slice(label);
             Ok(())
         }
-        _ => Err(format!(
-            "has a label of {} octets, at most {MAX_LABEL} are allowed",
-            label.len()
-        )),
+        _ => Err(format!("has a label of {} octets, at most {MAX_LABEL} are allowed", label.len())),
     }
 }
 
@@ -144,11 +141,8 @@ fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), String> {
 pub(super) fn unescape(text: &[u8]) -> Result<(u8, usize), String> {
     match text {
         [b'\\', a, b, c, ..] if a.is_ascii_digit() && b.is_ascii_digit() && c.is_ascii_digit() => {
-            let value = [a, b, c]
-                .iter()
-                .fold(0u16, |value, digit| value * 10 + u16::from(**digit - b'0'));
-            let octet = u8::try_from(value)
-                .map_err(|_| format!("`\\{value}` is not an octet: \\000 to \\255 are"))?;
+            let value = [a, b, c].iter().fold(0u16, |value, digit| value * 10 + u16::from(**digit - b'0'));
+            let octet = u8::try_from(value).map_err(|_| format!("`\\{value}` is not an octet: \\000 to \\255 are"))?;
             Ok((octet, 4))
         }
         [b'\\', digit, ..] if digit.is_ascii_digit() => {
@@ -238,19 +232,12 @@ pub(super) fn parent(key: &[u8]) -> Option<&[u8]> {
 /// The greatest of `ancestors` at or above `name`, where none of them lies below another: then only the name's
 /// predecessor among them can be it.
 pub(super) fn ancestor_in<'s>(ancestors: &'s BTreeSet<Key>, name: &Key) -> Option<&'s Key> {
-    ancestors
-        .range::<Key, _>(..=name)
-        .next_back()
-        .filter(|ancestor| name.is_within(ancestor))
+    ancestors.range::<Key, _>(..=name).next_back().filter(|ancestor| name.is_within(ancestor))
 }
 
 /// Length of the closest common ancestor of two keys.
 pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
-    labels(a)
-        .zip(labels(b))
-        .take_while(|(a, b)| a == b)
-        .map(|(label, _)| 1 + label.len())
-        .sum()
+    labels(a).zip(labels(b)).take_while(|(a, b)| a == b).map(|(label, _)| 1 + label.len()).sum()
 }
 
 #[cfg(test)]
@@ -263,20 +250,12 @@ mod tests {
 
     #[test]
     fn an_ancestor_sorts_directly_before_its_subtree() {
-        let mut keys: Vec<Key> = ["b.x.", "x.", "a-.x.", "y.", "a.x.", "z.a.x."]
-            .iter()
-            .map(|text| name(text).key())
-            .collect();
+        let mut keys: Vec<Key> =
+            ["b.x.", "x.", "a-.x.", "y.", "a.x.", "z.a.x."].iter().map(|text| name(text).key()).collect();
         keys.sort();
-        let at = keys
-            .iter()
-            .position(|key| *key == name("a.x.").key())
-            .unwrap();
+        let at = keys.iter().position(|key| *key == name("a.x.").key()).unwrap();
         assert_eq!(keys[at + 1], name("z.a.x.").key());
-        assert_eq!(
-            common(name("q.a.x.").key().bytes(), name("z.a.x.").key().bytes()),
-            4
-        );
+        assert_eq!(common(name("q.a.x.").key().bytes(), name("z.a.x.").key().bytes()), 4);
     }
 
     #[test]

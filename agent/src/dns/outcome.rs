@@ -91,11 +91,7 @@ impl Counters {
         Outcome::ALL
             .iter()
             .map(|outcome| (outcome.name(), self.get(*outcome)))
-            .chain(
-                others
-                    .iter()
-                    .map(|(name, count)| (*name, count.load(Ordering::Relaxed))),
-            )
+            .chain(others.iter().map(|(name, count)| (*name, count.load(Ordering::Relaxed))))
             .collect()
     }
 }

@@ -100,13 +100,7 @@ impl<'a> Query<'a> {
     }
 
     /// Reads one record and gives the offset after it.
-    fn read_record(
-        &mut self,
-        message: &[u8],
-        at: usize,
-        section: Section,
-        last: bool,
-    ) -> Option<usize> {
+    fn read_record(&mut self, message: &[u8], at: usize, section: Section, last: bool) -> Option<usize> {
         let fixed = skip_name(message, at)?;
         let rtype = u16_at(message, fixed)?;
         let class = u16_at(message, fixed + 2)?;
@@ -120,11 +114,7 @@ impl<'a> Query<'a> {
                 if section != Section::Additional || message[at] != 0 || self.edns.is_some() {
                     return None;
                 }
-                let edns = Edns {
-                    payload: class,
-                    version: ttl[1],
-                    dnssec_ok: ttl[2] & 0x80 != 0,
-                };
+                let edns = Edns { payload: class, version: ttl[1], dnssec_ok: ttl[2] & 0x80 != 0 };
                 self.edns = Some(edns);
                 // Another version may frame its options in another way.
                 if edns.version == 0 && !options_parse(rdata) {
@@ -166,20 +156,12 @@ impl Tsig {
         let after_mac = at + 10 + usize::from(u16_at(rdata, at + 8)?);
         let original_id = *rdata.get(after_mac..)?.first_chunk::<2>()?;
         let other = usize::from(u16_at(rdata, after_mac + 4)?);
-        (rdata.len() == after_mac + 6 + other).then_some(Tsig {
-            key,
-            algorithm,
-            time,
-            original_id,
-        })
+        (rdata.len() == after_mac + 6 + other).then_some(Tsig { key, algorithm, time, original_id })
     }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes
-        .get(at..)?
-        .first_chunk::<2>()
-        .map(|two| u16::from_be_bytes(*two))
+    bytes.get(at..)?.first_chunk::<2>().map(|two| u16::from_be_bytes(*two))
 }
 
 /// The offset after a name that may end in a compression pointer, which is not followed.

@@ -10,7 +10,7 @@ use super::{
     rtype,
 };
 
-/// What this server says about itself in OPT (RFC 6891 §6.2.3): a reply of this size is not fragmented anywhere.
+/// What this server says about itself in OPT (RFC 6891 §6.2.4): a reply of this size is not fragmented anywhere.
 pub(super) const PAYLOAD: u16 = 1232;
 
 /// RFC 8914 §4.23.
@@ -109,11 +109,7 @@ impl Writer {
         bytes.push(0x80 | (query.opcode << 3) | aa | u8::from(query.rd));
         bytes.push(reply.rcode.low());
         bytes.extend_from_slice(&[0, u8::from(question.is_some()), 0, 0, 0, 0, 0, 0]);
-        let mut writer = Writer {
-            bytes,
-            limit,
-            targets: Vec::new(),
-        };
+        let mut writer = Writer { bytes, limit, targets: Vec::new() };
         if let Some(question) = question {
             writer.add_targets(question.name.wire());
             writer.bytes.extend_from_slice(question.bytes);
@@ -236,13 +232,10 @@ impl Writer {
         self.u16(rtype::OPT);
         self.u16(PAYLOAD);
         let dnssec_ok = u8::from(edns.dnssec_ok) << 7;
-        self.bytes
-            .extend_from_slice(&[extended_rcode, 0, dnssec_ok, 0]);
+        self.bytes.extend_from_slice(&[extended_rcode, 0, dnssec_ok, 0]);
         match extended_error {
             None => self.u16(0),
-            Some(code) => [6, EXTENDED_ERROR, 2, code]
-                .into_iter()
-                .for_each(|field| self.u16(field)),
+            Some(code) => [6, EXTENDED_ERROR, 2, code].into_iter().for_each(|field| self.u16(field)),
         }
         self.count(10);
     }

@@ -39,12 +39,7 @@ pub struct Response {
 }
 
 /// Answers one query. `None` is silence: the message is shorter than a header or is itself a response.
-pub fn respond(
-    query: &[u8],
-    transport: Transport,
-    zones: &Zones,
-    table: &AnswerTable,
-) -> Option<Response> {
+pub fn respond(query: &[u8], transport: Transport, zones: &Zones, table: &AnswerTable) -> Option<Response> {
     let query = Query::read(query)?;
     let reply = decide(&query, zones, table);
     let limit = limit(&query, transport);

@@ -66,16 +66,10 @@ impl Prober {
 
     pub(super) fn with_roots(probe: &Probe, roots: Option<&Roots>) -> Self {
         let tls = match &probe.check {
-            Check::Http(HttpCheck { tls: Some(tls), .. }) => {
-                Some(tls::client(tls, roots).map(TlsConnector::from))
-            }
+            Check::Http(HttpCheck { tls: Some(tls), .. }) => Some(tls::client(tls, roots).map(TlsConnector::from)),
             _ => None,
         };
-        Self {
-            check: probe.check.clone(),
-            timeout: probe.timeout,
-            tls,
-        }
+        Self { check: probe.check.clone(), timeout: probe.timeout, tls }
     }
 
     /// Tries `backend` once, over a connection of its own, within the probe's timeout.
@@ -86,20 +80,13 @@ impl Prober {
         let at = Instant::now();
         let ok = result.is_ok();
         let (Ok(detail) | Err(detail)) = result;
-        Attempt {
-            ok,
-            detail,
-            latency: at - start,
-            at,
-        }
+        Attempt { ok, detail, latency: at - start, at }
     }
 
     async fn try_once(&self, backend: SocketAddr) -> Result<String, String> {
         // Before connecting: a try that cannot succeed need not disturb the backend.
         let tls = self.tls.as_ref().map(Result::as_ref).transpose()?;
-        let stream = TcpStream::connect(backend)
-            .await
-            .map_err(|error| io_text(&error))?;
+        let stream = TcpStream::connect(backend).await.map_err(|error| io_text(&error))?;
         let Check::Http(check) = &self.check else {
             return Ok("connected".to_owned());
         };
@@ -155,10 +142,7 @@ where
 }
 
 fn request(check: &HttpCheck) -> Result<Request<Empty<Bytes>>, String> {
-    let path: Uri = check
-        .path
-        .parse()
-        .map_err(|_| format!("{:?} is no path", check.path))?;
+    let path: Uri = check.path.parse().map_err(|_| format!("{:?} is no path", check.path))?;
     Request::get(path)
         .header(HOST, &check.host)
         .header(USER_AGENT, concat!("siteswap/", env!("CARGO_PKG_VERSION")))
@@ -172,10 +156,7 @@ async fn judge(response: Response<Incoming>, check: &HttpCheck) -> Result<String
     let status = response.status().as_u16();
     if !check.status.contains(&status) {
         let expected: Vec<String> = check.status.iter().map(u16::to_string).collect();
-        return Err(format!(
-            "status {status}, expected {}",
-            expected.join(" or ")
-        ));
+        return Err(format!("status {status}, expected {}", expected.join(" or ")));
     }
     let Some(keyword) = &check.keyword else {
         return Ok(format!("status {status}"));
@@ -189,10 +170,7 @@ async fn find(keyword: &str, mut page: Incoming) -> Result<(), String> {
     while let Some(frame) = page.frame().await {
         let frame = frame.map_err(|error| {
             let read = search.seen();
-            format!(
-                "the page broke off after {read} bytes: {}",
-                http_text(&error)
-            )
+            format!("the page broke off after {read} bytes: {}", http_text(&error))
         })?;
         let Some(data) = frame.data_ref() else {
             continue;
@@ -201,15 +179,10 @@ async fn find(keyword: &str, mut page: Incoming) -> Result<(), String> {
             return Ok(());
         }
         if search.seen() == MAX_PAGE {
-            return Err(format!(
-                "keyword {keyword:?} not in the first {MAX_PAGE} bytes of the page"
-            ));
+            return Err(format!("keyword {keyword:?} not in the first {MAX_PAGE} bytes of the page"));
         }
     }
-    Err(format!(
-        "keyword {keyword:?} not in the page ({} bytes)",
-        search.seen()
-    ))
+    Err(format!("keyword {keyword:?} not in the page ({} bytes)", search.seen()))
 }
 
 /// `error` without its number and capital letter.
@@ -218,10 +191,7 @@ fn io_text(error: &io::Error) -> String {
     if error.raw_os_error().is_none() {
         return text;
     }
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_lowercase()
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// The cause, which says more than what hyper was doing.

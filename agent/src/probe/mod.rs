@@ -69,10 +69,7 @@ impl Probes {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(config: &Config, events: Sender<ProbeEvent>) -> Self {
-        let mut probes = Self {
-            tasks: Vec::new(),
-            events,
-        };
+        let mut probes = Self { tasks: Vec::new(), events };
         probes.reload(config);
         probes
     }
@@ -138,12 +135,7 @@ struct Target {
 fn targets(config: &Config) -> Vec<Target> {
     let target = |(resource, backend): (&str, SocketAddr)| {
         let probe = &config.resources[resource].probe;
-        Target {
-            resource: resource.to_owned(),
-            backend,
-            probe: probe.clone(),
-            roots: read_roots(probe),
-        }
+        Target { resource: resource.to_owned(), backend, probe: probe.clone(), roots: read_roots(probe) }
     };
     backends(config).map(target).collect()
 }
@@ -175,11 +167,7 @@ impl Task {
             stopped: false,
         }));
         let work = run(target.clone(), state.clone(), pause, events);
-        Self {
-            target,
-            state,
-            handle: tokio::spawn(work).abort_handle(),
-        }
+        Self { target, state, handle: tokio::spawn(work).abort_handle() }
     }
 
     fn status(&self) -> BackendStatus {
@@ -211,12 +199,7 @@ impl State {
     }
 }
 
-async fn run(
-    target: Arc<Target>,
-    state: Arc<Mutex<State>>,
-    mut pause: Duration,
-    events: Sender<ProbeEvent>,
-) {
+async fn run(target: Arc<Target>, state: Arc<Mutex<State>>, mut pause: Duration, events: Sender<ProbeEvent>) {
     let prober = Prober::with_roots(&target.probe, target.roots.as_ref());
     loop {
         let start = Instant::now();

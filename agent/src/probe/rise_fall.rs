@@ -22,23 +22,13 @@ pub enum Change {
 impl RiseFall {
     /// `rise` successes in a row make a failed backend good, `fall` failures in a row a good one failed.
     pub fn new(rise: u32, fall: u32) -> Self {
-        Self {
-            rise,
-            fall,
-            up: None,
-            last: None,
-            streak: 0,
-        }
+        Self { rise, fall, up: None, last: None, streak: 0 }
     }
 
     /// Takes the next result. The first one ever decides at once.
     pub fn observe(&mut self, ok: bool) -> Option<Change> {
         let same = self.last == Some(ok);
-        self.streak = if same {
-            self.streak.saturating_add(1)
-        } else {
-            1
-        };
+        self.streak = if same { self.streak.saturating_add(1) } else { 1 };
         self.last = Some(ok);
         let enough = match self.up {
             None => true,
@@ -91,11 +81,7 @@ mod tests {
             (1, 1, "+-+-", "UDUD"),
             (2, 3, "++++----", "U.....D."),
         ] {
-            assert_eq!(
-                changes(rise, fall, results),
-                expected,
-                "{rise}/{fall} {results}"
-            );
+            assert_eq!(changes(rise, fall, results), expected, "{rise}/{fall} {results}");
         }
     }
 

@@ -10,11 +10,7 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(super) fn new(word: &'a str) -> Self {
-        Self {
-            word: word.as_bytes(),
-            tail: Vec::new(),
-            seen: 0,
-        }
+        Self { word: word.as_bytes(), tail: Vec::new(), seen: 0 }
     }
 
     /// Takes the next bytes. True: the word ends in them.

@@ -81,8 +81,7 @@ static SYSTEM: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
 });
 
 fn by(store: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    let verifier =
-        rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider());
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider());
     Ok(finish(verifier.build().map_err(|error| error.to_string())?))
 }
 

@@ -125,7 +125,8 @@ impl Agent {
     /// One resource from what is known now; what is answered is what was last published.
     fn resource(&self, name: &str, decided: &Decided) -> ResourceStatus {
         let published = self.decision.as_ref().and_then(|d| d.table.sets.iter().find(|set| set.resource == name));
-        let instances = decided.instances.iter().map(|view| InstanceStatus { available: view.serves(), view: view.clone() });
+        let instances =
+            decided.instances.iter().map(|view| InstanceStatus { available: view.serves(), view: view.clone() });
         ResourceStatus {
             name: name.to_owned(),
             domains: self.knowledge.config.resources[name].domains.iter().map(ToString::to_string).collect(),

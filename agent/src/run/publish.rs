@@ -11,14 +11,8 @@ use anyhow::Context;
 
 use super::Agent;
 use crate::{
-    config::Config,
-    control::api::Change,
-    dataplane::Dataplane,
-    decision::Decision,
-    dns,
-    evidence::Evidence,
-    link::LinkEvent,
-    probe::ProbeEvent,
+    config::Config, control::api::Change, dataplane::Dataplane, decision::Decision, dns, evidence::Evidence,
+    link::LinkEvent, probe::ProbeEvent,
 };
 
 /// The last changes of answers.

@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::Duration,
 };
@@ -45,10 +45,7 @@ pub struct Pins(pub PathBuf);
 
 impl Pins {
     pub fn new(test: &str) -> Self {
-        Self(PathBuf::from(format!(
-            "/sys/fs/bpf/siteswap-{test}-{}",
-            gettid()
-        )))
+        Self(PathBuf::from(format!("/sys/fs/bpf/siteswap-{test}-{}", gettid())))
     }
 
     pub fn config(&self, interfaces: &[&str]) -> config::Dataplane {
@@ -64,20 +61,14 @@ impl Pins {
     pub fn list(&self) -> Vec<String> {
         let layout = self.0.join(format!("v{}", siteswap_common::maps::LAYOUT));
         let mut names: Vec<_> = std::fs::read_dir(layout)
-            .map(|entries| {
-                entries
-                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                    .collect()
-            })
+            .map(|entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
             .unwrap_or_default();
         names.sort();
         names
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
-        self.0
-            .join(format!("v{}", siteswap_common::maps::LAYOUT))
-            .join(name)
+        self.0.join(format!("v{}", siteswap_common::maps::LAYOUT)).join(name)
     }
 }
 
@@ -100,23 +91,15 @@ pub fn ip(arguments: &str) -> String {
 
 /// Runs a command to its successful end.
 pub fn run(command: &str, arguments: &[&str]) -> String {
-    let output = Command::new(command)
-        .args(arguments)
-        .output()
-        .expect(command);
-    assert!(
-        output.status.success(),
-        "{command} {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(command).args(arguments).output().expect(command);
+    assert!(output.status.success(), "{command} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The client, in a thread and namespace of its own, ready when `start` returns.
 pub struct Client {
     questions: Option<mpsc::Sender<(Ipv4Addr, String)>>,
-    answers: mpsc::Receiver<Option<Vec<u8>>>,
+    answers: Mutex<mpsc::Receiver<Option<Ipv4Addr>>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -132,52 +115,55 @@ impl Client {
             ready.send(gettid()).unwrap();
             is_linked.recv().unwrap();
             ip("addr add 192.0.2.10/24 dev client0");
+            // With offload the program would see checksums that the device was to finish.
+            run("ethtool", &["-K", "client0", "tx", "off"]);
             ip("link set client0 up");
             let _stub = stub("client0");
-            let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
             ready.send(gettid()).unwrap();
             for (server, name) in asked {
-                reply.send(ask(&socket, server, &name)).unwrap();
+                reply.send(ask(server, &name)).unwrap();
             }
         });
         let client = is_ready.recv().unwrap();
-        ip(&format!(
-            "link add {INTERFACE} index {INDEX} type veth peer name client0 netns {client}"
-        ));
+        ip(&format!("link add {INTERFACE} index {INDEX} type veth peer name client0 netns {client}"));
         run("ethtool", &["-K", INTERFACE, "tx", "off"]);
         ip(&format!("addr add {EDGE}/24 dev {INTERFACE}"));
         ip(&format!("addr add {OTHER}/24 dev {INTERFACE}"));
         ip(&format!("link set {INTERFACE} up"));
         linked.send(()).unwrap();
         is_ready.recv().unwrap();
-        Self {
-            questions: Some(questions),
-            answers,
-            thread: Some(thread),
-        }
+        Self { questions: Some(questions), answers: Mutex::new(answers), thread: Some(thread) }
     }
 
     /// Asks `server` for the A record of `name`: the first address of the reply. `None`: silence, which here means that
     /// the program passed the query up, for the edge has no server.
     pub fn ask(&self, server: Ipv4Addr, name: &str) -> Option<Ipv4Addr> {
-        self.send(server, name);
-        self.receive()
+        self.questions.as_ref().unwrap().send((server, name.to_owned())).unwrap();
+        self.answers.lock().unwrap().recv().unwrap()
     }
 
-    /// Asks, without waiting for the reply.
-    pub fn send(&self, server: Ipv4Addr, name: &str) {
-        self.questions
-            .as_ref()
-            .unwrap()
-            .send((server, name.to_owned()))
-            .unwrap();
-    }
-
-    /// The reply to the oldest question.
-    pub fn receive(&self) -> Option<Ipv4Addr> {
-        let reply = self.answers.recv().unwrap()?;
-        let address: [u8; 4] = reply[reply.len() - 4..].try_into().unwrap();
-        Some(address.into())
+    /// Asks one query after the other for as long as `work` takes: how many were asked, and what they got, each
+    /// different reply once.
+    pub fn keep_asking(&self, server: Ipv4Addr, name: &str, work: impl FnOnce()) -> (usize, Vec<Option<Ipv4Addr>>) {
+        thread::scope(|scope| {
+            let (stop, stopped) = mpsc::channel::<()>();
+            let (questions, answers) = (self.questions.clone().unwrap(), &self.answers);
+            let asking = scope.spawn(move || {
+                let (mut asked, mut replies) = (0, Vec::new());
+                while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                    questions.send((server, name.to_owned())).unwrap();
+                    let reply = answers.lock().unwrap().recv().unwrap();
+                    asked += 1;
+                    if !replies.contains(&reply) {
+                        replies.push(reply);
+                    }
+                }
+                (asked, replies)
+            });
+            work();
+            drop(stop);
+            asking.join().unwrap()
+        })
     }
 }
 
@@ -200,24 +186,25 @@ fn stub(interface: &str) -> Ebpf {
 }
 
 /// RFC 1035 section 4.1.
-fn ask(socket: &UdpSocket, server: Ipv4Addr, name: &str) -> Option<Vec<u8>> {
+fn ask(server: Ipv4Addr, name: &str) -> Option<Ipv4Addr> {
     let mut query = vec![0x12, 0x34, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.trim_end_matches('.').split('.') {
         query.push(u8::try_from(label.len()).unwrap());
         query.extend(label.as_bytes());
     }
     query.extend([0, 0, 1, 0, 1]);
-    // The kernel reports an earlier query's "port unreachable" here; that is silence, too.
-    socket
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
-    while socket.send_to(&query, (server, 53)).is_err() {}
+    let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    // Connected, it also learns that the edge's port is closed.
+    socket.connect((server, 53)).unwrap();
+    socket.send(&query).unwrap();
     let mut reply = [0; 512];
-    let (length, _) = socket.recv_from(&mut reply).ok()?;
+    let length = socket.recv(&mut reply).ok()?;
     assert_eq!(reply[..2], query[..2]);
     assert_eq!(reply[2] & 0x80, 0x80, "a reply");
     assert_eq!(reply[3] & 0x0f, 0, "NOERROR");
-    Some(reply[..length].to_vec())
+    let address: [u8; 4] = reply[length - 4..length].try_into().unwrap();
+    Some(address.into())
 }
 
 /// A table with one name per resource.
@@ -230,9 +217,7 @@ pub fn table(resources: &[(&str, &str, Ipv4Addr)]) -> AnswerTable {
             addresses: vec![IpAddr::V4(*address)],
             all_down: None,
         });
-        table
-            .names
-            .insert(LowerName::new(&name.parse().unwrap()), index);
+        std::sync::Arc::make_mut(&mut table.names).insert(LowerName::new(&name.parse().unwrap()), index);
     }
     table
 }
@@ -240,21 +225,13 @@ pub fn table(resources: &[(&str, &str, Ipv4Addr)]) -> AnswerTable {
 /// One counter.
 pub fn counter(dataplane: &Dataplane, outcome: Outcome) -> u64 {
     let counters = dataplane.counters().unwrap();
-    counters
-        .iter()
-        .find(|(counted, _)| *counted == outcome)
-        .unwrap()
-        .1
+    counters.iter().find(|(counted, _)| *counted == outcome).unwrap().1
 }
 
 /// What `ip` says of XDP on `interface`: empty, or `xdp` or `xdpgeneric` with the program's number.
 pub fn xdp_on(interface: &str) -> String {
     let shown = ip(&format!("-details link show dev {interface}"));
-    shown
-        .lines()
-        .filter(|line| line.contains("prog/xdp"))
-        .map(str::trim)
-        .collect()
+    shown.lines().filter(|line| line.contains("prog/xdp")).map(str::trim).collect()
 }
 
 /// The program answers; then renewed.

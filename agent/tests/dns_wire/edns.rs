@@ -44,11 +44,7 @@ fn rfc6891_6_1_3_another_version_is_badvers_whatever_else_it_holds() {
         assert_eq!(reply.outcome, Outcome::BadVers);
         assert_eq!(reply.bytes[2..12], [0x81, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         // Extended RCODE 1, version 0, DO copied.
-        assert!(
-            reply
-                .bytes
-                .ends_with(&[0, 0, 41, 4, 0xd0, 1, 0, 0x80, 0, 0, 0])
-        );
+        assert!(reply.bytes.ends_with(&[0, 0, 41, 4, 0xd0, 1, 0, 0x80, 0, 0, 0]));
     }
 }
 
@@ -56,11 +52,7 @@ fn rfc6891_6_1_3_another_version_is_badvers_whatever_else_it_holds() {
 fn rfc6891_6_1_2_unknown_options_are_ignored_and_not_echoed() {
     let fixture = fixture();
     let plain = fixture.udp(&add_opt(query("www.shop.test", A), 1232, 0, &[]));
-    for options in [
-        &b"\xfd\xe9\0\x02ab"[..],
-        b"\0\x03\0\0",
-        b"\xff\xff\0\0\0\x0a\0\x08cookies!",
-    ] {
+    for options in [&b"\xfd\xe9\0\x02ab"[..], b"\0\x03\0\0", b"\xff\xff\0\0\0\x0a\0\x08cookies!"] {
         let query = add_opt(query("www.shop.test", A), 1232, 0, options);
         assert_eq!(fixture.udp(&query), plain);
     }
@@ -70,11 +62,7 @@ fn rfc6891_6_1_2_unknown_options_are_ignored_and_not_echoed() {
 fn rfc3225_3_do_is_copied_and_rfc6891_6_1_4_z_is_zero() {
     let fixture = fixture();
     let reply = fixture.udp(&add_opt(query("www.shop.test", A), 1232, 0xffff, &[]));
-    assert!(
-        reply
-            .bytes
-            .ends_with(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0])
-    );
+    assert!(reply.bytes.ends_with(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0]));
     let reply = fixture.udp(&add_opt(query("www.shop.test", A), 1232, 0x7fff, &[]));
     assert!(reply.bytes.ends_with(&OPT_REPLY));
 }
@@ -90,12 +78,7 @@ fn rfc6891_6_1_3_an_extended_rcode_in_a_query_is_ignored() {
 #[test]
 fn rfc6891_6_1_1_two_opt_records_are_formerr() {
     let fixture = fixture();
-    let query = add_opt(
-        add_opt(query("www.shop.test", A), 1232, 0, &[]),
-        1232,
-        0,
-        &[],
-    );
+    let query = add_opt(add_opt(query("www.shop.test", A), 1232, 0, &[]), 1232, 0, &[]);
     assert_eq!(fixture.verdict(&query), (FormErr, Outcome::FormErr));
     assert_eq!(fixture.udp(&query).bytes[10..12], [0, 1]);
 }
@@ -134,20 +117,9 @@ fn rfc6891_6_1_1_opt_stands_anywhere_in_the_additional_section() {
 #[test]
 fn rfc6891_6_1_2_options_that_do_not_fill_rdata_are_formerr_with_opt() {
     let fixture = fixture();
-    for options in [
-        &b"\0"[..],
-        b"\0\x0a",
-        b"\0\x0a\0",
-        b"\0\x0a\0\x01",
-        b"\0\x0a\0\x02a",
-        b"\0\x0a\0\x01a\0",
-    ] {
+    for options in [&b"\0"[..], b"\0\x0a", b"\0\x0a\0", b"\0\x0a\0\x01", b"\0\x0a\0\x02a", b"\0\x0a\0\x01a\0"] {
         let query = add_opt(query("www.shop.test", A), 1232, 0, options);
-        assert_eq!(
-            fixture.verdict(&query),
-            (FormErr, Outcome::FormErr),
-            "{options:?}"
-        );
+        assert_eq!(fixture.verdict(&query), (FormErr, Outcome::FormErr), "{options:?}");
         assert!(fixture.udp(&query).bytes.ends_with(&OPT_REPLY));
     }
     // RDLENGTH beyond the message.

@@ -38,10 +38,7 @@ fn rfc8906_8_1_4_other_opcodes_are_notimp_and_echoed() {
         let mut header = HEADER;
         header[2] = opcode << 3;
         let reply = fixture.udp(&header);
-        assert_eq!(
-            reply.bytes,
-            [0xab, 0xcd, 0x80 | opcode << 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(reply.bytes, [0xab, 0xcd, 0x80 | opcode << 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 }
 
@@ -59,10 +56,7 @@ fn rfc9619_a_query_has_exactly_one_question() {
     two.extend(question);
     two[5] = 2;
     let reply = fixture.udp(&add_opt(two, 1232, 0, &[]));
-    assert_eq!(
-        reply.bytes[..12],
-        [0xab, 0xcd, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 1]
-    );
+    assert_eq!(reply.bytes[..12], [0xab, 0xcd, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!(reply.bytes[12..], OPT_REPLY);
 }
 
@@ -72,11 +66,7 @@ fn rfc1035_4_1_2_a_truncated_question_is_formerr_with_a_bare_header() {
     let query = query("www.shop.test", A);
     for length in 12..query.len() {
         let reply = fixture.udp(&query[..length]);
-        assert_eq!(
-            reply.bytes,
-            [0xab, 0xcd, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-            "{length}"
-        );
+        assert_eq!(reply.bytes, [0xab, 0xcd, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0], "{length}");
         assert_eq!(reply.outcome, Outcome::FormErr);
     }
 }
@@ -84,20 +74,9 @@ fn rfc1035_4_1_2_a_truncated_question_is_formerr_with_a_bare_header() {
 #[test]
 fn rfc1035_4_1_4_a_pointer_or_unknown_label_type_in_the_question_is_formerr() {
     let fixture = fixture();
-    for name in [
-        &b"\xc0\x0c"[..],
-        b"\x03www\xc0\x0c",
-        b"\xc0\x00",
-        b"\x40aa\0",
-        b"\x80aa\0",
-        b"\x41\x01\0",
-    ] {
+    for name in [&b"\xc0\x0c"[..], b"\x03www\xc0\x0c", b"\xc0\x00", b"\x40aa\0", b"\x80aa\0", b"\x41\x01\0"] {
         let query = query_bytes(name, A, 1);
-        assert_eq!(
-            fixture.verdict(&query),
-            (FormErr, Outcome::FormErr),
-            "{name:?}"
-        );
+        assert_eq!(fixture.verdict(&query), (FormErr, Outcome::FormErr), "{name:?}");
     }
 }
 
@@ -114,39 +93,24 @@ fn rfc1035_2_3_4_names_of_255_octets_are_valid_and_longer_ones_formerr() {
     }
     let name = [longest, suffix].concat();
     assert_eq!(name.len(), 255);
-    assert_eq!(
-        fixture.verdict(&query_bytes(&name, A, 1)),
-        (NXDomain, Outcome::NxDomain)
-    );
+    assert_eq!(fixture.verdict(&query_bytes(&name, A, 1)), (NXDomain, Outcome::NxDomain));
 
     let labels_127 = [b"\x01a".repeat(127), vec![0]].concat();
     assert_eq!(labels_127.len(), 255);
-    assert_eq!(
-        fixture.verdict(&query_bytes(&labels_127, A, 1)),
-        (Refused, Outcome::Refused)
-    );
+    assert_eq!(fixture.verdict(&query_bytes(&labels_127, A, 1)), (Refused, Outcome::Refused));
 
     let too_long = [b"\x01a".repeat(125), b"\x02aa\x01a\0".to_vec()].concat();
     assert_eq!(too_long.len(), 256);
-    assert_eq!(
-        fixture.verdict(&query_bytes(&too_long, A, 1)),
-        (FormErr, Outcome::FormErr)
-    );
+    assert_eq!(fixture.verdict(&query_bytes(&too_long, A, 1)), (FormErr, Outcome::FormErr));
 }
 
 #[test]
 fn rfc2181_11_any_octet_is_valid_in_a_label() {
     let fixture = fixture();
     let name = [b"\x07odd\0\xff. ".to_vec(), wire_name("shop.test")].concat();
-    assert_eq!(
-        fixture.verdict(&query_bytes(&name, TXT, 1)),
-        (NoError, Outcome::Answer)
-    );
+    assert_eq!(fixture.verdict(&query_bytes(&name, TXT, 1)), (NoError, Outcome::Answer));
     let name = [b"\x02\0\xff".to_vec(), wire_name("shop.test")].concat();
-    assert_eq!(
-        fixture.verdict(&query_bytes(&name, TXT, 1)),
-        (NXDomain, Outcome::NxDomain)
-    );
+    assert_eq!(fixture.verdict(&query_bytes(&name, TXT, 1)), (NXDomain, Outcome::NxDomain));
 }
 
 #[test]
@@ -233,14 +197,8 @@ fn rfc8482_4_2_any_is_answered_with_one_small_record() {
     }
     let alias = fixture.ask("alias.shop.test", ANY);
     assert_eq!(data(&alias.answers), ["WWW.shop.test."]);
-    assert_eq!(
-        fixture.verdict(&query("ent.shop.test", ANY)).1,
-        Outcome::NoData
-    );
-    assert_eq!(
-        fixture.verdict(&query("no.shop.test", ANY)).1,
-        Outcome::NxDomain
-    );
+    assert_eq!(fixture.verdict(&query("ent.shop.test", ANY)).1, Outcome::NoData);
+    assert_eq!(fixture.verdict(&query("no.shop.test", ANY)).1, Outcome::NxDomain);
 }
 
 #[test]
@@ -257,16 +215,10 @@ fn rfc5936_zone_transfers_are_refused_over_both_transports() {
 fn rfc6895_3_1_types_for_messages_are_not_looked_up() {
     let fixture = fixture();
     for rtype in [249, 250, 253, 254] {
-        assert_eq!(
-            fixture.verdict(&query("shop.test", rtype)),
-            (NotImp, Outcome::NotImp)
-        );
+        assert_eq!(fixture.verdict(&query("shop.test", rtype)), (NotImp, Outcome::NotImp));
     }
     for rtype in [0, 41] {
-        assert_eq!(
-            fixture.verdict(&query("shop.test", rtype)),
-            (FormErr, Outcome::FormErr)
-        );
+        assert_eq!(fixture.verdict(&query("shop.test", rtype)), (FormErr, Outcome::FormErr));
     }
 }
 
@@ -285,13 +237,7 @@ fn rfc3597_unknown_types_are_nodata() {
 
 /// TSIG RDATA (RFC 8945 §4.2): HMAC-SHA256, a MAC of four octets.
 fn tsig() -> Vec<u8> {
-    [
-        &wire_name("hmac-sha256")[..],
-        &[0, 0, 1, 2, 3, 4, 1, 44],
-        &[0, 4, 9, 9, 9, 9],
-        &[0x12, 0x34, 0, 0, 0, 0],
-    ]
-    .concat()
+    [&wire_name("hmac-sha256")[..], &[0, 0, 1, 2, 3, 4, 1, 44], &[0, 4, 9, 9, 9, 9], &[0x12, 0x34, 0, 0, 0, 0]].concat()
 }
 
 #[test]

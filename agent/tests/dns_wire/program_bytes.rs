@@ -27,12 +27,7 @@ fn a_reply_is_header_question_and_the_tables_records_in_its_order() {
     let fixture = fixture();
     for (rtype, rdata) in [(A, V4), (AAAA, V6)] {
         let query = query("www.SHOP.test", rtype);
-        let expected = [
-            &[0xab, 0xcd, 0x85, 0, 0, 1, 0, 2, 0, 0, 0, 0],
-            &query[12..],
-            &records(rtype, &rdata),
-        ]
-        .concat();
+        let expected = [&[0xab, 0xcd, 0x85, 0, 0, 1, 0, 2, 0, 0, 0, 0], &query[12..], &records(rtype, &rdata)].concat();
         let reply = fixture.udp(&query);
         assert_eq!(reply.outcome, Outcome::Answer);
         assert_eq!(reply.bytes, expected);

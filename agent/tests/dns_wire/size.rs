@@ -19,11 +19,7 @@ fn zones() -> Zones {
         while left > 0 {
             let string = (left - 1).min(255);
             // No string may be left without a byte for its length.
-            let string = if left - 1 - string == 0 {
-                string
-            } else {
-                string.min(left - 3)
-            };
+            let string = if left - 1 - string == 0 { string } else { string.min(left - 3) };
             write!(text, " \"{}\"", "x".repeat(string)).unwrap();
             left -= 1 + string;
         }
@@ -60,11 +56,7 @@ fn rfc6891_6_2_3_a_payload_size_below_512_means_512() {
     let zones = zones();
     let plain = query("t0512.shop.test", TXT);
     for payload in [0, 1, 511, 512] {
-        let reply = ask(
-            &zones,
-            &add_opt(plain.clone(), payload, 0, &[]),
-            Transport::Udp,
-        );
+        let reply = ask(&zones, &add_opt(plain.clone(), payload, 0, &[]), Transport::Udp);
         // OPT needs eleven octets more.
         assert_eq!(reply.outcome, Outcome::Truncated);
         assert!(reply.bytes.ends_with(&OPT_REPLY));
@@ -77,10 +69,7 @@ fn rfc6891_6_2_3_a_payload_size_below_512_means_512() {
 fn rfc9715_no_reply_over_udp_exceeds_1232_octets() {
     let zones = zones();
     for payload in [1232, 4096, 65535] {
-        for (name, outcome) in [
-            ("t1232.shop.test", Outcome::Truncated),
-            ("t0513.shop.test", Outcome::Answer),
-        ] {
+        for (name, outcome) in [("t1232.shop.test", Outcome::Truncated), ("t0513.shop.test", Outcome::Answer)] {
             let query = add_opt(query(name, TXT), payload, 0, &[]);
             let reply = ask(&zones, &query, Transport::Udp);
             assert_eq!(reply.outcome, outcome);
@@ -113,9 +102,6 @@ fn rfc1035_4_1_4_a_long_reply_is_compressed_and_parses() {
     assert_eq!(reply.outcome, Outcome::Answer);
     let message = decode(&reply);
     assert_eq!(message.answers.len(), 1100);
-    assert_eq!(
-        data(&message.answers)[1099],
-        "ns1099.a-rather-long-label.shop.test."
-    );
+    assert_eq!(data(&message.answers)[1099], "ns1099.a-rather-long-label.shop.test.");
     assert!(reply.bytes.len() < 1100 * 24);
 }

@@ -34,10 +34,7 @@ struct Running {
 fn state(table: bool) -> (State, Fixture) {
     let fixture = fixture();
     let again = fixture_with(siteswap::config::AllDown::NoData);
-    let state = State {
-        zones: Arc::new(again.zones),
-        table: table.then(|| Arc::new(again.table)),
-    };
+    let state = State { zones: Arc::new(again.zones), table: table.then(|| Arc::new(again.table)) };
     (state, fixture)
 }
 
@@ -51,13 +48,7 @@ async fn start_with(addresses: &[IpAddr], limits: Limits, table: bool) -> Runnin
         drop(probe);
         match Server::bind(addresses, port, state.clone(), limits).await {
             Ok(server) => {
-                return Running {
-                    counters: server.counters(),
-                    server,
-                    port,
-                    state,
-                    fixture,
-                };
+                return Running { counters: server.counters(), server, port, state, fixture };
             }
             Err(BindError::Taken { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -76,27 +67,16 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(DEADLINE, wait)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// Sends and receives; the reply must come from the address the query went to.
 async fn udp(server: SocketAddr, query: &[u8]) -> Vec<u8> {
-    let local: SocketAddr = if server.is_ipv6() {
-        "[::1]:0"
-    } else {
-        "127.0.0.1:0"
-    }
-    .parse()
-    .unwrap();
+    let local: SocketAddr = if server.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }.parse().unwrap();
     let socket = UdpSocket::bind(local).await.unwrap();
     socket.send_to(query, server).await.unwrap();
     let mut buffer = [0; 2048];
-    let (length, from) = timeout(DEADLINE, socket.recv_from(&mut buffer))
-        .await
-        .unwrap()
-        .unwrap();
+    let (length, from) = timeout(DEADLINE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(from, server);
     buffer[..length].to_vec()
 }
@@ -118,10 +98,7 @@ async fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
 /// Waits until the server has closed the connection.
 async fn closed(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 1];
-    matches!(
-        timeout(DEADLINE, stream.read(&mut buffer)).await.unwrap(),
-        Ok(0) | Err(_)
-    )
+    matches!(timeout(DEADLINE, stream.read(&mut buffer)).await.unwrap(), Ok(0) | Err(_))
 }
 
 #[tokio::test]
@@ -152,17 +129,9 @@ async fn every_datagram_is_counted_once_and_some_are_met_with_silence() {
     let good = query("elsewhere.example", A);
     socket.send_to(&good, server).await.unwrap();
     let mut buffer = [0; 512];
-    let length = timeout(DEADLINE, socket.recv(&mut buffer))
-        .await
-        .unwrap()
-        .unwrap();
+    let length = timeout(DEADLINE, socket.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(buffer[..length], running.fixture.udp(&good).bytes);
-    let nonzero: Vec<_> = running
-        .counters
-        .snapshot()
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .collect();
+    let nonzero: Vec<_> = running.counters.snapshot().into_iter().filter(|(_, count)| *count > 0).collect();
     assert_eq!(nonzero, [("refused", 1), ("silent", 3), ("udp_queries", 4)]);
 }
 
@@ -180,10 +149,7 @@ async fn before_the_first_round_of_probes_queries_are_dropped_and_counted() {
     let later = query("mail.shop.test", A);
     socket.send_to(&later, server).await.unwrap();
     let mut buffer = [0; 512];
-    let length = timeout(DEADLINE, socket.recv(&mut buffer))
-        .await
-        .unwrap()
-        .unwrap();
+    let length = timeout(DEADLINE, socket.recv(&mut buffer)).await.unwrap().unwrap();
     // The first reply is to the later query.
     assert_eq!(buffer[..length], running.fixture.udp(&later).bytes);
 }
@@ -199,10 +165,7 @@ async fn rfc7766_8_a_query_may_arrive_octet_by_octet() {
         stream.flush().await.unwrap();
         tokio::task::yield_now().await;
     }
-    assert_eq!(
-        read_framed(&mut stream).await,
-        running.fixture.tcp(&query).bytes
-    );
+    assert_eq!(read_framed(&mut stream).await, running.fixture.tcp(&query).bytes);
 }
 
 #[tokio::test]
@@ -238,33 +201,19 @@ async fn rfc7766_8_a_length_too_short_for_a_header_closes_the_connection() {
 
 #[tokio::test]
 async fn rfc7766_6_2_3_an_idle_or_slow_connection_is_closed() {
-    let limits = Limits {
-        idle: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { idle: Duration::from_millis(50), ..Limits::default() };
     let running = start_with(&[LOCAL], limits, true).await;
     let mut idle = TcpStream::connect((LOCAL, running.port)).await.unwrap();
     let mut slow = TcpStream::connect((LOCAL, running.port)).await.unwrap();
-    slow.write_all(&framed(&query("www.shop.test", A))[..20])
-        .await
-        .unwrap();
+    slow.write_all(&framed(&query("www.shop.test", A))[..20]).await.unwrap();
     assert!(closed(&mut idle).await);
     assert!(closed(&mut slow).await);
-    eventually("counted", || {
-        running
-            .counters
-            .snapshot()
-            .contains(&("tcp_idle_closed", 2))
-    })
-    .await;
+    eventually("counted", || running.counters.snapshot().contains(&("tcp_idle_closed", 2))).await;
 }
 
 #[tokio::test]
 async fn rfc7766_6_2_3_past_the_limit_the_connection_idle_for_longest_is_closed() {
-    let limits = Limits {
-        connections: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { connections: 2, ..Limits::default() };
     let running = start_with(&[LOCAL], limits, true).await;
     let query = query("www.shop.test", A);
     let expected = running.fixture.tcp(&query).bytes;
@@ -298,8 +247,7 @@ async fn a_new_state_answers_the_next_query_on_the_same_sockets() {
     let mut table = running.fixture.table.clone();
     table.sets[0] = set("www", &["192.0.2.80"], None);
     next.table = Some(Arc::new(table.clone()));
-    let expected =
-        siteswap::dns::respond(&query, siteswap::dns::Transport::Udp, &next.zones, &table);
+    let expected = siteswap::dns::respond(&query, siteswap::dns::Transport::Udp, &next.zones, &table);
     let expected = expected.unwrap().bytes;
     running.state.store(Arc::new(next));
     assert_eq!(udp(server, &query).await, expected);
@@ -315,43 +263,20 @@ async fn rebinding_keeps_common_addresses_opens_new_ones_and_closes_old_ones() {
     let mut stream = TcpStream::connect((LOCAL6, running.port)).await.unwrap();
     stream.write_all(&framed(&query)).await.unwrap();
     assert_eq!(read_framed(&mut stream).await, expected);
-    running
-        .server
-        .rebind(&[LOCAL, LOCAL2], running.port)
-        .await
-        .unwrap();
+    running.server.rebind(&[LOCAL, LOCAL2], running.port).await.unwrap();
     for address in [LOCAL, LOCAL2] {
-        assert_eq!(
-            udp(SocketAddr::new(address, running.port), &query).await,
-            expected
-        );
+        assert_eq!(udp(SocketAddr::new(address, running.port), &query).await, expected);
     }
     // The address is free again, and a connection made before goes on.
-    let again = async {
-        while UdpSocket::bind((LOCAL6, running.port)).await.is_err() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(DEADLINE, again)
-        .await
-        .expect("the old address is closed");
+    drop(UdpSocket::bind((LOCAL6, running.port)).await.expect("the old address is closed"));
     stream.write_all(&framed(&query)).await.unwrap();
     assert_eq!(read_framed(&mut stream).await, expected);
 
     // A set that cannot be bound changes nothing.
     let elsewhere = "203.0.113.77".parse().unwrap();
-    assert!(
-        running
-            .server
-            .rebind(&[LOCAL6, elsewhere], running.port)
-            .await
-            .is_err()
-    );
+    assert!(running.server.rebind(&[LOCAL6, elsewhere], running.port).await.is_err());
     assert_eq!(running.server.addresses().count(), 2);
-    assert_eq!(
-        udp(SocketAddr::new(LOCAL2, running.port), &query).await,
-        expected
-    );
+    assert_eq!(udp(SocketAddr::new(LOCAL2, running.port), &query).await, expected);
 }
 
 #[tokio::test]
@@ -376,35 +301,17 @@ async fn an_address_that_cannot_be_bound_is_an_error_that_says_what_to_do() {
         let server = Server::bind(&[address], port, state.clone(), Limits::default()).await;
         server.expect_err("an error").to_string()
     };
-    for (port, protocol) in [
-        (udp_holder.local_addr().unwrap().port(), "udp"),
-        (tcp_holder.local_addr().unwrap().port(), "tcp"),
-    ] {
+    for (port, protocol) in
+        [(udp_holder.local_addr().unwrap().port(), "udp"), (tcp_holder.local_addr().unwrap().port(), "tcp")]
+    {
         let error = bind("127.0.0.1", port).await;
-        for part in [
-            &format!("holds {protocol} 127.0.0.1:{port}"),
-            "named",
-            "ss --",
-            "dns.listen",
-        ] {
+        for part in [&format!("holds {protocol} 127.0.0.1:{port}"), "named", "ss --", "dns.listen"] {
             assert!(error.contains(part), "{error}");
         }
     }
-    assert!(
-        bind("203.0.113.77", 5300)
-            .await
-            .contains("203.0.113.77 is not an address of this host")
-    );
-    assert!(
-        bind("0.0.0.0", 5300)
-            .await
-            .contains("list the addresses themselves")
-    );
-    assert!(
-        bind("::", 5300)
-            .await
-            .contains("list the addresses themselves")
-    );
+    assert!(bind("203.0.113.77", 5300).await.contains("203.0.113.77 is not an address of this host"));
+    assert!(bind("0.0.0.0", 5300).await.contains("list the addresses themselves"));
+    assert!(bind("::", 5300).await.contains("list the addresses themselves"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -427,12 +334,20 @@ async fn not_a_query_is_lost_while_states_and_addresses_are_replaced() {
             break;
         }
         running.state.store(Arc::new(state(true).0));
-        running
-            .server
-            .rebind(sets[round % 2], running.port)
-            .await
-            .unwrap();
+        running.server.rebind(sets[round % 2], running.port).await.unwrap();
     }
     client.await.unwrap();
     assert_eq!(running.counters.get(Outcome::Answer), 600);
+}
+
+#[tokio::test]
+async fn rfc7766_6_2_3_a_client_that_takes_no_replies_is_closed() {
+    let limits = Limits { idle: Duration::from_millis(50), ..Limits::default() };
+    let running = start_with(&[LOCAL], limits, true).await;
+    let mut stream = TcpStream::connect((LOCAL, running.port)).await.unwrap();
+    let queries = framed(&query("www.shop.test", A)).repeat(1000);
+    // Both sides' buffers fill, then neither moves until the server gives up.
+    let send = async { while stream.write_all(&queries).await.is_ok() {} };
+    timeout(DEADLINE, send).await.expect("the connection is closed");
+    eventually("counted", || running.counters.snapshot().contains(&("tcp_idle_closed", 1))).await;
 }

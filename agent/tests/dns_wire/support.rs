@@ -113,54 +113,36 @@ pub fn resource(domains: &[&str]) -> Resource {
 }
 
 /// Writes the text into a file of its own and loads it as the zone `name`.
-pub fn load(
-    name: &str,
-    text: &[u8],
-    resources: &[(&str, Resource)],
-) -> (Result<Zones, ZoneError>, TempDir) {
+pub fn load(name: &str, text: &[u8], resources: &[(&str, Resource)]) -> (Result<Zones, ZoneError>, TempDir) {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("zone");
     fs::write(&file, text).unwrap();
     let zones = [zone(name, &file)];
-    let resources = resources
-        .iter()
-        .map(|(name, resource)| ((*name).to_owned(), resource.clone()))
-        .collect();
+    let resources = resources.iter().map(|(name, resource)| ((*name).to_owned(), resource.clone())).collect();
     (Zones::load(&zones, &resources), directory)
 }
 
 pub fn zone(name: &str, file: &Path) -> config::Zone {
-    config::Zone {
-        name: lower(name),
-        file: PathBuf::from(file),
-    }
+    config::Zone { name: lower(name), file: PathBuf::from(file) }
 }
 
 pub fn set(resource: &str, addresses: &[&str], all_down: Option<AllDown>) -> AnswerSet {
     AnswerSet {
         resource: resource.into(),
         ttl: 20,
-        addresses: addresses
-            .iter()
-            .map(|address| address.parse::<IpAddr>().unwrap())
-            .collect(),
+        addresses: addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
         all_down,
     }
 }
 
 /// `www.shop.test` with addresses at both sites, `down.shop.test` without any.
 pub fn fixture_with(down: AllDown) -> Fixture {
-    let resources = [
-        ("www", resource(&["www.shop.test"])),
-        ("down", resource(&["down.shop.test"])),
-    ];
-    let (zones, directory) = load("shop.test", ZONE.as_bytes(), &resources);
-    let both = [
-        "198.51.100.80",
-        "2001:db8:2:80::80",
-        "192.0.2.80",
-        "2001:db8:1:80::80",
-    ];
+    let resources = [("www", resource(&["www.shop.test"])), ("down", resource(&["down.shop.test"]))];
+    // Replies for these fit some limits and not others.
+    let large: String = (1..=100).map(|host| format!("big A 192.0.2.{host}\n")).collect();
+    let text = format!("{ZONE}{large}");
+    let (zones, directory) = load("shop.test", text.as_bytes(), &resources);
+    let both = ["198.51.100.80", "2001:db8:2:80::80", "192.0.2.80", "2001:db8:1:80::80"];
     Fixture {
         zones: zones.unwrap(),
         table: AnswerTable {
@@ -221,24 +203,11 @@ pub fn query(name: &str, rtype: u16) -> Vec<u8> {
 
 pub fn query_bytes(name: &[u8], rtype: u16, class: u16) -> Vec<u8> {
     let header = [0xab, 0xcd, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
-    [
-        &header[..],
-        name,
-        &rtype.to_be_bytes(),
-        &class.to_be_bytes(),
-    ]
-    .concat()
+    [&header[..], name, &rtype.to_be_bytes(), &class.to_be_bytes()].concat()
 }
 
 /// Appends a record to the additional section.
-pub fn add_record(
-    mut message: Vec<u8>,
-    owner: &[u8],
-    rtype: u16,
-    class: u16,
-    ttl: u32,
-    rdata: &[u8],
-) -> Vec<u8> {
+pub fn add_record(mut message: Vec<u8>, owner: &[u8], rtype: u16, class: u16, ttl: u32, rdata: &[u8]) -> Vec<u8> {
     message[11] += 1;
     message.extend_from_slice(owner);
     message.extend_from_slice(&rtype.to_be_bytes());
@@ -259,16 +228,10 @@ pub const OPT_REPLY: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
 
 /// Owner and type of each record.
 pub fn records(records: &[hickory_proto::rr::Record]) -> Vec<(String, RecordType)> {
-    records
-        .iter()
-        .map(|record| (record.name.to_string(), record.record_type()))
-        .collect()
+    records.iter().map(|record| (record.name.to_string(), record.record_type())).collect()
 }
 
 /// The RDATA of each record, as text.
 pub fn data(records: &[hickory_proto::rr::Record]) -> Vec<String> {
-    records
-        .iter()
-        .map(|record| record.data.to_string())
-        .collect()
+    records.iter().map(|record| record.data.to_string()).collect()
 }

@@ -13,12 +13,7 @@ use super::support::*;
 const HEAD: &str = "$TTL 1h\n@ SOA ns h 7 2 3 4 5\n@ NS ns.example.\n";
 
 fn ask(zones: &Zones, name: &str, rtype: u16) -> Vec<String> {
-    let reply = respond(
-        &query(name, rtype),
-        Transport::Tcp,
-        zones,
-        &AnswerTable::default(),
-    );
+    let reply = respond(&query(name, rtype), Transport::Tcp, zones, &AnswerTable::default());
     data(&decode(&reply.unwrap()).answers)
 }
 
@@ -52,10 +47,7 @@ fn rfc1035_5_1_origins_owners_and_comments() {
     assert_eq!(ask(&zones, "a.shop.test", A), ["192.0.2.1"]);
     assert_eq!(ask(&zones, "a.shop.test", TXT), ["semi;colon"]);
     assert_eq!(ask(&zones, "b.deep.shop.test", CNAME), ["deep.shop.test."]);
-    assert_eq!(
-        ask(&zones, "c.other.shop.test", MX),
-        ["10 a.other.shop.test."]
-    );
+    assert_eq!(ask(&zones, "c.other.shop.test", MX), ["10 a.other.shop.test."]);
     assert_eq!(ask(&zones, "d.other.shop.test", MX), ["10 mail.example."]);
     assert_eq!(zones.serial(&lower("shop.test")), Some(7));
     assert_eq!(zones.serials().count(), 1);
@@ -63,10 +55,7 @@ fn rfc1035_5_1_origins_owners_and_comments() {
 
 #[test]
 fn rfc1035_5_1_escapes_and_octets_of_character_strings() {
-    let text = [
-        HEAD.as_bytes(),
-        b"a TXT \"q\\\"\\065\\000\\255\" ( \"two words\"\n un\\;quoted \xc3\xa9 \"\" )\n",
-    ];
+    let text = [HEAD.as_bytes(), b"a TXT \"q\\\"\\065\\000\\255\" ( \"two words\"\n un\\;quoted \xc3\xa9 \"\" )\n"];
     let (zones, _directory) = load("shop.test", &text.concat(), &[]);
     let expected = b"\x05q\"A\0\xff\x09two words\x09un;quoted\x02\xc3\xa9\0";
     assert_eq!(rdata(&zones.unwrap(), "a.shop.test", TXT), expected);
@@ -87,34 +76,21 @@ fn further_types_are_written_in_their_own_form() {
          a NAPTR 10 20 s SIP+D2U \"\" _sip._udp\n  PTR host\n  CAA 128 issuewild \";\"\n",
     );
     assert_eq!(rdata(&zones, "a.shop.test", 44), [4, 2, 0, 255]);
-    assert_eq!(
-        rdata(&zones, "a.shop.test", 52),
-        [3, 1, 1, 0, 0x11, 0x22, 0x33]
-    );
+    assert_eq!(rdata(&zones, "a.shop.test", 52), [3, 1, 1, 0, 0x11, 0x22, 0x33]);
     assert_eq!(rdata(&zones, "a.shop.test", 13), b"\x01x\x03y z");
     assert_eq!(rdata(&zones, "a.shop.test", 257), b"\x80\x09issuewild;");
-    let naptr = [
-        b"\0\x0a\0\x14\x01s\x07SIP+D2U\0".to_vec(),
-        wire_name("_sip._udp.shop.test"),
-    ]
-    .concat();
+    let naptr = [b"\0\x0a\0\x14\x01s\x07SIP+D2U\0".to_vec(), wire_name("_sip._udp.shop.test")].concat();
     assert_eq!(rdata(&zones, "a.shop.test", 35), naptr);
     assert_eq!(ask(&zones, "a.shop.test", 12), ["host.shop.test."]);
 }
 
 #[test]
 fn rfc1035_5_1_ttls_are_explicit_the_default_or_the_last_stated() {
-    let text =
-        "@ 1m30s SOA ns h 7 2 3 4 5\n@ NS ns.example.\n$TTL 1w\na A 192.0.2.1\nb 0 A 192.0.2.1\n";
+    let text = "@ 1m30s SOA ns h 7 2 3 4 5\n@ NS ns.example.\n$TTL 1w\na A 192.0.2.1\nb 0 A 192.0.2.1\n";
     let (zones, _directory) = load("shop.test", text.as_bytes(), &[]);
     let zones = zones.unwrap();
     let ttl = |name, rtype| {
-        let reply = respond(
-            &query(name, rtype),
-            Transport::Udp,
-            &zones,
-            &AnswerTable::default(),
-        );
+        let reply = respond(&query(name, rtype), Transport::Udp, &zones, &AnswerTable::default());
         decode(&reply.unwrap()).answers[0].ttl
     };
     assert_eq!(ttl("shop.test", NS), 90);
@@ -127,24 +103,16 @@ fn write(directory: &Path, name: &str, text: &str) {
 }
 
 fn load_in(directory: &Path, file: &str) -> Result<Zones, ZoneError> {
-    Zones::load(
-        &[zone("shop.test", &directory.join(file))],
-        &Default::default(),
-    )
+    Zones::load(&[zone("shop.test", &directory.join(file))], &Default::default())
 }
 
 #[test]
 fn rfc1035_5_1_include_is_relative_to_the_including_file_and_keeps_the_origin() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("parts")).unwrap();
-    let main =
-        format!("{HEAD}x A 192.0.2.1\n$INCLUDE parts/a in\n TXT \"x's\"\n$INCLUDE parts/b\n");
+    let main = format!("{HEAD}x A 192.0.2.1\n$INCLUDE parts/a in\n TXT \"x's\"\n$INCLUDE parts/b\n");
     write(directory.path(), "zone", &main);
-    write(
-        directory.path(),
-        "parts/a",
-        "$INCLUDE b\n$ORIGIN elsewhere.shop.test.\ny A 192.0.2.2\n",
-    );
+    write(directory.path(), "parts/a", "$INCLUDE b\n$ORIGIN elsewhere.shop.test.\ny A 192.0.2.2\n");
     write(directory.path(), "parts/b", "z A 192.0.2.3\n");
     let zones = load_in(directory.path(), "zone").unwrap();
     assert_eq!(ask(&zones, "x.shop.test", TXT), ["x's"]);
@@ -174,18 +142,9 @@ fn include_reads_nothing_outside_the_zone_files_directory_and_never_loops() {
         let error = load_in(&zones, "zone").unwrap_err();
         assert!(error.to_string().contains(why), "{include}: {error}");
     }
-    write(
-        &zones,
-        "zone",
-        &format!("{HEAD}$INCLUDE empty\n").repeat(101),
-    );
+    write(&zones, "zone", &format!("{HEAD}$INCLUDE empty\n").repeat(101));
     write(&zones, "empty", "");
-    assert!(
-        load_in(&zones, "zone")
-            .unwrap_err()
-            .to_string()
-            .contains("more than 100")
-    );
+    assert!(load_in(&zones, "zone").unwrap_err().to_string().contains("more than 100"));
 }
 
 #[test]
@@ -201,21 +160,13 @@ fn an_error_in_an_included_file_names_that_file() {
 #[test]
 fn errors_name_the_line_what_is_wrong_and_what_would_be_right() {
     for (body, line, parts) in [
-        (
-            "a A 192.0.2.256",
-            4,
-            &["192.0.2.256", "an IPv4 address"][..],
-        ),
+        ("a A 192.0.2.256", 4, &["192.0.2.256", "an IPv4 address"][..]),
         ("a AAAA ::g", 4, &["::g", "an IPv6 address"]),
         ("a A", 4, &["missing", "an IPv4 address"]),
         ("a A 192.0.2.1 192.0.2.2", 4, &["`192.0.2.2` is too much"]),
         ("a MX mail", 4, &["`mail`", "preference and name"]),
         ("a MX 65536 mail", 4, &["0 to 65535"]),
-        (
-            "\n\na SRV 1 2 mail",
-            6,
-            &["`mail`", "priority, weight, port and name"],
-        ),
+        ("\n\na SRV 1 2 mail", 6, &["`mail`", "priority, weight, port and name"]),
         ("a CAA 0 is-sue x", 4, &["is-sue", "letters and digits"]),
         ("a TXT", 4, &["missing", "one or more strings"]),
         ("a TXT (\n \"x\"\n", 4, &["never closed", "`)`"]),
@@ -229,36 +180,20 @@ fn errors_name_the_line_what_is_wrong_and_what_would_be_right() {
         ("a TYPE65280 abc", 4, &["\\# length hexadecimal"]),
         ("a TYPE65280 \\# 2 00", 4, &["`\\# 2`", "1 octets"]),
         ("a TYPE65280 \\# 1 0", 4, &["pairs of hexadecimal"]),
-        (
-            "a A \\# 4 00000000",
-            4,
-            &["its own form", "an IPv4 address"],
-        ),
+        ("a A \\# 4 00000000", 4, &["its own form", "an IPv4 address"]),
         ("a DNAME b", 4, &["DNAME", "CNAME for each name"]),
         ("a TYPE39 \\# 0", 4, &["DNAME"]),
         ("a RRSIG A", 4, &["signed zones are not supported"]),
         ("a TYPE250 \\# 0", 4, &["for messages"]),
         ("a.. A 192.0.2.1", 4, &["empty label"]),
         ("m\u{fc}nchen A 192.0.2.1", 4, &["outside ASCII", "xn--"]),
-        (
-            "a.example. A 192.0.2.1",
-            4,
-            &["outside the zone", "shop.test."],
-        ),
+        ("a.example. A 192.0.2.1", 4, &["outside the zone", "shop.test."]),
         ("a SOA ns h 1 2 3 4 5", 4, &["the zone's apex"]),
         ("@ SOA ns h 2 2 3 4 5", 4, &["there is another"]),
         ("*.a NS ns", 4, &["wildcard cannot be delegated"]),
         ("a CNAME b\na CNAME c", 5, &["there is another"]),
-        (
-            "a CNAME b\n\na TXT x",
-            4,
-            &["zone:6", "TXT", "RFC 2181 §10.1"],
-        ),
-        (
-            "$GENERATE 1-9 a A 192.0.2.1",
-            4,
-            &["$GENERATE", "$ORIGIN, $TTL and $INCLUDE"],
-        ),
+        ("a CNAME b\n\na TXT x", 4, &["zone:6", "TXT", "RFC 2181 §10.1"]),
+        ("$GENERATE 1-9 a A 192.0.2.1", 4, &["$GENERATE", "$ORIGIN, $TTL and $INCLUDE"]),
         ("$TTL", 4, &["takes one value"]),
         ("$TTL never", 4, &["`never`", "1h30m"]),
         ("a A \0", 4, &["0x00", "not text"]),
@@ -283,33 +218,19 @@ fn a_zone_has_an_soa_name_servers_and_ttls() {
         let error = error_of(text.as_bytes());
         assert!(error.to_string().contains(part), "{error}");
     }
-    let missing = Zones::load(
-        &[zone("shop.test", Path::new("/nonexistent/zone"))],
-        &Default::default(),
-    );
+    let missing = Zones::load(&[zone("shop.test", Path::new("/nonexistent/zone"))], &Default::default());
     let message = missing.unwrap_err().to_string();
-    assert!(
-        message.starts_with("/nonexistent/zone: the zone file cannot be read"),
-        "{message}"
-    );
+    assert!(message.starts_with("/nonexistent/zone: the zone file cannot be read"), "{message}");
 }
 
 #[test]
 fn a_resources_domain_has_no_addresses_or_alias_in_the_zone_file() {
     for record in ["A 192.0.2.1", "AAAA 2001:db8::1", "CNAME mail"] {
         let text = format!("{HEAD}\nWWW {record}\n");
-        let error = load(
-            "shop.test",
-            text.as_bytes(),
-            &[("web", resource(&["www.shop.test"]))],
-        );
+        let error = load("shop.test", text.as_bytes(), &[("web", resource(&["www.shop.test"]))]);
         let error = error.0.unwrap_err();
         assert_eq!(error.line, Some(5));
-        for part in [
-            "www.shop.test.",
-            "resource web",
-            record.split(' ').next().unwrap(),
-        ] {
+        for part in ["www.shop.test.", "resource web", record.split(' ').next().unwrap()] {
             assert!(error.to_string().contains(part), "{error}");
         }
     }
@@ -319,34 +240,19 @@ fn a_resources_domain_has_no_addresses_or_alias_in_the_zone_file() {
 fn a_resources_domain_lies_in_a_zone_once_and_not_below_a_delegation() {
     let text = format!("{HEAD}sub NS ns.example.\n");
     for (domains, part) in [
-        (
-            &["www.other.test"][..],
-            "resource one: its domain www.other.test. lies in no zone",
-        ),
+        (&["www.other.test"][..], "resource one: its domain www.other.test. lies in no zone"),
         (&["*.shop.test"], "is a wildcard"),
         (&["a.sub.shop.test"], "sub.shop.test. is delegated"),
         (&["sub.shop.test"], "sub.shop.test. is delegated"),
-        (
-            &["a.shop.test", "A.shop.test"],
-            "resource one and to resource one",
-        ),
+        (&["a.shop.test", "A.shop.test"], "resource one and to resource one"),
     ] {
         let (zones, _directory) = load("shop.test", text.as_bytes(), &[("one", resource(domains))]);
         let error = zones.unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
-    let both = [
-        ("one", resource(&["a.shop.test"])),
-        ("two", resource(&["a.shop.test"])),
-    ];
-    let error = load("shop.test", text.as_bytes(), &both)
-        .0
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("resource one and to resource two"),
-        "{error}"
-    );
+    let both = [("one", resource(&["a.shop.test"])), ("two", resource(&["a.shop.test"]))];
+    let error = load("shop.test", text.as_bytes(), &both).0.unwrap_err().to_string();
+    assert!(error.contains("resource one and to resource two"), "{error}");
 }
 
 #[test]
@@ -366,11 +272,8 @@ fn suspicious_records_are_warned_about_and_served_as_the_rfcs_say() {
                 b SRV 1 2 3 nowhere\nb SRV 1 2 3 .\n\
                 sub NS ns.sub\nsub TXT x\nx.sub TXT y\nx.sub NS ns\nns.sub A 192.0.2.3\n";
     let zones = good(body);
-    let warnings: Vec<String> = zones
-        .warnings()
-        .iter()
-        .map(|warning| format!("{}: {}", warning.line, warning.message))
-        .collect();
+    let warnings: Vec<String> =
+        zones.warnings().iter().map(|warning| format!("{}: {}", warning.line, warning.message)).collect();
     let expected = [
         ("5: ", "TTL 30", "RFC 2181 §5.2"),
         ("6: ", "written before", "RFC 2181 §5"),
@@ -383,37 +286,20 @@ fn suspicious_records_are_warned_about_and_served_as_the_rfcs_say() {
     ];
     for (line, what, why) in expected {
         assert!(
-            warnings
-                .iter()
-                .any(|text| text.starts_with(line) && text.contains(what) && text.contains(why)),
+            warnings.iter().any(|text| text.starts_with(line) && text.contains(what) && text.contains(why)),
             "{line}{what}: {warnings:#?}"
         );
     }
     assert_eq!(ask(&zones, "a.shop.test", A), ["192.0.2.1", "192.0.2.2"]);
-    let reply = respond(
-        &query("a.shop.test", A),
-        Transport::Udp,
-        &zones,
-        &AnswerTable::default(),
-    );
-    assert!(
-        decode(&reply.unwrap())
-            .answers
-            .iter()
-            .all(|record| record.ttl == 30)
-    );
+    let reply = respond(&query("a.shop.test", A), Transport::Udp, &zones, &AnswerTable::default());
+    assert!(decode(&reply.unwrap()).answers.iter().all(|record| record.ttl == 30));
     assert_eq!(ask(&zones, "shop.test", MX), ["10 Mail.shop.test."]);
 }
 
 #[test]
 fn the_tests_own_zone_is_free_of_warnings_but_for_what_it_hides() {
     let fixture = fixture();
-    let warnings: Vec<&str> = fixture
-        .zones
-        .warnings()
-        .iter()
-        .map(|warning| &*warning.message)
-        .collect();
+    let warnings: Vec<&str> = fixture.zones.warnings().iter().map(|warning| &*warning.message).collect();
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0].starts_with("hidden.sub.shop.test. TXT"));
 }

@@ -42,15 +42,7 @@ pub struct Query {
 impl Query {
     /// A query as a resolver sends it, without EDNS.
     pub fn new(name: &str, kind: u16) -> Self {
-        Self {
-            id: 0xbeef,
-            flags: 0,
-            counts: [1, 0, 0, 0],
-            name: wire(name),
-            kind,
-            class: 1,
-            rest: Vec::new(),
-        }
+        Self { id: 0xbeef, flags: 0, counts: [1, 0, 0, 0], name: wire(name), kind, class: 1, rest: Vec::new() }
     }
 
     /// Adds an OPT record.
@@ -103,16 +95,7 @@ pub struct Opt {
 
 impl Default for Opt {
     fn default() -> Self {
-        Self {
-            owner: vec![0],
-            kind: 41,
-            size: 1232,
-            rcode: 0,
-            version: 0,
-            flags: 0,
-            options: Vec::new(),
-            length: None,
-        }
+        Self { owner: vec![0], kind: 41, size: 1232, rcode: 0, version: 0, flags: 0, options: Vec::new(), length: None }
     }
 }
 
@@ -274,9 +257,7 @@ impl Datagram {
         udp.extend(self.udp_length.unwrap_or(right).to_be_bytes());
         udp.extend([0, 0]);
         udp.extend(&self.payload);
-        let checksum = self
-            .udp_checksum
-            .unwrap_or_else(|| udp_checksum(self.addresses, &udp));
+        let checksum = self.udp_checksum.unwrap_or_else(|| udp_checksum(self.addresses, &udp));
         udp[6..8].copy_from_slice(&checksum.to_be_bytes());
         udp
     }

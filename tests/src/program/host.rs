@@ -19,10 +19,7 @@ pub struct Host {
 impl Host {
     /// Publishes a table.
     pub fn new(table: &Table) -> Self {
-        Self {
-            names: table.names.iter().copied().collect(),
-            table: table.clone(),
-        }
+        Self { names: table.names.iter().copied().collect(), table: table.clone() }
     }
 
     /// Runs a frame through [`respond`].
@@ -33,11 +30,7 @@ impl Host {
     /// The same with a frame of limited room.
     pub fn run_frame(&self, mut frame: Frame) -> Verdict {
         let outcome = respond(&mut frame, self);
-        Verdict {
-            action: outcome.action(),
-            counted: vec![(outcome, 1)],
-            frame: frame.bytes,
-        }
+        Verdict { action: outcome.action(), counted: vec![(outcome, 1)], frame: frame.bytes }
     }
 }
 

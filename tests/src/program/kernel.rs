@@ -47,8 +47,7 @@ impl Kernel {
         for (hash, entry) in names {
             inner.insert(hash, entry, 0)?;
         }
-        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> =
-            self.map_mut("NAMES")?.try_into()?;
+        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> = self.map_mut("NAMES")?.try_into()?;
         Ok(outer.set(0, &inner, 0)?)
     }
 
@@ -59,8 +58,7 @@ impl Kernel {
         for (index, set) in (0..).zip(sets) {
             inner.set(index, set, 0)?;
         }
-        let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> =
-            self.map_mut("ANSWERS")?.try_into()?;
+        let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = self.map_mut("ANSWERS")?.try_into()?;
         Ok(outer.set(0, &inner, 0)?)
     }
 
@@ -74,10 +72,7 @@ impl Kernel {
     pub fn counters(&self) -> Result<Vec<u64>> {
         let map = self.ebpf.map("COUNTERS").context("no map COUNTERS")?;
         let counters: PerCpuArray<_, u64> = map.try_into()?;
-        Outcome::ALL
-            .iter()
-            .map(|outcome| Ok(counters.get(&outcome.index(), 0)?.iter().sum()))
-            .collect()
+        Outcome::ALL.iter().map(|outcome| Ok(counters.get(&outcome.index(), 0)?.iter().sum())).collect()
     }
 
     /// Runs one frame, of at least 14 bytes, through the program.
@@ -97,33 +92,23 @@ impl Kernel {
             .map(|(outcome, (after, before))| (*outcome, after - before))
             .filter(|(_, rise)| *rise > 0)
             .collect();
-        Ok(Verdict {
-            action: action(result.return_value)?,
-            counted,
-            frame: out,
-        })
+        Ok(Verdict { action: action(result.return_value)?, counted, frame: out })
     }
 
     /// A program of the object.
     pub fn program(&self, name: &str) -> Result<&Xdp> {
         let program = self.ebpf.program(name);
-        Ok(program
-            .with_context(|| format!("no program {name}"))?
-            .try_into()?)
+        Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
     }
 
     /// A program of the object, to be loaded.
     pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(name);
-        Ok(program
-            .with_context(|| format!("no program {name}"))?
-            .try_into()?)
+        Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
     }
 
     fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
-        self.ebpf
-            .map_mut(name)
-            .with_context(|| format!("no map {name}"))
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
     }
 }
 

@@ -16,12 +16,7 @@ pub fn bench() -> Result<Vec<u8>> {
 
 fn read(name: &str) -> Result<Vec<u8>> {
     let directory = env::var_os("SITESWAP_EBPF_DIR").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../target/ebpf/bpfel-unknown-none/release"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/bpfel-unknown-none/release")),
         PathBuf::from,
     );
     let path = directory.join(name);

@@ -46,8 +46,7 @@ impl Table {
         let id = 0x1000 + u64::from(index);
         let entry = name::entry(&wire(name), index, id).expect("a name the program can find");
         self.names.push(entry);
-        self.sets
-            .push(answers::set(id, ttl, v4, v6).expect("few addresses"));
+        self.sets.push(answers::set(id, ttl, v4, v6).expect("few addresses"));
     }
 }
 

@@ -22,9 +22,7 @@ pub(super) fn check(table: &[(&str, &str, &str)]) {
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let text = with("interfaces", "interface")
-        .replace("\"standby\"", "\"passive\"")
-        .replace("key =", "kee =");
+    let text = with("interfaces", "interface").replace("\"standby\"", "\"passive\"").replace("key =", "kee =");
     assert_eq!(
         complaint(&text),
         r#"east.toml:12:1: link.key: missing; write key = "FILE.pem", the file that siteswap keygen wrote
@@ -38,10 +36,7 @@ east.toml:53:8: resources.orders.sites.west.role: "passive" is none of "active",
 fn a_file_wrong_everywhere_is_cut_short() {
     let complaint = complaint(&"[x]\n".repeat(100));
     assert_eq!(complaint.lines().count(), 26);
-    assert!(
-        complaint.ends_with("\neast.toml: and 74 more"),
-        "{complaint}"
-    );
+    assert!(complaint.ends_with("\neast.toml: and 74 more"), "{complaint}");
 }
 
 #[test]
@@ -58,15 +53,9 @@ east.toml:1:1: no section [dns]; say where to answer: listen = ["192.0.2.2"]"#
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = load(Path::new("/nowhere/east.toml")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "/nowhere/east.toml: cannot be read: No such file or directory (os error 2)"
-    );
+    assert_eq!(error.to_string(), "/nowhere/east.toml: cannot be read: No such file or directory (os error 2)");
     let error = load(Path::new("/dev/zero")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "/dev/zero: cannot be read: it is larger than 64 MiB; is it the right file?"
-    );
+    assert_eq!(error.to_string(), "/dev/zero: cannot be read: it is larger than 64 MiB; is it the right file?");
 }
 
 #[test]
@@ -77,10 +66,7 @@ fn a_file_that_is_not_text_is_told_where() {
     let error = load(&file).unwrap_err();
     let line = EXAMPLE.lines().count() + 1;
     let message = "byte 0xff is not UTF-8; save the file as UTF-8 text";
-    assert_eq!(
-        error.to_string(),
-        format!("{}:{line}:4: {message}", file.display())
-    );
+    assert_eq!(error.to_string(), format!("{}:{line}:4: {message}", file.display()));
 }
 
 #[test]
@@ -96,21 +82,13 @@ fn a_mistyped_key_is_recognised() {
             "tcp = true\nintervall = \"1s\"",
             r#"east.toml:46:1: resources.orders.probe.intervall: no such key; did you mean "interval"?"#,
         ),
-        (
-            "interfaces",
-            "interface",
-            r#"east.toml:23:1: dataplane.interface: no such key; did you mean "interfaces"?"#,
-        ),
+        ("interfaces", "interface", r#"east.toml:23:1: dataplane.interface: no such key; did you mean "interfaces"?"#),
         (
             "[resources.orders.probe]",
             "[resources.orders.prob]",
             "east.toml:41:1: resources.orders: no section [resources.orders.probe]; say what to try: tcp = true, or url = \"http://HOST/PATH\"\neast.toml:44:19: resources.orders.prob: no such key; did you mean \"probe\"?",
         ),
-        (
-            "[dataplane]",
-            "[dataplan]",
-            r#"east.toml:22:2: dataplan: no such key; did you mean "dataplane"?"#,
-        ),
+        ("[dataplane]", "[dataplan]", r#"east.toml:22:2: dataplan: no such key; did you mean "dataplane"?"#),
         (
             "tcp = true",
             "tcp = true\nzebra = 1",
@@ -122,11 +100,7 @@ fn a_mistyped_key_is_recognised() {
 #[test]
 fn what_must_be_said_is_asked_for() {
     check(&[
-        (
-            r#"site = "east""#,
-            "",
-            r#"east.toml:1:1: agent.site: missing; name this site, one of "east", "west""#,
-        ),
+        (r#"site = "east""#, "", r#"east.toml:1:1: agent.site: missing; name this site, one of "east", "west""#),
         (
             r#"key = "east.pem""#,
             "",
@@ -183,11 +157,7 @@ fn what_must_be_said_is_asked_for() {
 #[test]
 fn a_value_of_another_kind_or_out_of_bounds_is_refused() {
     check(&[
-        (
-            r#"site = "east""#,
-            "site = 7",
-            "east.toml:2:8: agent.site: found the number 7, expected a string",
-        ),
+        (r#"site = "east""#, "site = 7", "east.toml:2:8: agent.site: found the number 7, expected a string"),
         (
             "[agent]\nsite = \"east\"",
             r#"agent = "east""#,
@@ -258,16 +228,8 @@ fn a_value_of_another_kind_or_out_of_bounds_is_refused() {
             "tcp = true\ninterval = \"1s\"\ntimeout = \"2s\"",
             "east.toml:47:11: resources.orders.probe.timeout: longer than the interval; a try must end before the next begins",
         ),
-        (
-            r#"file = "shop.test.zone""#,
-            r#"file = """#,
-            "east.toml:20:8: dns.zone.file: empty; name a file",
-        ),
-        (
-            "[[dns.zone]]",
-            "[dns.zone]",
-            "east.toml:18:1: dns.zone: found a table, expected sections [[dns.zone]]",
-        ),
+        (r#"file = "shop.test.zone""#, r#"file = """#, "east.toml:20:8: dns.zone.file: empty; name a file"),
+        ("[[dns.zone]]", "[dns.zone]", "east.toml:18:1: dns.zone: found a table, expected sections [[dns.zone]]"),
     ]);
 }
 
@@ -325,11 +287,7 @@ fn sites_differ_and_exist() {
 #[test]
 fn what_is_not_toml_is_shown_where() {
     check(&[
-        (
-            r#"site = "east""#,
-            r#"site = "east"#,
-            r#"east.toml:2:13: not TOML: invalid basic string, expected `"`"#,
-        ),
+        (r#"site = "east""#, r#"site = "east"#, r#"east.toml:2:13: not TOML: invalid basic string, expected `"`"#),
         (
             r#"site = "east""#,
             "site = \"east\"\nsite = \"west\"",
@@ -340,15 +298,7 @@ fn what_is_not_toml_is_shown_where() {
             "site = east",
             "east.toml:2:8: not TOML: string values must be quoted, expected literal string",
         ),
-        (
-            "[link]",
-            "[link",
-            "east.toml:12:6: not TOML: unclosed table, expected `]`",
-        ),
-        (
-            "[link]",
-            "[agent]",
-            "east.toml:12:2: agent is already given above; keep one of them",
-        ),
+        ("[link]", "[link", "east.toml:12:6: not TOML: unclosed table, expected `]`"),
+        ("[link]", "[agent]", "east.toml:12:2: agent is already given above; keep one of them"),
     ]);
 }

@@ -17,16 +17,8 @@ fn survives(text: &str) {
         let at = problem.at.expect("a problem has a place");
         assert!((1..=lines).contains(&at.line), "{at:?}");
         assert!(at.column >= 1);
-        assert!(
-            problem.message.len() < 1000,
-            "{} is a long message",
-            problem.message
-        );
-        assert!(
-            !problem.message.contains(|c: char| c.is_control()),
-            "{:?}",
-            problem.message
-        );
+        assert!(problem.message.len() < 1000, "{} is a long message", problem.message);
+        assert!(!problem.message.contains(|c: char| c.is_control()), "{:?}", problem.message);
     }
     assert!(error.to_string().starts_with("east.toml:"));
 }
@@ -69,19 +61,12 @@ fn piece() -> impl Strategy<Value = String> {
         "'''",
         "\"::\"",
     ];
-    prop_oneof![
-        proptest::sample::select(pieces.to_vec()).prop_map(str::to_owned),
-        any::<String>(),
-    ]
+    prop_oneof![proptest::sample::select(pieces.to_vec()).prop_map(str::to_owned), any::<String>(),]
 }
 
 /// `text` with a span of characters replaced.
 fn replaced(text: &str, from: Index, length: usize, by: &str) -> String {
-    let places: Vec<usize> = text
-        .char_indices()
-        .map(|(place, _)| place)
-        .chain([text.len()])
-        .collect();
+    let places: Vec<usize> = text.char_indices().map(|(place, _)| place).chain([text.len()]).collect();
     let from = from.index(places.len());
     let to = (from + length).min(places.len() - 1);
     format!("{}{by}{}", &text[..places[from]], &text[places[to]..])
@@ -146,10 +131,7 @@ fn long_things_are_cut_short() {
         with("site = \"east\"", &format!("{long} = 1")),
         with("site = \"east\"", &format!("site = \"{long}\"")),
         with("[sites.west]", &format!("[sites.{long}]")),
-        with(
-            "tcp = true",
-            &format!("tcp = true\nrise = {}", "9".repeat(100_000)),
-        ),
+        with("tcp = true", &format!("tcp = true\nrise = {}", "9".repeat(100_000))),
         with("\"orders.shop.test\"", &format!("\"{long}\"")),
         with("[resources.orders]", &format!("[resources.{long}]")),
     ] {

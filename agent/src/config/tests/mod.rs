@@ -43,10 +43,7 @@ fn what_is_not_given_has_its_default() {
     );
     assert_eq!(config.dns.port, 53);
     assert_eq!(config.dns.zones[0].name, name("shop.test."));
-    assert_eq!(
-        config.dns.zones[0].file,
-        Path::new("/etc/siteswap/shop.test.zone")
-    );
+    assert_eq!(config.dns.zones[0].file, Path::new("/etc/siteswap/shop.test.zone"));
     assert_eq!(
         config.dataplane,
         Dataplane {
@@ -93,11 +90,7 @@ fn a_page_is_expected_with_status_200_and_this_sites_keyword() {
 fn a_url_gives_the_host_header_and_the_path() {
     for (url, host, path) in [
         ("http://www.shop.test", "www.shop.test", "/"),
-        (
-            "http://www.shop.test:8080/a/b?c=d",
-            "www.shop.test:8080",
-            "/a/b?c=d",
-        ),
+        ("http://www.shop.test:8080/a/b?c=d", "www.shop.test:8080", "/a/b?c=d"),
         ("http://www.shop.test?c=d", "www.shop.test", "/?c=d"),
         ("https://[2001:db8::1]/", "[2001:db8::1]", "/"),
     ] {
@@ -128,10 +121,7 @@ fn everything_can_be_said() {
     assert_eq!(config.state, Path::new("/etc/siteswap/s"));
     assert_eq!(config.control, Path::new("/c"));
     assert_eq!(config.link.listen, "[::]:7400".parse().unwrap());
-    assert_eq!(
-        (config.link.period, config.link.periods),
-        (Duration::from_secs(1), 5)
-    );
+    assert_eq!((config.link.period, config.link.periods), (Duration::from_secs(1), 5));
     assert_eq!(config.dns.port, 5353);
     assert_eq!(config.dataplane.mode, Mode::Generic);
     assert_eq!(config.dataplane.lease, Duration::from_secs(60));
@@ -139,10 +129,7 @@ fn everything_can_be_said() {
     assert_eq!(www.domains, [name("www.shop.test."), name("shop.test.")]);
     assert_eq!(www.ttl, (1 << 31) - 1);
     assert_eq!(www.order, ["west", "east"]);
-    assert_eq!(
-        (&www.all_down, www.takeover),
-        (&AllDown::ServFail, Takeover::Silence)
-    );
+    assert_eq!((&www.all_down, www.takeover), (&AllDown::ServFail, Takeover::Silence));
     let Check::Http(page) = &www.probe.check else {
         panic!("{:?}", www.probe.check);
     };
@@ -150,28 +137,20 @@ fn everything_can_be_said() {
     assert_eq!((&*page.host, &*page.path), ("www.shop.test:8443", "/a?b=c"));
     assert_eq!(page.status, [200, 204]);
     let fallback = vec!["192.0.2.99".parse().unwrap()];
-    assert_eq!(
-        config.resources["orders"].all_down,
-        AllDown::Fallback(fallback)
-    );
+    assert_eq!(config.resources["orders"].all_down, AllDown::Fallback(fallback));
 }
 
 #[test]
 fn a_short_interval_shortens_the_default_timeout() {
     let config = read(&with("tcp = true", "tcp = true\ninterval = \"100ms\""));
-    assert_eq!(
-        config.resources["orders"].probe.timeout,
-        Duration::from_millis(100)
-    );
+    assert_eq!(config.resources["orders"].probe.timeout, Duration::from_millis(100));
 }
 
 #[test]
 fn certificates_are_judged_by_the_systems_roots_unless_told_otherwise() {
-    for (verify, tls) in [
-        ("", Tls::System),
-        ("verify = \"system\"", Tls::System),
-        ("verify = \"none\"", Tls::Unverified),
-    ] {
+    for (verify, tls) in
+        [("", Tls::System), ("verify = \"system\"", Tls::System), ("verify = \"none\"", Tls::Unverified)]
+    {
         let url = format!("url = \"https://www.shop.test/\"\n{verify}");
         let config = read(&with("url = \"http://www.shop.test/\"", &url));
         let Check::Http(page) = &config.resources["www"].probe.check else {
@@ -205,13 +184,7 @@ fn a_file_is_loaded_relative_to_its_own_directory() {
 #[test]
 fn the_references_example_shows_the_defaults() {
     let reference = include_str!("../../../../docs/configuration.md");
-    let example = reference
-        .split("```toml\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
+    let example = reference.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let shown = example.lines().map(|line| match line.strip_prefix("# ") {
         Some(default) => default,
         None => line,
@@ -226,16 +199,9 @@ fn the_references_example_shows_the_defaults() {
 #[test]
 fn the_references_errors_are_what_is_said() {
     let reference = include_str!("../../../../docs/configuration.md");
-    let errors = reference
-        .split("```text\n")
-        .nth(1)
-        .unwrap()
-        .split("\n```")
-        .next()
-        .unwrap();
-    let text = with("key =", "kee =")
-        .replace("\"www.shop.test\"", "\"www.shop.tset\"")
-        .replace("\"standby\"", "\"passive\"");
+    let errors = reference.split("```text\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let text =
+        with("key =", "kee =").replace("\"www.shop.test\"", "\"www.shop.tset\"").replace("\"standby\"", "\"passive\"");
     let said = parse(&text, Path::new("east.toml")).unwrap_err();
     assert_eq!(said.to_string(), errors);
 }

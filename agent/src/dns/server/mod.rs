@@ -6,13 +6,14 @@ mod udp;
 
 use std::{
     collections::BTreeMap,
+    mem,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 pub use socket::BindError;
 use tcp::Connections;
@@ -48,10 +49,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            connections: 256,
-            idle: Duration::from_secs(10),
-        }
+        Limits { connections: 256, idle: Duration::from_secs(10) }
     }
 }
 
@@ -73,7 +71,7 @@ struct Context {
 
 /// The two tasks of one address; they end with it.
 #[derive(Debug)]
-struct Listener(Vec<AbortHandle>);
+struct Listener(Vec<JoinHandle<()>>);
 
 impl Server {
     /// Binds and serves at once. Replies come from whatever `state` holds when a query is read.
@@ -88,12 +86,7 @@ impl Server {
         limits: Limits,
     ) -> Result<Self, BindError> {
         let mut server = Server {
-            context: Arc::new(Context {
-                state,
-                counters: Arc::default(),
-                limits,
-                connections: Connections::default(),
-            }),
+            context: Arc::new(Context { state, counters: Arc::default(), limits, connections: Connections::default() }),
             listeners: BTreeMap::new(),
         };
         server.rebind(addresses, port).await?;
@@ -107,10 +100,7 @@ impl Server {
     ///
     /// If any new address cannot be bound, everything stays as it was.
     pub async fn rebind(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), BindError> {
-        let wanted: Vec<SocketAddr> = addresses
-            .iter()
-            .map(|address| SocketAddr::new(*address, port))
-            .collect();
+        let wanted: Vec<SocketAddr> = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
         let mut bound = BTreeMap::new();
         for &address in &wanted {
             if !self.listeners.contains_key(&address) && !bound.contains_key(&address) {
@@ -119,12 +109,17 @@ impl Server {
         }
         for (address, (udp, tcp)) in bound {
             let tasks = [
-                tokio::spawn(udp::serve(udp, self.context.clone())).abort_handle(),
-                tokio::spawn(tcp::serve(tcp, self.context.clone())).abort_handle(),
+                tokio::spawn(udp::serve(udp, self.context.clone())),
+                tokio::spawn(tcp::serve(tcp, self.context.clone())),
             ];
             self.listeners.insert(address, Listener(tasks.into()));
         }
-        self.listeners.retain(|address, _| wanted.contains(address));
+        let gone: Vec<SocketAddr> = self.addresses().filter(|address| !wanted.contains(address)).collect();
+        for address in gone {
+            if let Some(listener) = self.listeners.remove(&address) {
+                listener.close().await;
+            }
+        }
         Ok(())
     }
 
@@ -145,9 +140,20 @@ impl Drop for Server {
     }
 }
 
+impl Listener {
+    /// Returns when the sockets are closed, so that the address can be bound again.
+    async fn close(mut self) {
+        for task in mem::take(&mut self.0) {
+            task.abort();
+            // Cancelled, as it was told.
+            let _ = task.await;
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 

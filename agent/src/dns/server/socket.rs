@@ -9,8 +9,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt,
-        socket, sockopt,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
     },
 };
 use tokio::net::{TcpListener, UdpSocket};
@@ -73,11 +72,7 @@ fn bound(kind: SockType, address: SocketAddr) -> io::Result<OwnedFd> {
     if address.ip().is_unspecified() {
         return Err(Errno::EDESTADDRREQ.into());
     }
-    let family = if address.is_ipv6() {
-        AddressFamily::Inet6
-    } else {
-        AddressFamily::Inet
-    };
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, kind, flags, None)?;
     if address.is_ipv6() {
@@ -97,10 +92,6 @@ fn explain(protocol: &'static str, address: SocketAddr, source: io::Error) -> Bi
         Some(Errno::EADDRNOTAVAIL) => BindError::NotHere(address),
         Some(Errno::EACCES) => BindError::NotPermitted(address),
         Some(Errno::EDESTADDRREQ) => BindError::Unspecified(address),
-        _ => BindError::Other {
-            protocol,
-            address,
-            source,
-        },
+        _ => BindError::Other { protocol, address, source },
     }
 }

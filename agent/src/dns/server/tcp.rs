@@ -32,7 +32,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Open {
-    /// When the last complete query was answered, or the connection was made.
+    /// When the last complete query came, or the connection was made.
     active: Instant,
     task: AbortHandle,
 }
@@ -95,6 +95,7 @@ async fn answer_all(stream: TcpStream, id: u64, context: &Context) -> io::Result
         if !within(idle, read_message(&mut stream, &mut message)).await? {
             return Ok(());
         }
+        context.connections.touch(id);
         let Some(reply) = context.answer(&message, Transport::Tcp) else {
             return Ok(());
         };
@@ -102,15 +103,11 @@ async fn answer_all(stream: TcpStream, id: u64, context: &Context) -> io::Result
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &reply].concat();
         within(idle, stream.get_mut().write_all(&framed)).await?;
-        context.connections.touch(id);
     }
 }
 
 /// Reads one message. `false`: the client has closed, or the length is too short for a header.
-async fn read_message(
-    stream: &mut BufReader<TcpStream>,
-    message: &mut Vec<u8>,
-) -> io::Result<bool> {
+async fn read_message(stream: &mut BufReader<TcpStream>, message: &mut Vec<u8>) -> io::Result<bool> {
     let length = match stream.read_u16().await {
         Ok(length) => usize::from(length),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
@@ -125,9 +122,7 @@ async fn read_message(
 }
 
 async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, step)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Connections {

@@ -22,14 +22,8 @@ const MAX_SET: usize = 60_000;
 /// Type, class, TTL and RDLENGTH, and the owner as a pointer.
 const RECORD_OVERHEAD: usize = 12;
 
-pub(super) fn load(
-    zones: &[config::Zone],
-    resources: &BTreeMap<String, config::Resource>,
-) -> Result<Zones, ZoneError> {
-    let mut loaded = Zones {
-        zones: BTreeMap::new(),
-        warnings: Vec::new(),
-    };
+pub(super) fn load(zones: &[config::Zone], resources: &BTreeMap<String, config::Resource>) -> Result<Zones, ZoneError> {
+    let mut loaded = Zones { zones: BTreeMap::new(), warnings: Vec::new() };
     let mut drafts = BTreeMap::new();
     for zone in zones {
         let draft = Draft::read(zone)?;
@@ -41,10 +35,8 @@ pub(super) fn load(
     for (resource, config) in resources {
         for domain in &config.domains {
             let key = Name::from(domain).key();
-            let zone = drafts
-                .iter_mut()
-                .filter(|(apex, _)| key.is_within(apex))
-                .max_by_key(|(apex, _)| apex.bytes().len());
+            let zone =
+                drafts.iter_mut().filter(|(apex, _)| key.is_within(apex)).max_by_key(|(apex, _)| apex.bytes().len());
             let Some((_, zone)) = zone else {
                 return Err(ZoneError::configuration(format!(
                     "resource {resource}: its domain {domain} lies in no zone: add a [[dns.zone]] that encloses it"
@@ -100,13 +92,7 @@ impl<'c> Draft<'c> {
     }
 
     fn add(&mut self, record: Record) -> Result<(), ZoneError> {
-        let Record {
-            owner,
-            rtype,
-            ttl,
-            rdata,
-            place,
-        } = record;
+        let Record { owner, rtype, ttl, rdata, place } = record;
         self.check_owner(&owner, rtype, &place)?;
         let key = owner.key();
         let node = self.nodes.entry(key.clone()).or_insert_with(|| Node {
@@ -114,44 +100,28 @@ impl<'c> Draft<'c> {
             resource: None,
             sets: BTreeMap::new(),
         });
-        let set = node.sets.entry(rtype).or_insert_with(|| Set {
-            ttl,
-            rdata: Vec::new(),
-        });
+        let set = node.sets.entry(rtype).or_insert_with(|| Set { ttl, rdata: Vec::new() });
         let mut warn = |message| self.warnings.push(ZoneWarning::at(&place, message));
-        let what = format!("{owner} {}", type_name(rtype));
-        if set
-            .rdata
-            .iter()
-            .any(|other| same_rdata(rtype, other, &rdata))
-        {
-            warn(format!(
-                "{what}: the same record was written before; it is served once (RFC 2181 §5)"
-            ));
+        let what = || format!("{owner} {}", type_name(rtype));
+        if set.rdata.iter().any(|other| same_rdata(rtype, other, &rdata)) {
+            warn(format!("{}: the same record was written before; it is served once (RFC 2181 §5)", what()));
             return Ok(());
         }
         if matches!(rtype, rtype::SOA | rtype::CNAME) && !set.rdata.is_empty() {
-            return Err(ZoneError::at(
-                &place,
-                format!("{what}: there is another; a name has at most one"),
-            ));
+            return Err(ZoneError::at(&place, format!("{}: there is another; a name has at most one", what())));
         }
         if set.ttl != ttl {
             set.ttl = set.ttl.min(ttl);
             warn(format!(
-                "{what}: TTL {ttl} differs from the set's other records; all are served with {} (RFC 2181 §5.2)",
+                "{}: TTL {ttl} differs from the set's other records; all are served with {} (RFC 2181 §5.2)",
+                what(),
                 set.ttl
             ));
         }
         set.rdata.push(rdata);
-        let size: usize = set
-            .rdata
-            .iter()
-            .map(|rdata| rdata.len() + RECORD_OVERHEAD)
-            .sum();
+        let size: usize = set.rdata.iter().map(|rdata| rdata.len() + RECORD_OVERHEAD).sum();
         if size > MAX_SET {
-            let message =
-                format!("{what}: the set is larger than {MAX_SET} octets, no message can hold it");
+            let message = format!("{}: the set is larger than {MAX_SET} octets, no message can hold it", what());
             return Err(ZoneError::at(&place, message));
         }
         self.places.entry((key, rtype)).or_insert(place);
@@ -169,15 +139,10 @@ impl<'c> Draft<'c> {
             ));
         }
         if rtype == rtype::SOA && key != apex {
-            return wrong(format!(
-                "{owner} SOA: the SOA belongs to the zone's apex, {}",
-                self.apex
-            ));
+            return wrong(format!("{owner} SOA: the SOA belongs to the zone's apex, {}", self.apex));
         }
         if rtype == rtype::NS && owner.is_wildcard() {
-            return wrong(format!(
-                "{owner} NS: a wildcard cannot be delegated (RFC 4592 §4.2)"
-            ));
+            return wrong(format!("{owner} NS: a wildcard cannot be delegated (RFC 4592 §4.2)"));
         }
         Ok(())
     }
@@ -185,18 +150,11 @@ impl<'c> Draft<'c> {
     fn check_apex(&self) -> Result<(), ZoneError> {
         let apex = self.nodes.get(&self.apex.key());
         for (rtype, why) in [
-            (
-                rtype::SOA,
-                "says for how long a name's absence is remembered (RFC 1035 §5.2)",
-            ),
+            (rtype::SOA, "says for how long a name's absence is remembered (RFC 1035 §5.2)"),
             (rtype::NS, "names the zone's servers (RFC 1034 §4.2.1)"),
         ] {
             if !apex.is_some_and(|apex| apex.sets.contains_key(&rtype)) {
-                let message = format!(
-                    "the zone has no {} at {}: it {why}",
-                    type_name(rtype),
-                    self.apex
-                );
+                let message = format!("the zone has no {} at {}: it {why}", type_name(rtype), self.apex);
                 return Err(ZoneError::in_file(self.file(), message));
             }
         }
@@ -253,11 +211,7 @@ impl<'c> Draft<'c> {
     }
 
     /// Makes a resource's domain a name of this zone.
-    fn add_domain(
-        &mut self,
-        resource: &str,
-        domain: &hickory_proto::rr::LowerName,
-    ) -> Result<(), ZoneError> {
+    fn add_domain(&mut self, resource: &str, domain: &hickory_proto::rr::LowerName) -> Result<(), ZoneError> {
         let name = Name::from(domain);
         let key = name.key();
         let refuse = |message: String| Err(ZoneError::configuration(message));
@@ -274,10 +228,7 @@ impl<'c> Draft<'c> {
                  the domain",
                 self.nodes[cut].name
             );
-            return Err(ZoneError::at(
-                &self.places[&(cut.clone(), rtype::NS)],
-                message,
-            ));
+            return Err(ZoneError::at(&self.places[&(cut.clone(), rtype::NS)], message));
         }
         for rtype in [rtype::A, rtype::AAAA, rtype::CNAME] {
             if let Some(place) = self.places.get(&(key.clone(), rtype)) {
@@ -294,11 +245,7 @@ impl<'c> Draft<'c> {
                 "the domain {name} belongs to resource {other} and to resource {resource}: give it to one of them"
             ));
         }
-        let node = self.nodes.entry(key).or_insert_with(|| Node {
-            name,
-            resource: None,
-            sets: BTreeMap::new(),
-        });
+        let node = self.nodes.entry(key).or_insert_with(|| Node { name, resource: None, sets: BTreeMap::new() });
         node.resource = Some(domain.clone());
         Ok(())
     }
@@ -315,15 +262,9 @@ impl<'c> Draft<'c> {
                 };
                 for rdata in &set.rdata {
                     let target = Name::read(rdata, skip).map(|(name, _)| name);
-                    let why = target
-                        .as_ref()
-                        .and_then(|target| self.target_fault(target, wildcards));
+                    let why = target.as_ref().and_then(|target| self.target_fault(target, wildcards));
                     if let (Some(target), Some(why)) = (target, why) {
-                        let message = format!(
-                            "{} {}: the target {target} {why}",
-                            node.name,
-                            type_name(rtype)
-                        );
+                        let message = format!("{} {}: the target {target} {why}", node.name, type_name(rtype));
                         let place = &self.places[&(key.clone(), rtype)];
                         warnings.push(ZoneWarning::at(place, message));
                     }
@@ -344,13 +285,7 @@ impl<'c> Draft<'c> {
                 Some("is a CNAME; name the canonical name (RFC 2181 §10.3)")
             }
             Some(node) if node.resource.is_some() => None,
-            Some(node)
-                if [rtype::A, rtype::AAAA]
-                    .iter()
-                    .any(|rtype| node.sets.contains_key(rtype)) =>
-            {
-                None
-            }
+            Some(node) if [rtype::A, rtype::AAAA].iter().any(|rtype| node.sets.contains_key(rtype)) => None,
             None if wildcards || ancestor_in(&self.cuts, &key).is_some() => None,
             _ => Some("has no address"),
         }
@@ -362,9 +297,7 @@ impl<'c> Draft<'c> {
         // RFC 1035 §3.3.13: two names and five numbers, the serial first, the minimum last.
         let number = |from_end: usize| {
             let at = soa.len().checked_sub(4 * from_end)?;
-            soa.get(at..)?
-                .first_chunk::<4>()
-                .map(|four| u32::from_be_bytes(*four))
+            soa.get(at..)?.first_chunk::<4>().map(|four| u32::from_be_bytes(*four))
         };
         let (Some(serial), Some(minimum)) = (number(5), number(1)) else {
             return Err(ZoneError::in_file(self.file(), "the SOA is too short"));

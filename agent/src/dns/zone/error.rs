@@ -44,27 +44,15 @@ pub struct ZoneWarning {
 
 impl ZoneError {
     pub(super) fn at(place: &Place, message: impl Into<String>) -> Self {
-        Self {
-            file: Some(place.file.to_path_buf()),
-            line: Some(place.line),
-            message: message.into(),
-        }
+        Self { file: Some(place.file.to_path_buf()), line: Some(place.line), message: message.into() }
     }
 
     pub(super) fn in_file(file: &Path, message: impl Into<String>) -> Self {
-        Self {
-            file: Some(file.to_path_buf()),
-            line: None,
-            message: message.into(),
-        }
+        Self { file: Some(file.to_path_buf()), line: None, message: message.into() }
     }
 
     pub(super) fn configuration(message: impl Into<String>) -> Self {
-        Self {
-            file: None,
-            line: None,
-            message: message.into(),
-        }
+        Self { file: None, line: None, message: message.into() }
     }
 }
 
@@ -83,11 +71,7 @@ impl fmt::Display for ZoneError {
 
 impl ZoneWarning {
     pub(super) fn at(place: &Place, message: impl Into<String>) -> Self {
-        Self {
-            file: place.file.to_path_buf(),
-            line: place.line,
-            message: message.into(),
-        }
+        Self { file: place.file.to_path_buf(), line: place.line, message: message.into() }
     }
 }
 

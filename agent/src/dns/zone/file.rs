@@ -32,19 +32,9 @@ pub(super) struct Record {
 
 /// Reads `file` and what it includes. Relative names are relative to `apex` until `$ORIGIN` says otherwise.
 pub(super) fn read(file: &Path, apex: &Name) -> Result<Vec<Record>, ZoneError> {
-    let directory = file
-        .canonicalize()
-        .ok()
-        .and_then(|file| file.parent().map(Path::to_path_buf))
-        .unwrap_or_default();
-    let mut reader = Reader {
-        directory,
-        open: Vec::new(),
-        includes: 0,
-        default_ttl: None,
-        last_ttl: None,
-        records: Vec::new(),
-    };
+    let directory = file.canonicalize().ok().and_then(|file| file.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let mut reader =
+        Reader { directory, open: Vec::new(), includes: 0, default_ttl: None, last_ttl: None, records: Vec::new() };
     reader.read(file, apex.clone())?;
     Ok(reader.records)
 }
@@ -65,8 +55,7 @@ struct Reader {
 impl Reader {
     fn read(&mut self, file: &Path, mut origin: Name) -> Result<(), ZoneError> {
         let text = read_text(file).map_err(|why| ZoneError::in_file(file, why))?;
-        self.open
-            .push(file.canonicalize().unwrap_or_else(|_| file.to_path_buf()));
+        self.open.push(file.canonicalize().unwrap_or_else(|_| file.to_path_buf()));
         let path: Arc<Path> = file.into();
         let mut owner = None;
         let mut entries = Entries::new(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text));
@@ -77,12 +66,8 @@ impl Reader {
                 message: fault.message,
             })?;
             let Some(entry) = entry else { break };
-            let place = Place {
-                file: path.clone(),
-                line: entry.line,
-            };
-            if entry.tokens[0].text.starts_with(b"$") && !entry.tokens[0].quoted && !entry.inherits
-            {
+            let place = Place { file: path.clone(), line: entry.line };
+            if entry.tokens[0].text.starts_with(b"$") && !entry.tokens[0].quoted && !entry.inherits {
                 self.directive(&entry, &place, &mut origin)?;
             } else {
                 self.record(entry, place, &origin, &mut owner)?;
@@ -92,12 +77,7 @@ impl Reader {
         Ok(())
     }
 
-    fn directive(
-        &mut self,
-        entry: &Entry,
-        place: &Place,
-        origin: &mut Name,
-    ) -> Result<(), ZoneError> {
+    fn directive(&mut self, entry: &Entry, place: &Place, origin: &mut Name) -> Result<(), ZoneError> {
         let wrong = |why: String| ZoneError::at(place, why);
         let directive = entry.tokens[0].show().to_ascii_uppercase();
         match (directive.as_str(), &entry.tokens[1..]) {
@@ -113,9 +93,7 @@ impl Reader {
                 return Err(wrong("$INCLUDE takes a file and perhaps an origin".into()));
             }
             _ => {
-                return Err(wrong(format!(
-                    "{directive} is not supported: $ORIGIN, $TTL and $INCLUDE are"
-                )));
+                return Err(wrong(format!("{directive} is not supported: $ORIGIN, $TTL and $INCLUDE are")));
             }
         }
         Ok(())
@@ -126,9 +104,7 @@ impl Reader {
     fn include(&mut self, file: &str, place: &Place, origin: Name) -> Result<(), ZoneError> {
         let wrong = |why: String| ZoneError::at(place, why);
         let path = place.file.parent().unwrap_or(Path::new("")).join(file);
-        let real = path
-            .canonicalize()
-            .map_err(|error| wrong(format!("$INCLUDE {file}: {error}")))?;
+        let real = path.canonicalize().map_err(|error| wrong(format!("$INCLUDE {file}: {error}")))?;
         if !real.starts_with(&self.directory) {
             return Err(wrong(format!(
                 "$INCLUDE {file} lies outside {}: included files lie in the zone file's directory or below",
@@ -140,9 +116,7 @@ impl Reader {
         }
         self.includes += 1;
         if self.includes > MAX_INCLUDES {
-            return Err(wrong(format!(
-                "more than {MAX_INCLUDES} files are included"
-            )));
+            return Err(wrong(format!("more than {MAX_INCLUDES} files are included")));
         }
         self.read(&path, origin)
     }
@@ -160,24 +134,17 @@ impl Reader {
             *last_owner = Some(Name::parse(&tokens[0].text, origin).map_err(wrong)?);
             tokens = &tokens[1..];
         }
-        let owner = last_owner.clone().ok_or_else(|| {
-            wrong("the line starts with a blank, but no owner was stated before it".into())
-        })?;
+        let owner = last_owner
+            .clone()
+            .ok_or_else(|| wrong("the line starts with a blank, but no owner was stated before it".into()))?;
         let (ttl, rtype, tokens) = prefix(tokens).map_err(wrong)?;
         if ttl.is_some() {
             self.last_ttl = ttl;
         }
         let ttl = ttl.or(self.default_ttl).or(self.last_ttl);
-        let ttl =
-            ttl.ok_or_else(|| wrong("the record has no TTL: write one, or $TTL before it".into()))?;
+        let ttl = ttl.ok_or_else(|| wrong("the record has no TTL: write one, or $TTL before it".into()))?;
         let rdata = rdata::parse(rtype, tokens, origin).map_err(wrong)?;
-        self.records.push(Record {
-            owner,
-            rtype,
-            ttl,
-            rdata,
-            place,
-        });
+        self.records.push(Record { owner, rtype, ttl, rdata, place });
         Ok(())
     }
 }
@@ -188,9 +155,7 @@ fn prefix(mut tokens: &[Token]) -> Result<(Option<u32>, u16, &[Token]), String> 
     let mut class = false;
     loop {
         let Some((token, rest)) = tokens.split_first() else {
-            return Err(
-                "the record has no type: owner, TTL, class, type and RDATA are expected".into(),
-            );
+            return Err("the record has no type: owner, TTL, class, type and RDATA are expected".into());
         };
         let text = token.text.to_ascii_uppercase();
         tokens = rest;
@@ -214,10 +179,7 @@ fn read_text(file: &Path) -> Result<Vec<u8>, String> {
         return Err("the zone file is not a regular file".into());
     }
     if metadata.len() > MAX_FILE {
-        return Err(format!(
-            "the zone file has {} octets, at most {MAX_FILE} are read",
-            metadata.len()
-        ));
+        return Err(format!("the zone file has {} octets, at most {MAX_FILE} are read", metadata.len()));
     }
     fs::read(file).map_err(explain)
 }

@@ -44,10 +44,7 @@ pub(super) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self {
-            rest: text,
-            line: 1,
-        }
+        Self { rest: text, line: 1 }
     }
 
     /// The next entry; `None` at the end.
@@ -90,27 +87,19 @@ impl<'a> Entries<'a> {
             }
         }
         match open {
-            Some(line) => Err(Fault {
-                line,
-                message: "`(` is never closed: write `)` after the entry's last item".into(),
-            }),
+            Some(line) => {
+                Err(Fault { line, message: "`(` is never closed: write `)` after the entry's last item".into() })
+            }
             None => Ok((!entry.tokens.is_empty()).then_some(entry)),
         }
     }
 
     fn start(&self) -> Entry {
-        Entry {
-            line: self.line,
-            inherits: matches!(self.rest.first(), Some(b' ' | b'\t')),
-            tokens: Vec::new(),
-        }
+        Entry { line: self.line, inherits: matches!(self.rest.first(), Some(b' ' | b'\t')), tokens: Vec::new() }
     }
 
     fn fault(&self, message: &str) -> Fault {
-        Fault {
-            line: self.line,
-            message: message.into(),
-        }
+        Fault { line: self.line, message: message.into() }
     }
 
     fn skip_comment(&mut self) {
@@ -136,8 +125,7 @@ impl<'a> Entries<'a> {
                 b'\\' => length += 2,
                 b'\t' => length += 1,
                 0..=31 | 127 => {
-                    let message =
-                        format!("the byte 0x{byte:02x} is not text: write it as \\{byte:03}");
+                    let message = format!("the byte 0x{byte:02x} is not text: write it as \\{byte:03}");
                     return Err(self.fault(&message));
                 }
                 _ => length += 1,
@@ -146,10 +134,7 @@ impl<'a> Entries<'a> {
         if quoted && length == text.len() {
             return Err(self.fault("the quoted string is never closed"));
         }
-        let token = Token {
-            text: text[..length].to_vec(),
-            quoted,
-        };
+        let token = Token { text: text[..length].to_vec(), quoted };
         self.rest = &text[length + usize::from(quoted)..];
         Ok(token)
     }
@@ -171,21 +156,12 @@ mod tests {
 
     #[test]
     fn rfc1035_5_1_entries() {
-        let text = "; a comment\n\n@ IN SOA a b ( 1 ; serial\n  2\n\t3 )\n\t NS ns1\r\n \t ; nothing\nx TXT \"a;(b\" c\\;d";
+        let text =
+            "; a comment\n\n@ IN SOA a b ( 1 ; serial\n  2\n\t3 )\n\t NS ns1\r\n \t ; nothing\nx TXT \"a;(b\" c\\;d";
         let expected = vec![
-            (
-                3,
-                false,
-                ["@", "IN", "SOA", "a", "b", "1", "2", "3"]
-                    .map(String::from)
-                    .to_vec(),
-            ),
+            (3, false, ["@", "IN", "SOA", "a", "b", "1", "2", "3"].map(String::from).to_vec()),
             (6, true, ["NS", "ns1"].map(String::from).to_vec()),
-            (
-                8,
-                false,
-                ["x", "TXT", "a;(b", "c\\;d"].map(String::from).to_vec(),
-            ),
+            (8, false, ["x", "TXT", "a;(b", "c\\;d"].map(String::from).to_vec()),
         ];
         assert_eq!(entries(text).unwrap(), expected);
     }

@@ -37,7 +37,7 @@ pub(super) struct Zone {
     apex: Name,
     serial: u32,
     soa: Vec<u8>,
-    /// TTL of the SOA in negative answers (RFC 2308 §5).
+    /// TTL of the SOA in negative answers (RFC 2308 §3).
     negative_ttl: u32,
     nodes: BTreeMap<Key, Node>,
     /// Delegations; none lies below another.
@@ -75,15 +75,13 @@ pub(super) enum Found<'z> {
 }
 
 impl Zones {
-    /// Reads and checks every zone file. The resources' domains become names of the zones they lie in.
+    /// Reads and checks every zone file. The resources' domains become names of the zones they lie in. Blocks on
+    /// files.
     ///
     /// # Errors
     ///
     /// The first thing that cannot be served as it is written: file, line, what is wrong and what would be right.
-    pub fn load(
-        zones: &[config::Zone],
-        resources: &BTreeMap<String, config::Resource>,
-    ) -> Result<Self, ZoneError> {
+    pub fn load(zones: &[config::Zone], resources: &BTreeMap<String, config::Resource>) -> Result<Self, ZoneError> {
         build::load(zones, resources)
     }
 
@@ -165,10 +163,7 @@ impl Zone {
     }
 
     fn has_descendants(&self, name: &Key) -> bool {
-        self.nodes
-            .range::<Key, _>((Excluded(name), Unbounded))
-            .next()
-            .is_some_and(|(next, _)| next.is_within(name))
+        self.nodes.range::<Key, _>((Excluded(name), Unbounded)).next().is_some_and(|(next, _)| next.is_within(name))
     }
 
     /// The longest existing ancestor of a name that does not exist: what it shares with a neighbour.
@@ -209,11 +204,7 @@ impl Node {
             owner,
             rtype,
             ttl: set.ttl,
-            rdata: set
-                .rdata
-                .iter()
-                .map(|rdata| Cow::Borrowed(&rdata[..]))
-                .collect(),
+            rdata: set.rdata.iter().map(|rdata| Cow::Borrowed(&rdata[..])).collect(),
         })
     }
 }

@@ -50,18 +50,8 @@ const TYPES: &[Type] = &[
     ("PTR", rtype::PTR, &[Field::Name], "a name"),
     ("MX", rtype::MX, &[U16, Field::Name], "preference and name"),
     ("TXT", rtype::TXT, &[Strings], "one or more strings"),
-    (
-        "SRV",
-        rtype::SRV,
-        &[U16, U16, U16, Field::Name],
-        "priority, weight, port and name",
-    ),
-    (
-        "CAA",
-        rtype::CAA,
-        &[U8, Tag, Octets],
-        "flags, tag and value",
-    ),
+    ("SRV", rtype::SRV, &[U16, U16, U16, Field::Name], "priority, weight, port and name"),
+    ("CAA", rtype::CAA, &[U8, Tag, Octets], "flags, tag and value"),
     (
         "SOA",
         rtype::SOA,
@@ -75,30 +65,10 @@ const TYPES: &[Type] = &[
         &[U16, U16, Text, Text, Text, Field::Name],
         "order, preference, flags, service, regular expression and name",
     ),
-    (
-        "DS",
-        rtype::DS,
-        &[U16, U8, U8, Hex],
-        "key tag, algorithm, digest type and digest",
-    ),
-    (
-        "SSHFP",
-        rtype::SSHFP,
-        &[U8, U8, Hex],
-        "algorithm, type and fingerprint",
-    ),
-    (
-        "TLSA",
-        rtype::TLSA,
-        &[U8, U8, U8, Hex],
-        "usage, selector, matching type and data",
-    ),
-    (
-        "SMIMEA",
-        rtype::SMIMEA,
-        &[U8, U8, U8, Hex],
-        "usage, selector, matching type and data",
-    ),
+    ("DS", rtype::DS, &[U16, U8, U8, Hex], "key tag, algorithm, digest type and digest"),
+    ("SSHFP", rtype::SSHFP, &[U8, U8, Hex], "algorithm, type and fingerprint"),
+    ("TLSA", rtype::TLSA, &[U8, U8, U8, Hex], "usage, selector, matching type and data"),
+    ("SMIMEA", rtype::SMIMEA, &[U8, U8, U8, Hex], "usage, selector, matching type and data"),
 ];
 
 /// A type's number from its mnemonic or `TYPE` and digits (RFC 3597 §5).
@@ -112,27 +82,20 @@ pub(super) fn type_number(text: &[u8]) -> Result<u16, String> {
         "RRSIG" | "NSEC" | "DNSKEY" | "NSEC3" | "NSEC3PARAM" | "CDS" | "CDNSKEY" => {
             return Err(format!("{shown}: signed zones are not supported; serve the unsigned zone"));
         }
-        _ => shown
-            .strip_prefix("TYPE")
-            .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| {
-                let known: Vec<&str> = TYPES.iter().map(|(name, ..)| *name).collect();
-                format!(
-                    "`{shown}` is not a record type this server reads: {} or, for any other, TYPE with its number and \
+        _ => shown.strip_prefix("TYPE").and_then(|digits| digits.parse().ok()).ok_or_else(|| {
+            let known: Vec<&str> = TYPES.iter().map(|(name, ..)| *name).collect();
+            format!(
+                "`{shown}` is not a record type this server reads: {} or, for any other, TYPE with its number and \
                      RDATA as `\\# length hexadecimal` (RFC 3597)",
-                    known.join(", ")
-                )
-            })?,
+                known.join(", ")
+            )
+        })?,
     };
     match number {
-        rtype::DNAME => Err(
-            "DNAME is not supported: the records it would synthesise have no place in the answer \
+        rtype::DNAME => Err("DNAME is not supported: the records it would synthesise have no place in the answer \
                              table; write a CNAME for each name, or delegate the subtree"
-                .into(),
-        ),
-        0 | rtype::OPT | 128..=255 => Err(format!(
-            "{shown} is for messages, not for zones (RFC 6895 §3.1)"
-        )),
+            .into()),
+        0 | rtype::OPT | 128..=255 => Err(format!("{shown} is for messages, not for zones (RFC 6895 §3.1)")),
         _ => Ok(number),
     }
 }
@@ -148,28 +111,22 @@ pub(super) fn type_name(number: u16) -> String {
 /// RDATA in uncompressed wire format.
 pub(super) fn parse(rtype: u16, tokens: &[Token], origin: &Name) -> Result<Vec<u8>, String> {
     let known = TYPES.iter().find(|(_, number, ..)| *number == rtype);
-    let generic = tokens
-        .first()
-        .is_some_and(|first| !first.quoted && first.text == b"\\#");
+    let generic = tokens.first().is_some_and(|first| !first.quoted && first.text == b"\\#");
     let rdata = match (known, generic) {
         (Some((name, _, _, form)), true) => {
             return Err(format!("{name} is written in its own form: {form}"));
         }
-        (Some((name, _, fields, form)), false) => fields_to_wire(fields, tokens, origin)
-            .map_err(|why| format!("{name}: {why}; {name} takes {form}"))?,
+        (Some((name, _, fields, form)), false) => {
+            fields_to_wire(fields, tokens, origin).map_err(|why| format!("{name}: {why}; {name} takes {form}"))?
+        }
         (None, true) => parse_generic(&tokens[1..])?,
         (None, false) => {
-            return Err(format!(
-                "the RDATA of TYPE{rtype} is written as `\\# length hexadecimal` (RFC 3597 §5)"
-            ));
+            return Err(format!("the RDATA of TYPE{rtype} is written as `\\# length hexadecimal` (RFC 3597 §5)"));
         }
     };
     match u16::try_from(rdata.len()) {
         Ok(_) => Ok(rdata),
-        Err(_) => Err(format!(
-            "the RDATA has {} octets, at most 65535 are allowed",
-            rdata.len()
-        )),
+        Err(_) => Err(format!("the RDATA has {} octets, at most 65535 are allowed", rdata.len())),
     }
 }
 
@@ -203,12 +160,7 @@ fn fields_to_wire(fields: &[Field], tokens: &[Token], origin: &Name) -> Result<V
     }
 }
 
-fn push_field(
-    wire: &mut Vec<u8>,
-    field: Field,
-    token: &Token,
-    origin: &Name,
-) -> Result<(), String> {
+fn push_field(wire: &mut Vec<u8>, field: Field, token: &Token, origin: &Name) -> Result<(), String> {
     let shown = token.show();
     let wrong = |what: &str| format!("`{shown}` is not {what}");
     match field {
@@ -223,22 +175,16 @@ fn push_field(
         Field::Name => wire.extend_from_slice(Name::parse(&token.text, origin)?.wire()),
         U8 => wire.push(shown.parse().map_err(|_| wrong("a number from 0 to 255"))?),
         U16 => {
-            let value: u16 = shown
-                .parse()
-                .map_err(|_| wrong("a number from 0 to 65535"))?;
+            let value: u16 = shown.parse().map_err(|_| wrong("a number from 0 to 65535"))?;
             wire.extend_from_slice(&value.to_be_bytes());
         }
         U32 => {
-            let value: u32 = shown
-                .parse()
-                .map_err(|_| wrong("a number from 0 to 4294967295"))?;
+            let value: u32 = shown.parse().map_err(|_| wrong("a number from 0 to 4294967295"))?;
             wire.extend_from_slice(&value.to_be_bytes());
         }
         Time => wire.extend_from_slice(&seconds(token)?.to_be_bytes()),
         Tag => {
-            if !(1..=15).contains(&shown.len())
-                || !shown.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            {
+            if !(1..=15).contains(&shown.len()) || !shown.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 return Err(wrong("a tag of 1 to 15 letters and digits"));
             }
             push_string(wire, token)?;
@@ -252,16 +198,10 @@ fn push_field(
 
 /// A TTL or another span: seconds, or with units as in `1h30m`. At most 2^31 - 1 (RFC 2181 §8).
 pub(super) fn seconds(token: &Token) -> Result<u32, String> {
-    let value = parse_ttl(&token.show()).map_err(|_| {
-        format!(
-            "`{}` is not a time: seconds, or units as in 1h30m",
-            token.show()
-        )
-    })?;
+    let value = parse_ttl(&token.show())
+        .map_err(|_| format!("`{}` is not a time: seconds, or units as in 1h30m", token.show()))?;
     if value > i32::MAX.unsigned_abs() {
-        return Err(format!(
-            "{value} seconds are more than 2147483647, the most that RFC 2181 §8 allows"
-        ));
+        return Err(format!("{value} seconds are more than 2147483647, the most that RFC 2181 §8 allows"));
     }
     Ok(value)
 }
@@ -294,25 +234,16 @@ fn push_string(wire: &mut Vec<u8>, token: &Token) -> Result<(), String> {
 
 /// RFC 3597 §5: the length, then that many octets.
 fn parse_generic(tokens: &[Token]) -> Result<Vec<u8>, String> {
-    let (length, digits) = tokens
-        .split_first()
-        .ok_or("`\\#` is followed by the RDATA's length")?;
+    let (length, digits) = tokens.split_first().ok_or("`\\#` is followed by the RDATA's length")?;
     let octets = hexadecimal(digits)?;
     match length.show().parse::<usize>() {
         Ok(length) if length == octets.len() => Ok(octets),
-        _ => Err(format!(
-            "`\\# {}` is followed by {} octets",
-            length.show(),
-            octets.len()
-        )),
+        _ => Err(format!("`\\# {}` is followed by {} octets", length.show(), octets.len())),
     }
 }
 
 fn hexadecimal(tokens: &[Token]) -> Result<Vec<u8>, String> {
-    let digits: Vec<u8> = tokens
-        .iter()
-        .flat_map(|token| token.text.iter().copied())
-        .collect();
+    let digits: Vec<u8> = tokens.iter().flat_map(|token| token.text.iter().copied()).collect();
     let pair = |pair: &[u8]| match pair {
         [high, low] => {
             let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
@@ -322,9 +253,6 @@ fn hexadecimal(tokens: &[Token]) -> Result<Vec<u8>, String> {
     };
     digits
         .chunks(2)
-        .map(|digits| {
-            pair(digits)
-                .ok_or_else(|| "the octets are written as pairs of hexadecimal digits".to_owned())
-        })
+        .map(|digits| pair(digits).ok_or_else(|| "the octets are written as pairs of hexadecimal digits".to_owned()))
         .collect()
 }

@@ -98,13 +98,7 @@ fn page(keyword: Option<&str>) -> HttpCheck {
 }
 
 fn probe(check: Check) -> Probe {
-    Probe {
-        check,
-        interval: DEADLINE,
-        timeout: DEADLINE,
-        rise: 1,
-        fall: 1,
-    }
+    Probe { check, interval: DEADLINE, timeout: DEADLINE, rise: 1, fall: 1 }
 }
 
 /// One attempt: `Ok` and `Err` hold its detail.

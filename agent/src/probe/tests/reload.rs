@@ -35,18 +35,14 @@ fn configuration(probe: &str, east: &str) -> Config {
         key("1"),
         key("2")
     );
-    let mut config =
-        config::parse(&text, Path::new("/test.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let mut config = config::parse(&text, Path::new("/test.toml")).unwrap_or_else(|error| panic!("{error}"));
     // However busy the machine is, no try times out here.
     config.resources.get_mut("www").unwrap().probe.timeout = DEADLINE;
     config
 }
 
 fn active(backends: &[SocketAddr]) -> String {
-    let backends: Vec<String> = backends
-        .iter()
-        .map(|backend| format!("'{backend}'"))
-        .collect();
+    let backends: Vec<String> = backends.iter().map(|backend| format!("'{backend}'")).collect();
     format!("role = 'active'\nbackends = [{}]", backends.join(", "))
 }
 
@@ -66,9 +62,7 @@ async fn until(probes: &Probes, condition: impl Fn(&BackendStatus) -> bool) -> B
             time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
-    time::timeout(DEADLINE, wait)
-        .await
-        .expect("the status in time")
+    time::timeout(DEADLINE, wait).await.expect("the status in time")
 }
 
 /// A web server that says 200 or 500.
@@ -79,11 +73,7 @@ async fn switchable() -> (Server, Arc<AtomicBool>) {
         let good = good.clone();
         async move {
             request(&mut stream).await;
-            let status = if good.load(Ordering::Relaxed) {
-                "200 OK"
-            } else {
-                "500 Oops"
-            };
+            let status = if good.load(Ordering::Relaxed) { "200 OK" } else { "500 Oops" };
             let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
             let _ = stream.write_all(reply.as_bytes()).await;
         }
@@ -105,20 +95,11 @@ async fn the_first_round_starts_at_once_and_tells_every_backend() {
     told.sort_by_key(|event| !event.up);
     assert_eq!((told[0].backend, told[0].up), (server.address, true));
     assert_eq!((told[1].backend, told[1].up), (refusing, false));
-    assert_eq!(
-        (told[0].detail.as_str(), told[1].detail.as_str()),
-        ("connected", "connection refused")
-    );
+    assert_eq!((told[0].detail.as_str(), told[1].detail.as_str()), ("connected", "connection refused"));
     let status = probes.status();
     assert_eq!(status.len(), 2);
-    assert_eq!(
-        (status[0].up, status[0].streak, status[0].since),
-        (Some(true), 1, Some(told[0].at))
-    );
-    assert_eq!(
-        status[1].last.as_ref().map(|last| last.at),
-        Some(told[1].at)
-    );
+    assert_eq!((status[0].up, status[0].streak, status[0].since), (Some(true), 1, Some(told[0].at)));
+    assert_eq!(status[1].last.as_ref().map(|last| last.at), Some(told[1].at));
 }
 
 #[tokio::test]
@@ -130,10 +111,7 @@ async fn a_change_is_told_after_fall_and_rise_tries() {
     until(&probes, |status| status.streak >= 5).await;
     good.store(false, Ordering::Relaxed);
     let down = next(&mut events).await;
-    assert_eq!(
-        (down.up, down.detail.as_str()),
-        (false, "status 500, expected 200")
-    );
+    assert_eq!((down.up, down.detail.as_str()), (false, "status 500, expected 200"));
     let status = until(&probes, |status| status.streak >= 5).await;
     assert_eq!((status.up, status.since), (Some(false), Some(down.at)));
     good.store(true, Ordering::Relaxed);
@@ -146,10 +124,7 @@ async fn only_this_sites_instances_that_are_not_disabled_are_tried() {
     let backend = "10.1.0.11:80".parse().unwrap();
     let config = configuration("tcp = true", &active(&[backend]));
     assert_eq!(backends(&config).collect::<Vec<_>>(), [("www", backend)]);
-    let config = configuration(
-        "tcp = true",
-        "role = 'disabled'\nbackends = ['10.1.0.11:80']",
-    );
+    let config = configuration("tcp = true", "role = 'disabled'\nbackends = ['10.1.0.11:80']");
     assert_eq!(backends(&config).count(), 0);
 }
 
@@ -162,15 +137,8 @@ async fn a_reload_keeps_what_is_unchanged_and_starts_and_stops_the_rest() {
     let since = next(&mut events).await.at;
     until(&probes, |status| status.streak >= 3).await;
 
-    probes.reload(&configuration(
-        FAST,
-        &active(&[first.address, second.address]),
-    ));
-    assert_eq!(
-        next(&mut events).await.backend,
-        second.address,
-        "the first tells nothing again"
-    );
+    probes.reload(&configuration(FAST, &active(&[first.address, second.address])));
+    assert_eq!(next(&mut events).await.backend, second.address, "the first tells nothing again");
     let status = probes.status();
     assert!(status[0].streak >= 3, "{status:?}");
     assert_eq!((status[0].up, status[0].since), (Some(true), Some(since)));
@@ -188,10 +156,7 @@ async fn a_reload_keeps_what_is_unchanged_and_starts_and_stops_the_rest() {
 async fn a_changed_file_of_roots_starts_its_probes_anew() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let (_socket, refusing) = refusing();
-    let probe = format!(
-        "url = 'https://www.shop.test/'\nverify = '{}'\ninterval = '1h'",
-        file.path().display()
-    );
+    let probe = format!("url = 'https://www.shop.test/'\nverify = '{}'\ninterval = '1h'", file.path().display());
     let config = configuration(&probe, &active(&[refusing]));
     assert_eq!(check(&config).len(), 1, "an empty file is no file of roots");
     let (sender, mut events) = mpsc::channel(4);

@@ -16,8 +16,7 @@ use crate::config::{Check, HttpCheck, Probe, Tls};
 
 /// A server of one page, with a certificate for `www.shop.test` that nobody but itself has signed; and that, as PEM.
 async fn server() -> (Server, String) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["www.shop.test".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["www.shop.test".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -46,11 +45,7 @@ async fn server() -> (Server, String) {
 }
 
 fn over(tls: Tls, host: &str) -> Probe {
-    probe(Check::Http(HttpCheck {
-        tls: Some(tls),
-        host: host.to_owned(),
-        ..page(Some("db-east"))
-    }))
+    probe(Check::Http(HttpCheck { tls: Some(tls), host: host.to_owned(), ..page(Some("db-east")) }))
 }
 
 #[tokio::test]
@@ -63,13 +58,8 @@ async fn a_certificate_by_the_given_roots_is_trusted_for_its_name_only() {
         let result = attempt(&over(roots(), host), server.address).await;
         assert_eq!(result, Ok("status 200, keyword \"db-east\"".to_owned()));
     }
-    let error = attempt(&over(roots(), "orders.shop.test"), server.address)
-        .await
-        .unwrap_err();
-    assert!(
-        error.starts_with("TLS: invalid peer certificate: certificate not valid for name"),
-        "{error}"
-    );
+    let error = attempt(&over(roots(), "orders.shop.test"), server.address).await.unwrap_err();
+    assert!(error.starts_with("TLS: invalid peer certificate: certificate not valid for name"), "{error}");
 }
 
 #[tokio::test]
@@ -81,37 +71,23 @@ async fn a_stranger_is_trusted_only_without_verification() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), other).unwrap();
     let roots = Tls::Roots(file.path().to_owned());
-    let error = attempt(&over(roots, "www.shop.test"), server.address)
-        .await
-        .unwrap_err();
-    assert!(
-        error.starts_with("TLS: invalid peer certificate: "),
-        "{error}"
-    );
-    let error = attempt(&over(Tls::System, "www.shop.test"), server.address)
-        .await
-        .unwrap_err();
+    let error = attempt(&over(roots, "www.shop.test"), server.address).await.unwrap_err();
+    assert!(error.starts_with("TLS: invalid peer certificate: "), "{error}");
+    let error = attempt(&over(Tls::System, "www.shop.test"), server.address).await.unwrap_err();
     // A machine may have no roots at all; that is said instead.
-    assert!(
-        error.starts_with("TLS: invalid peer certificate: ") || error.contains("ca-certificates"),
-        "{error}"
-    );
+    assert!(error.starts_with("TLS: invalid peer certificate: ") || error.contains("ca-certificates"), "{error}");
 }
 
 #[tokio::test]
 async fn plain_http_and_https_do_not_mix() {
     let (tls, _) = server().await;
-    attempt(&probe(Check::Http(page(None))), tls.address)
-        .await
-        .unwrap_err();
+    attempt(&probe(Check::Http(page(None))), tls.address).await.unwrap_err();
     let greeting = Server::start(|mut stream| async move {
         let _ = stream.write_all(b"220 mail.shop.test ESMTP\r\n").await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let error = attempt(&over(Tls::Unverified, "www.shop.test"), greeting.address)
-        .await
-        .unwrap_err();
+    let error = attempt(&over(Tls::Unverified, "www.shop.test"), greeting.address).await.unwrap_err();
     assert!(error.starts_with("TLS: "), "{error}");
 }
 
@@ -122,27 +98,11 @@ async fn roots_that_cannot_be_read_fail_every_try_and_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (path, content, expected) in [
-        (
-            Path::new("/nowhere/ca.pem"),
-            None,
-            "cannot be read: No such file or directory (os error 2)",
-        ),
-        (
-            directory.path(),
-            None,
-            "cannot be read: it is no file of certificates",
-        ),
-        (
-            file.path(),
-            Some(""),
-            "holds no certificate; it needs a block \"BEGIN CERTIFICATE\"",
-        ),
+        (Path::new("/nowhere/ca.pem"), None, "cannot be read: No such file or directory (os error 2)"),
+        (directory.path(), None, "cannot be read: it is no file of certificates"),
+        (file.path(), Some(""), "holds no certificate; it needs a block \"BEGIN CERTIFICATE\""),
         (file.path(), Some(bad), "holds a certificate that is none: "),
-        (
-            file.path(),
-            Some("-----BEGIN CERTIFICATE-----\n?"),
-            "is not PEM: ",
-        ),
+        (file.path(), Some("-----BEGIN CERTIFICATE-----\n?"), "is not PEM: "),
     ] {
         if let Some(content) = content {
             std::fs::write(path, content).unwrap();
