@@ -21,7 +21,7 @@ pub mod steady;
 mod stub;
 mod wait;
 
-pub use lab::{Agent, BY_HAND, Lab, Node, Options, name_server};
+pub use lab::{Agent, BY_HAND, FAMILIES, Lab, Node, Options};
 pub use process::{Identity, Process};
 pub use show::show;
 pub use wait::wait_until;

@@ -26,8 +26,6 @@ pub const EAST: Site = SITES[0];
 /// West.
 pub const WEST: Site = SITES[1];
 
-/// The name every user asks for.
-pub const WWW: &str = "www.shop.test.";
 /// Port of the data tier, TCP and UDP.
 pub const DATA_PORT: u16 = 7001;
 /// Port of the agents' link.
@@ -48,6 +46,18 @@ pub enum Public {
 
 /// The resources.
 pub const RESOURCES: [Public; 3] = [Public::Www, Public::Orders, Public::Accounts];
+
+impl Public {
+    /// The domain name users ask for; the name server's own differs by site.
+    pub fn domain(self) -> &'static str {
+        match self {
+            Self::Dns => "shop.test.",
+            Self::Www => "www.shop.test.",
+            Self::Orders => "orders.shop.test.",
+            Self::Accounts => "accounts.shop.test.",
+        }
+    }
+}
 
 /// Hosts of a site's LAN: the name after the site's, and the last part of the address.
 pub const LAN: [(&str, u8); 3] = [("web1", 11), ("web2", 12), ("db", 21)];

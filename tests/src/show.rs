@@ -33,7 +33,7 @@ pub fn show(lab: &Lab, as_json: bool) -> Result<()> {
         println!("{node:<10} {state:<12} {}", addresses.join(" "));
     }
     println!("files and logs: {}", lab.directory().display());
-    for site in plan::SITES {
+    for site in plan::SITES.into_iter().filter(|site| running(site.name).is_some()) {
         println!("\nsiteswap status at {}:", site.name);
         let output = lab.agent(site.name)?.command(&["status"])?;
         print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -65,14 +65,27 @@ pub fn remove(prefix: &str) -> Result<bool> {
 
 /// Removes the labs whose owner is gone.
 pub fn sweep() {
-    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
-        let owner = fs::read(entry.path().join("owner")).ok();
-        let owner = owner.and_then(|owner| serde_json::from_slice::<Identity>(&owner).ok());
-        if let (Some(owner), Some(name)) = (owner, entry.file_name().to_str())
-            && !owner.runs()
-        {
-            // Whoever sweeps at the same time removes the same things.
-            let _ = remove(&format!("{name}-"));
-        }
+    for prefix in owned(|owner| !owner.runs()) {
+        // Whoever sweeps at the same time removes the same things.
+        let _ = remove(&prefix);
     }
+}
+
+/// Removes this process's labs, however much of them is being built at the moment.
+pub fn remove_own() {
+    let mine = |owner: Identity| Identity::own().is_ok_and(|own| own == owner);
+    for prefix in owned(mine) {
+        // Until nothing new appears: the thread that builds has by then failed.
+        while let Ok(true) = remove(&prefix) {}
+    }
+}
+
+/// The prefixes of labs that have an owner for whom `which` holds.
+fn owned(which: impl Fn(Identity) -> bool) -> Vec<String> {
+    let entries = fs::read_dir(ROOT).into_iter().flatten().flatten();
+    let lab = |entry: fs::DirEntry| {
+        let owner = serde_json::from_slice(&fs::read(entry.path().join("owner")).ok()?).ok()?;
+        which(owner).then(|| Some(format!("{}-", entry.file_name().to_str()?)))?
+    };
+    entries.filter_map(lab).collect()
 }

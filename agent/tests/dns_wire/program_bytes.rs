@@ -1,5 +1,7 @@
 //! A and AAAA of a resource's name: the XDP program must give these bytes, and so must this server.
 
+use std::sync::Arc;
+
 use siteswap::dns::Outcome;
 
 use super::support::*;
@@ -64,7 +66,7 @@ fn eight_addresses_fit_the_smallest_reply_under_the_longest_name() {
     let addresses: Vec<String> = (1..=9).map(|host| format!("2001:db8::{host}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let mut table = fixture().table;
-    table.names = [(lower(&name), 0)].into();
+    table.names = Arc::new([(lower(&name), 0)].into());
     table.sets = vec![set("www", &addresses, None)];
     let query = query(&name, AAAA);
     assert_eq!(query.len(), 12 + 255 + 4);

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -146,7 +147,7 @@ pub fn fixture_with(down: AllDown) -> Fixture {
     Fixture {
         zones: zones.unwrap(),
         table: AnswerTable {
-            names: [(lower("www.shop.test"), 0), (lower("down.shop.test"), 1)].into(),
+            names: Arc::new([(lower("www.shop.test"), 0), (lower("down.shop.test"), 1)].into()),
             sets: vec![set("www", &both, None), set("down", &[], Some(down))],
         },
         _directory: directory,

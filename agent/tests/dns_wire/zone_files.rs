@@ -65,7 +65,7 @@ fn rfc1035_5_1_escapes_and_octets_of_character_strings() {
 fn rfc3597_5_unknown_types_are_read_and_served() {
     let zones = good("a TYPE65280 \\# 4 0A0b 0c0D\nb 5 IN type1000 \\# 0\nc TYPE1 192.0.2.3\n");
     assert_eq!(rdata(&zones, "a.shop.test", 65280), [10, 11, 12, 13]);
-    assert_eq!(rdata(&zones, "b.shop.test", 1000), []);
+    assert!(rdata(&zones, "b.shop.test", 1000).is_empty());
     assert_eq!(ask(&zones, "c.shop.test", A), ["192.0.2.3"]);
 }
 

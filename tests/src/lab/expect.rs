@@ -1,0 +1,43 @@
+//! What users should get, awaited.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result};
+use hickory_proto::rr::RecordType;
+
+use super::Lab;
+use crate::{
+    plan::{Public, Site},
+    wait::wait_until,
+};
+
+/// Detection takes about a second with the lab's settings; a busy machine gets a lot more.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// The record types of addresses, with their place in [`Site::public`].
+pub const FAMILIES: [(RecordType, usize); 2] = [(RecordType::A, 0), (RecordType::AAAA, 1)];
+
+impl Lab {
+    /// Waits until the name servers of `servers`, over IPv4 and IPv6, answer a resource's name with exactly the
+    /// addresses of `sites`, in this order, A and AAAA alike. Says how long that took.
+    ///
+    /// # Errors
+    /// They still answer something else at the deadline; the error says what.
+    pub fn await_answers(&self, client: &str, servers: &[Site], resource: Public, sites: &[Site]) -> Result<Duration> {
+        let mut waited = Duration::ZERO;
+        for server in servers.iter().flat_map(|site| site.public(Public::Dns)) {
+            for (kind, family) in FAMILIES {
+                let expected: Vec<IpAddr> = sites.iter().map(|site| site.public(resource)[family]).collect();
+                let mut last = String::new();
+                let what = format!("{client} gets {expected:?} from {server} for {} {kind}", resource.domain());
+                let awaited = wait_until(DEADLINE, &what, || {
+                    let answer = self.ask(client, server, resource.domain(), kind);
+                    last = format!("{answer:?}");
+                    answer.is_ok_and(|addresses| addresses == expected)
+                });
+                waited += awaited.with_context(|| format!("the last answer was {last}"))?;
+            }
+        }
+        Ok(waited)
+    }
+}

@@ -1,0 +1,86 @@
+//! What goes wrong in a lab, on purpose.
+
+use anyhow::{Context, Result, bail};
+
+use super::Lab;
+use crate::{
+    files, links,
+    plan::{self, LAN, SITES, Site},
+};
+
+impl Lab {
+    /// SIGKILLs the process of a node: a web server, a data tier, or an edge's agent.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        self.process(name).kill()
+    }
+
+    /// Starts the process of a node.
+    ///
+    /// # Errors
+    /// It runs already, there is none, or it ends at once.
+    pub fn start(&self, name: &str) -> Result<()> {
+        if let Some(site) = Site::named(name) {
+            return self.process(name).start(self.agent_command(site)?, self.keep);
+        }
+        for site in SITES {
+            for (host, number) in LAN {
+                if site.node(host) == name {
+                    return self.start_server(site, host, number);
+                }
+            }
+        }
+        bail!("no process belongs to {name:?}; they are the nodes of the sites")
+    }
+
+    /// Cuts a cable: `link`, or the one named after the client, site or host it leads to.
+    ///
+    /// # Errors
+    /// There is no such cable.
+    pub fn cut(&self, cable: &str) -> Result<()> {
+        let (node, interface) = near_end(cable)?;
+        links::set_state(&self.namespace(&node), &interface, false)
+    }
+
+    /// Mends what `cut` cut.
+    ///
+    /// # Errors
+    /// There is no such cable.
+    pub fn mend(&self, cable: &str) -> Result<()> {
+        let (node, interface) = near_end(cable)?;
+        links::set_state(&self.namespace(&node), &interface, true)?;
+        // The kernel forgot the routes when the interface went down.
+        links::address(&self.namespace(&node), &node)
+    }
+
+    /// Loses the next datagram that arrives at `site` over the inter-centre link, and no other.
+    ///
+    /// # Errors
+    /// The rule cannot be made.
+    pub fn lose_one_heartbeat(&self, site: &str) -> Result<()> {
+        self.node(site)?.rules(files::LOSE_ONE)
+    }
+
+    /// How many datagrams `lose_one_heartbeat` has lost so far: none or one.
+    ///
+    /// # Errors
+    /// There is no such rule.
+    pub fn heartbeats_lost(&self, site: &str) -> Result<u64> {
+        let listing = self.node(site)?.exec(&["nft", "--json", "list", "table", "inet", "siteswap-loss"])?;
+        let listing: serde_json::Value = serde_json::from_slice(&listing.stdout)?;
+        let rules = listing["nftables"].as_array().into_iter().flatten();
+        let mut parts = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+        parts.find_map(|part| part["counter"]["packets"].as_u64()).context("nft shows no counter")
+    }
+}
+
+/// Node and interface where a cable is cut.
+fn near_end(cable: &str) -> Result<(String, String)> {
+    let mut cables = plan::cables();
+    let names: Vec<String> = cables.iter().map(|cable| cable.name.clone()).collect();
+    let found = names.iter().position(|name| name == cable);
+    let index = found.with_context(|| format!("no cable is called {cable}; there are {}", names.join(", ")))?;
+    Ok(cables.swap_remove(index).near)
+}

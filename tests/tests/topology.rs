@@ -1,0 +1,175 @@
+//! The lab itself, without agents: what the scenarios stand on.
+
+use std::{fs, net::IpAddr, time::Duration};
+
+use anyhow::Result;
+use lab::{
+    Lab, Options,
+    data::Reply,
+    netns::Netns,
+    plan::{self, EAST, Public, SITES, WEST},
+    wait_until,
+};
+
+const CLIENTS: [&str; 2] = ["client-e", "client-w"];
+
+fn without_agents() -> Result<Lab> {
+    Lab::up(&Options { agents: false, ..Options::default() })
+}
+
+fn server(reply: &Reply) -> Option<&str> {
+    match reply {
+        Reply::Rows { server, rows } if !rows.is_empty() => Some(server),
+        _ => None,
+    }
+}
+
+/// A6, A8: users reach each site's web servers, and through them its database, over the WAN, IPv4 and IPv6.
+#[test]
+fn every_client_gets_the_page_of_every_site() -> Result<()> {
+    let lab = without_agents()?;
+    for client in CLIENTS {
+        for site in SITES {
+            for address in site.public(Public::Www) {
+                let page = lab.fetch(client, address)?;
+                assert_eq!(page.status, 200);
+                assert!(page.after("page by ").is_some_and(|server| server.starts_with(site.name)), "{page:?}");
+                let database = format!("db-{}", site.name);
+                for table in ["orders by ", "accounts by "] {
+                    assert!(page.after(table).is_some_and(|found| found.starts_with(&database)), "{page:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn both_web_servers_of_a_site_get_requests() -> Result<()> {
+    let lab = without_agents()?;
+    for address in EAST.public(Public::Www) {
+        for web_server in ["east-web1", "east-web2"] {
+            wait_until(Duration::from_secs(10), web_server, || {
+                lab.fetch("client-e", address).is_ok_and(|page| page.after("page by ") == Some(web_server))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_data_tier_is_reached_over_tcp_and_udp() -> Result<()> {
+    let lab = without_agents()?;
+    for site in SITES {
+        let database = format!("db-{}", site.name);
+        for (resource, table) in [(Public::Orders, "orders"), (Public::Accounts, "accounts")] {
+            for address in site.public(resource) {
+                let reply = lab.read_table("client-w", address, table)?;
+                assert_eq!(server(&reply), Some(database.as_str()), "{reply:?}");
+                assert_eq!(lab.read_table_udp("client-w", address, table)?, reply);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// B5 stands on this: the web servers still answer 200, but the database's name is not on the page.
+#[test]
+fn a_page_without_its_database_says_so() -> Result<()> {
+    let lab = without_agents()?;
+    let away = lab.database("east").with_extension("away");
+    fs::rename(lab.database("east"), &away)?;
+    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
+    assert_eq!(page.status, 200);
+    assert!(!page.body.contains("db-east"), "{page:?}");
+
+    fs::rename(&away, lab.database("east"))?;
+    assert!(lab.fetch("client-e", EAST.v4(Public::Www).into())?.body.contains("db-east"));
+
+    lab.kill("east-db")?;
+    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
+    assert_eq!(page.status, 200);
+    assert!(!page.body.contains("db-east"), "{page:?}");
+    Ok(())
+}
+
+/// A8: the sites reach each other over a network of their own, and not over the WAN when that is cut.
+#[test]
+fn the_link_can_be_cut_and_mended() -> Result<()> {
+    let lab = without_agents()?;
+    let hears = |node: &str, address: IpAddr| {
+        // A closed port refuses at once; a cut cable does not.
+        let node = lab.node(node).ok()?;
+        let tried = node.enter(|| {
+            let refused = std::net::TcpStream::connect_timeout(&(address, 9).into(), Duration::from_millis(500));
+            Ok(refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused))
+        });
+        tried.ok()
+    };
+    let both_hear = |expected| {
+        let east = WEST.link().map(|address| hears("east", address));
+        let west = EAST.link().map(|address| hears("west", address));
+        [east, west].concat() == [Some(expected); 4]
+    };
+    assert!(both_hear(true));
+    lab.cut("link")?;
+    assert!(both_hear(false));
+    lab.mend("link")?;
+    wait_until(Duration::from_secs(10), "the link works again", || both_hear(true)).map(drop)
+}
+
+#[test]
+fn a_site_cut_off_the_wan_comes_back() -> Result<()> {
+    let lab = without_agents()?;
+    let addresses = EAST.public(Public::Www);
+    lab.cut("east")?;
+    assert!(addresses.iter().all(|&address| lab.fetch("client-w", address).is_err()));
+    lab.mend("east")?;
+    wait_until(Duration::from_secs(10), "pages from east again", || {
+        addresses.iter().all(|&address| lab.fetch("client-w", address).is_ok())
+    })
+    .map(drop)
+}
+
+#[test]
+fn a_killed_server_starts_again() -> Result<()> {
+    let lab = without_agents()?;
+    for web_server in ["west-web1", "west-web2"] {
+        lab.kill(web_server)?;
+    }
+    let address = WEST.v6(Public::Www).into();
+    assert!(lab.fetch("client-e", address).is_err());
+    assert!(lab.kill("west-web1").is_err(), "it is dead already");
+    for web_server in ["west-web1", "west-web2"] {
+        lab.start(web_server)?;
+    }
+    wait_until(Duration::from_secs(10), "pages from west again", || lab.fetch("client-e", address).is_ok()).map(drop)
+}
+
+#[test]
+fn a_dropped_lab_leaves_nothing_and_its_neighbour_alone() -> Result<()> {
+    let neighbour = without_agents()?;
+    let lab = without_agents()?;
+    let (directory, pins) = (lab.directory().to_owned(), lab.pins());
+    let processes = lab.processes();
+    let identities: Vec<_> = processes.iter().filter_map(|process| process.running()).collect();
+    assert_eq!(identities.len(), 6, "two web servers and a data tier at each site");
+    let prefix = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    assert!(plan::nodes().iter().all(|node| Netns::named(&format!("{prefix}-{node}")).exists()));
+
+    drop(lab);
+    assert!(!directory.exists() && !pins.exists());
+    assert!(plan::nodes().iter().all(|node| !Netns::named(&format!("{prefix}-{node}")).exists()));
+    assert!(identities.iter().all(|process| !process.runs()));
+    neighbour.fetch("client-e", EAST.v4(Public::Www).into()).map(drop)
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_known_ones() -> Result<()> {
+    let lab = without_agents()?;
+    let error = |result: Result<()>| result.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error(lab.node("client-x").map(drop)).contains("client-e"));
+    assert!(error(lab.cut("cable")).contains("link"));
+    assert!(error(lab.start("client-e")).contains("nodes of the sites"));
+    Ok(())
+}
