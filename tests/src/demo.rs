@@ -81,12 +81,13 @@ impl Stage<'_> {
         for server in servers {
             let at = server.v4(Public::Dns).into();
             let wanted: Vec<IpAddr> = expected.iter().map(|site| site.v4(resource).into()).collect();
-            let what = format!("{} answers {} for {}", server.name, list(&wanted), resource.domain());
+            let name = resource.domain().trim_end_matches('.');
+            let what = format!("{} answers {} for {}", server.name, list(&wanted), name);
             wait_until(DEADLINE, &what, || {
                 let answer = self.lab.ask("client-e", at, resource.domain(), RecordType::A);
                 answer.is_ok_and(|answer| answer == wanted)
             })?;
-            note(format_args!("{} after: {what}", seconds(since.elapsed())));
+            note(format_args!("after {}  {what}", seconds(since.elapsed())));
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Stage<'_> {
         let since = Instant::now();
         let what = format!("{}'s probes find {good} good web servers", site.name);
         wait_until(DEADLINE, &what, || self.good_backends(site).is_ok_and(|found| found == good))?;
-        note(format_args!("{} after: {what}", seconds(since.elapsed())));
+        note(format_args!("after {}  {what}", seconds(since.elapsed())));
         Ok(())
     }
 

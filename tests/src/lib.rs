@@ -9,7 +9,7 @@ pub mod dns;
 pub mod fetch;
 pub mod files;
 mod lab;
-mod links;
+pub mod links;
 pub mod netns;
 pub mod plan;
 mod process;

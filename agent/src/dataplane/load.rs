@@ -22,6 +22,9 @@ use super::{
 /// The programs' object file: `siteswap`, the data plane, and `stub`, which passes everything.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/siteswap-ebpf"));
 
+/// Programs that only the benchmark loads.
+pub static BENCHMARK: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/siteswap-ebpf-bench"));
+
 /// The data plane's program.
 pub const PROGRAM: &str = "siteswap";
 

@@ -29,7 +29,7 @@ use siteswap_common::{
 pub use self::{
     attach::Attachment,
     error::Error,
-    load::{OBJECT, PROGRAM},
+    load::{BENCHMARK, OBJECT, PROGRAM},
 };
 use self::{
     load::{ANSWERS, COUNTERS, LEASE, NAMES, Templates},

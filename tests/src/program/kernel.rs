@@ -6,12 +6,13 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
+use siteswap::dataplane::OBJECT;
 use siteswap_common::{
     maps::{AnswerSet, Lease, NameEntry},
     outcome::{Action, Outcome},
 };
 
-use super::{Verdict, object, table::Table};
+use super::{Verdict, table::Table};
 
 /// `BPF_F_INNER_MAP` of `linux/bpf.h`: what the template of `ANSWERS` was made with.
 const INNER_MAP: u32 = 1 << 12;
@@ -27,11 +28,10 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the program for the table's DNS addresses and publishes the table.
     pub fn new(table: &Table) -> Result<Self> {
-        let object = object::program()?;
         let ebpf = EbpfLoader::new()
             .override_global("DNS_V4", &table.dns_v4, true)
             .override_global("DNS_V6", &table.dns_v6, true)
-            .load(&object)?;
+            .load(OBJECT)?;
         let mut kernel = Self { ebpf };
         kernel.publish_sets(&table.sets)?;
         kernel.publish_names(&table.names)?;

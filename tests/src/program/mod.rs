@@ -1,12 +1,12 @@
 //! The XDP program under test: frames to give it, the program in the kernel and its logic on the host, and an
 //! independent reading of what it sends.
 
-//DEC pub mod decode;
-//FIX pub mod fixtures;
+pub mod decode;
+pub mod fixtures;
 pub mod frames;
 pub mod host;
 pub mod kernel;
-pub mod object;
+pub mod stopwatch;
 pub mod table;
 
 use siteswap_common::outcome::{Action, Outcome};

@@ -1,0 +1,100 @@
+//! How long the program takes for an answer, above a program that only sends the frame back.
+
+use anyhow::Result;
+use lab::program::{
+    frames::{A, AAAA, Addresses, Datagram, Opt, Query, SERVER_V4, SERVER_V6, V4, V6},
+    stopwatch::{Stopwatch, Target},
+    table::Table,
+};
+use serde::Serialize;
+
+use crate::{Report, median};
+
+/// Each round measures the program and the reflector once.
+const ROUNDS: usize = 41;
+/// Packets in each measurement.
+const REPEAT: u32 = 100_000;
+
+/// One row for each query and size of the table.
+pub struct Program(Vec<Row>);
+
+/// One line of the result; times in nanoseconds per packet, medians over the rounds.
+#[derive(Serialize)]
+struct Row {
+    query: &'static str,
+    /// Names in the table.
+    names: usize,
+    /// How many of them are asked for, one after the other.
+    asked: usize,
+    program: f64,
+    reflector: f64,
+    /// The program's own time.
+    difference: f64,
+    ratio: f64,
+}
+
+/// Measures both queries on tables of three sizes, asking for one name or for all of them in turn.
+pub fn measure() -> Result<Program> {
+    let mut rows = Vec::new();
+    for names in [10, 1_000, 100_000] {
+        for (query, addresses, kind) in [("A/IPv4", V4, A), ("AAAA/IPv6", V6, AAAA)] {
+            let mut stopwatch = Stopwatch::new(&table(names))?;
+            for asked in [1, names] {
+                let frames: Vec<_> = (0..asked).map(|index| frame(index, addresses, kind)).collect();
+                stopwatch.queries(&frames)?;
+                let (program, reflector) = times(&mut stopwatch)?;
+                let (difference, ratio) = (program - reflector, program / reflector);
+                rows.push(Row { query, names, asked, program, reflector, difference, ratio });
+            }
+        }
+    }
+    Ok(Program(rows))
+}
+
+/// Names of 22 bytes on the wire, with two addresses of each family.
+fn table(names: usize) -> Table {
+    let mut table = Table::new(&[SERVER_V4], &[SERVER_V6]);
+    for index in 0..names {
+        table.add(&name(index), 30, &[[192, 0, 2, 80], [198, 51, 100, 80]], &[SERVER_V6, [0x20; 16]]);
+    }
+    table
+}
+
+fn name(index: usize) -> String {
+    format!("w{index:06}.shop.example")
+}
+
+/// A query with EDNS and a client's mixed case.
+fn frame(index: usize, addresses: Addresses, kind: u16) -> Vec<u8> {
+    let query = Query::new(&name(index).replace("shop", "ShoP"), kind).edns(&Opt::default());
+    Datagram::new(addresses, &query.wire()).frame()
+}
+
+/// Medians of the program and of the reflector, by turns, nanoseconds a packet.
+fn times(stopwatch: &mut Stopwatch) -> Result<(f64, f64)> {
+    stopwatch.run(Target::Program, REPEAT)?;
+    let (mut program, mut reflector) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        program.push(stopwatch.run(Target::Program, REPEAT)?.as_secs_f64() * 1e9);
+        reflector.push(stopwatch.run(Target::Reflector, REPEAT)?.as_secs_f64() * 1e9);
+    }
+    Ok((median(&program), median(&reflector)))
+}
+
+impl Report for Program {
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "benchmark": "program", "unit": "nanoseconds", "rows": self.0 })
+    }
+
+    fn text(&self) -> String {
+        let mut text = "program: time for an answer, ns, median\n".to_owned();
+        text += "  query      names  asked for  program  reflector  difference  ratio\n";
+        for row in &self.0 {
+            text += &format!(
+                "  {:<9} {:>6} {:>10} {:>8.0} {:>10.0} {:>11.0} {:>6.2}\n",
+                row.query, row.names, row.asked, row.program, row.reflector, row.difference, row.ratio
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,105 @@
+//! The benchmark's programs around the one that is measured.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, ProgramArray},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+
+use siteswap::dataplane::BENCHMARK;
+
+use super::{kernel::Kernel, table::Table};
+
+/// `XDP_TX` of `linux/bpf.h`.
+const TX: u32 = 3;
+
+/// Words of an entry of `FRAMES`: length, offset and bytes of the last word, and sixteen for the frame.
+const WORDS: usize = 19;
+
+/// What `restore` calls.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// The data plane.
+    Program,
+    /// The bare reflector.
+    Reflector,
+}
+
+/// Measures the program and the reflector by turns, with the same queries.
+pub struct Stopwatch {
+    bench: Ebpf,
+    /// The kernel empties a program array that no process has open.
+    _targets: ProgramArray<MapData>,
+    _kernel: Kernel,
+    frames: u32,
+    first: Vec<u8>,
+}
+
+impl Stopwatch {
+    /// Loads everything and publishes the table.
+    pub fn new(table: &Table) -> Result<Self> {
+        let kernel = Kernel::new(table)?;
+        let mut bench = Ebpf::load(BENCHMARK)?;
+        for name in ["restore", "reflector"] {
+            xdp_mut(&mut bench, name)?.load()?;
+        }
+        let mut targets = ProgramArray::try_from(bench.take_map("TARGETS").context("TARGETS")?)?;
+        let program = kernel.program("siteswap")?.fd()?;
+        targets.set(Target::Program as u32, program, 0)?;
+        targets.set(Target::Reflector as u32, xdp(&bench, "reflector")?.fd()?, 0)?;
+        Ok(Self { bench, _targets: targets, _kernel: kernel, frames: 0, first: Vec::new() })
+    }
+
+    /// Sets the queries that take turns; all of one length.
+    pub fn queries(&mut self, queries: &[Vec<u8>]) -> Result<()> {
+        let map = self.bench.map_mut("FRAMES").context("FRAMES")?;
+        let mut frames: Array<_, [u64; WORDS]> = map.try_into()?;
+        for (index, query) in (0..).zip(queries) {
+            frames.set(index, entry(query)?, 0)?;
+        }
+        self.frames = u32::try_from(queries.len())?;
+        self.first = queries.first().context("no query")?.clone();
+        Ok(())
+    }
+
+    /// The mean time of a packet.
+    pub fn run(&mut self, target: Target, repeat: u32) -> Result<Duration> {
+        let map = self.bench.map_mut("PLAN").context("PLAN")?;
+        let mut plan: Array<_, [u32; 4]> = map.try_into()?;
+        plan.set(0, [target as u32, self.frames, 0, 0], 0)?;
+        let result = xdp(&self.bench, "restore")?.test_run(TestRunOptions {
+            data_in: Some(&self.first),
+            repeat,
+            ..TestRunOptions::new()
+        })?;
+        ensure!(result.return_value == TX, "{target:?} gave XDP action {} instead of an answer", result.return_value);
+        Ok(result.duration)
+    }
+}
+
+fn entry(query: &[u8]) -> Result<[u64; WORDS]> {
+    ensure!(query.len() < 8 * (WORDS - 3), "too long a query");
+    let (whole, _) = query.as_chunks();
+    let tail = query.last_chunk().context("too short a query")?;
+    let mut words = [0; WORDS];
+    words[0] = query.len() as u64;
+    words[1] = words[0] - 8;
+    words[2] = u64::from_ne_bytes(*tail);
+    for (word, bytes) in words[3..].iter_mut().zip(whole) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    Ok(words)
+}
+
+fn xdp<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
+    let program = ebpf.program(name);
+    Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name);
+    Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
+}
