@@ -240,6 +240,6 @@ async fn wait(moment: Instant) {
     if Instant::now() < moment {
         tokio::time::sleep_until(moment.into()).await;
     } else {
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }

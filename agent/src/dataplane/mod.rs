@@ -68,6 +68,8 @@ pub struct Published {
 impl Dataplane {
     /// Loads the program, answering on `dns`, and puts it on the configured interfaces: in place of the one a previous
     /// agent left there, with no packet lost, and on its maps. Inside a tokio runtime the program's log is forwarded.
+    ///
+    /// Blocks while the kernel verifies the program, which may take a second.
     pub fn start(config: &config::Dataplane, dns: &[IpAddr]) -> Result<Self, Error> {
         attach::indices(&config.interfaces)?;
         let pins = Pins::new(&config.pins);

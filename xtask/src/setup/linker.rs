@@ -34,6 +34,10 @@ pub fn install(compiler: &Compiler) -> Result<()> {
     let prefix = llvm_prefix(llvm)?;
     let (version, features) = (format!("--version={VERSION}"), format!("--features=llvm-{llvm}"));
     let mut command = cargo();
+    // Nearly all its work is done in LLVM's library, so what counts is how long it takes to build.
+    for (key, value) in [("DEBUG", "false"), ("LTO", "off"), ("OPT_LEVEL", "1"), ("CODEGEN_UNITS", "16")] {
+        command.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
+    }
     command
         .env("LLVM_PREFIX", &prefix)
         .args(["install", "bpf-linker", &version, "--no-default-features", &features, "--locked", "--force", "--root"])

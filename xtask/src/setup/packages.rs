@@ -49,7 +49,7 @@ pub fn install(wanted: &[(String, &'static str)]) -> Result<()> {
     let daemons: Vec<_> = names.iter().copied().filter(|name| DAEMONS.contains(name)).collect();
     let guard = if daemons.is_empty() { None } else { Some(NoStart::place(Path::new("/usr/sbin/policy-rc.d"))?) };
     succeed(apt().arg("update").arg("-qq")).context("the package lists could not be refreshed")?;
-    succeed(apt().args(["install", "-qq", "--no-install-recommends", "--yes"]).args(&names))
+    succeed(apt().args(["install", "-qq", "--no-install-recommends", "--no-remove", "--yes"]).args(&names))
         .with_context(|| format!("not installed: {}", names.join(", ")))?;
     disable(&daemons);
     drop(guard);
