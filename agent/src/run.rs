@@ -100,13 +100,16 @@ impl Agent {
         let (probe_events, probe_inbox) = mpsc::channel(BATCH);
         let (commands, command_inbox) = mpsc::channel(16);
         let link = Link::start(&config, identity, reports, link_events).await?;
-        let dataplane = publish::attach(&config)?;
+        let patience = Instant::now() + publish::patience(&config);
         let probes = Probes::start(&config, probe_events);
         tokio::spawn(server::serve(listener, commands));
+        // The kernel takes a while to verify the program; this thread is not one of the runtime's workers, so that the
+        // peers and the probes go on meanwhile, and a restart is over before the lease is.
+        let dataplane = publish::attach(&config)?;
         tracing::info!(site = config.site, resources = config.resources.len(), "measuring before the first answer");
         Ok(Self {
             names: decision::names(&config),
-            patience: Instant::now() + publish::patience(&config),
+            patience,
             lease: lease_ticks(&config),
             knowledge,
             store,

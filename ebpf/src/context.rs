@@ -2,8 +2,19 @@
 
 use core::ptr::read_volatile;
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use siteswap_common::packet::{Packet, Word};
+
+/// The longest frame that is moved to make room. Queries with the longest name that is answered are shorter.
+const MAX_MOVED: usize = 384;
+/// More than a reply ever adds to its query. A power of two.
+const MAX_GROWTH: usize = 256;
+/// Bytes moved at a time.
+const WORD: usize = size_of::<u32>();
 
 /// The packet behind an [`XdpContext`].
 pub struct XdpPacket {
@@ -17,6 +28,63 @@ impl XdpPacket {
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
         Self { context: context.ctx, start: context.data(), end: context.data_end() }
+    }
+
+    /// Moves the frame's bytes forward by `delta` into the room before it, so that there are as many more behind them.
+    ///
+    /// For drivers that leave no room at the end: veth copies a frame to XDP into a buffer of just its size, rounded up
+    /// to a cache line (`skb_pp_cow_data` in the kernel's `net/core/skbuff.c`), but always leaves 256 bytes in front.
+    #[inline(always)]
+    fn grow_forward(&mut self, delta: i32) -> Option<()> {
+        let length = self.length();
+        if !(1..MAX_GROWTH as i32).contains(&delta) || length > MAX_MOVED {
+            return None;
+        }
+        // Volatile, so that the masks stay: the verifier knows the bounds by them.
+        // SAFETY: local variables.
+        let (delta, length) = unsafe { (read_volatile(&raw const delta), read_volatile(&raw const length)) };
+        let distance = delta as usize & (MAX_GROWTH - 1);
+        // Whole words are moved, the last of them ending where the frame does; so the first may begin before it, which
+        // is what the additional word is for.
+        let first = length & (WORD - 1);
+        self.move_start(-(delta + WORD as i32))?;
+        // Another end, as far as LLVM can tell: or it would leave out the check of each store, which follows from that of
+        // the load, but not for the verifier.
+        // SAFETY: the program's own context.
+        let end = unsafe { read_volatile(&raw const (*self.context).data_end) } as usize;
+        let old = Self { end, ..*self };
+        for offset in (0..MAX_MOVED + WORD).step_by(WORD) {
+            if offset + first >= length + WORD {
+                break;
+            }
+            let word: u32 = old.load(first + distance + offset)?;
+            self.store(first + offset, word)?;
+        }
+        self.move_start(WORD as i32)
+    }
+
+    /// Moves the frame's start by `delta` bytes.
+    #[inline(always)]
+    fn move_start(&mut self, delta: i32) -> Option<()> {
+        // SAFETY: a helper on the program's own context; on failure it changes nothing.
+        if unsafe { bpf_xdp_adjust_head(self.context, delta) } != 0 {
+            return None;
+        }
+        // Every pointer into the packet is void after the call.
+        *self = Self::new(&XdpContext::new(self.context));
+        Some(())
+    }
+
+    /// Moves the frame's end by `delta` bytes.
+    #[inline(always)]
+    fn move_end(&mut self, delta: i32) -> Option<()> {
+        // SAFETY: a helper on the program's own context; on failure it changes nothing.
+        if unsafe { bpf_xdp_adjust_tail(self.context, delta) } != 0 {
+            return None;
+        }
+        // Every pointer into the packet is void after the call.
+        *self = Self::new(&XdpContext::new(self.context));
+        Some(())
     }
 
     /// The address of `size` bytes at `offset`.
@@ -59,12 +127,9 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn resize(&mut self, length: usize) -> Option<()> {
         let delta = length as i32 - self.length() as i32;
-        // SAFETY: a helper on the program's own context; on failure it changes nothing.
-        if unsafe { bpf_xdp_adjust_tail(self.context, delta) } != 0 {
-            return None;
+        match self.move_end(delta) {
+            None => self.grow_forward(delta),
+            done => done,
         }
-        // Every pointer into the packet is void after the call.
-        *self = Self::new(&XdpContext::new(self.context));
-        Some(())
     }
 }

@@ -32,7 +32,7 @@ pub struct Identity {
 
 impl Identity {
     /// The process of this number, if there is one and it has not ended.
-    fn of(pid: i32) -> Option<Self> {
+    pub fn of(pid: i32) -> Option<Self> {
         // proc_pid_stat(5): the name, in parentheses, may hold anything; the state is field 3, the start time 22.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

@@ -2,9 +2,9 @@
 
 use std::{fs, net::IpAddr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lab::{
-    Lab, Options,
+    Identity, Lab, Options,
     data::Reply,
     netns::Netns,
     plan::{self, EAST, Public, SITES, WEST},
@@ -162,6 +162,27 @@ fn a_dropped_lab_leaves_nothing_and_its_neighbour_alone() -> Result<()> {
     assert!(plan::nodes().iter().all(|node| !Netns::named(&format!("{prefix}-{node}")).exists()));
     assert!(identities.iter().all(|process| !process.runs()));
     neighbour.fetch("client-e", EAST.v4(Public::Www).into()).map(drop)
+}
+
+/// A test run that was killed leaves a lab behind; the next one removes it.
+#[test]
+fn a_lab_whose_owner_died_is_removed_by_the_next() -> Result<()> {
+    let mut owner = std::process::Command::new("sleep").arg("60").spawn()?;
+    let identity = Identity::of(owner.id().try_into()?).context("it runs")?;
+    let name = format!("sswt-orphan-{}", std::process::id());
+    let directory = std::path::Path::new("/run/siteswap-lab").join(&name);
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("owner"), serde_json::to_vec(&identity)?)?;
+    let namespace = Netns::named(&format!("{name}-wan"));
+    namespace.create()?;
+
+    let _first = without_agents()?;
+    assert!(namespace.exists(), "its owner lives");
+    owner.kill()?;
+    owner.wait()?;
+    let _second = without_agents()?;
+    assert!(!namespace.exists() && !directory.exists());
+    Ok(())
 }
 
 #[test]
