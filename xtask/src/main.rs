@@ -64,8 +64,10 @@ enum Task {
     /// The nodes are `wan`, `client-e`, `client-w`, `east`, `west`, `east-web1`, `east-web2`, `west-web1`,
     /// `west-web2`, `east-db` and `west-db`. Needs root, and `cargo xtask setup` once.
     Lab {
-        #[command(subcommand)]
-        action: Lab,
+        /// `up`, `down`, `status`, `exec NODE -- COMMAND`, `kill NODE`, `start NODE`, `cut CABLE`, `mend CABLE`; `help`
+        /// teaches them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "ACTION")]
+        arguments: Vec<String>,
     },
     /// Measure: the program's time per answer, replies per second beside other name servers, failover, and the idle agent.
     ///
@@ -81,24 +83,6 @@ enum Task {
     Lint,
 }
 
-#[derive(Subcommand)]
-enum Lab {
-    /// Start it; returns when both agents are ready.
-    Up,
-    /// Stop it; leaves no namespace, pin or process behind.
-    Down,
-    /// Show what runs.
-    Status,
-    /// Run a command in a node's network namespace: `cargo xtask lab exec client-e -- dig @192.0.2.2 www.shop.test`
-    Exec {
-        /// The node.
-        node: String,
-        /// The command and its arguments, after `--`.
-        #[arg(last = true, required = true, value_name = "COMMAND")]
-        command: Vec<String>,
-    },
-}
-
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup { check: true, bench } => setup::check(bench),
@@ -106,12 +90,7 @@ fn main() -> ExitCode {
         Task::Build { release } => tasks::build(release),
         Task::Run { arguments } => tasks::run(arguments),
         Task::Test { filter } => tasks::test(filter),
-        Task::Lab { action } => tasks::lab(match action {
-            Lab::Up => vec!["up".into()],
-            Lab::Down => vec!["down".into()],
-            Lab::Status => vec!["status".into()],
-            Lab::Exec { node, command } => ["exec".into(), node, "--".into()].into_iter().chain(command).collect(),
-        }),
+        Task::Lab { arguments } => tasks::lab(arguments),
         Task::Bench { name, json } => tasks::bench(name, json),
         Task::Lint => tasks::lint(),
     };
