@@ -109,11 +109,12 @@ impl Bed {
         Ok(count.parse::<f64>()? / f64::from(SECONDS))
     }
 
-    /// Waits until the server gives the right answer.
+    /// Waits until the server gives the right answer. Asked on its own host: until the generator's program is there,
+    /// nobody takes at the other end of the cable what XDP sends.
     fn await_answer(&self, running: Running) -> Result<Running> {
         let right = || {
             let query = dns::query(NAME, hickory_proto::rr::RecordType::A)?;
-            self.generator.enter(|| dns::ask(SERVER.parse()?, &query, Duration::from_millis(200)))
+            self.server.enter(|| dns::ask(SERVER.parse()?, &query, Duration::from_millis(200)))
         };
         wait_until(Duration::from_secs(20), "two addresses are answered", || {
             right().is_ok_and(|answer| dns::addresses(&answer).len() == 2)
