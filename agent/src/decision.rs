@@ -76,9 +76,9 @@ impl Knowledge {
         decision
     }
 
-    /// Takes over what the decision says this site should and may, and returns the new tenures. They are in `self`
-    /// already; the caller stores them and decides again.
-    pub fn take_over(&mut self, decision: &Decision) -> Tenures {
+    /// The tenures after taking over what the decision says this site should and may. The caller stores them, puts them
+    /// into `tenures` and decides again.
+    pub fn take_over(&self, decision: &Decision) -> Tenures {
         let mut taken = Tenures::new();
         for (name, decided) in &decision.resources {
             let rule = self.config.resources[name].takeover;
@@ -86,12 +86,11 @@ impl Knowledge {
                 placement::take_over(&self.config.site, rule, &decided.placement, &decided.instances, &decided.tenure);
             taken.extend(new.map(|tenure| (name.clone(), tenure)));
         }
-        self.tenures.extend(taken.clone());
         taken
     }
 
-    /// Adopts what the peers know better of epochs and holders, and returns the new tenures, as `take_over` does.
-    pub fn adopt(&mut self) -> Tenures {
+    /// The tenures that peers know better, to be treated as those of `take_over`.
+    pub fn adopt(&self) -> Tenures {
         let mut adopted = Tenures::new();
         for (name, resource) in &self.config.resources {
             let now = self.tenure(name);
@@ -103,7 +102,6 @@ impl Knowledge {
                 adopted.insert(name.clone(), best);
             }
         }
-        self.tenures.extend(adopted.clone());
         adopted
     }
 

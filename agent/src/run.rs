@@ -162,7 +162,7 @@ impl Agent {
             self.knowledge.evidence.heard(event);
         }
         let adopted = self.knowledge.adopt();
-        self.keep(&adopted, "the peer knows a higher epoch")?;
+        self.keep(adopted, "adopting a peer's higher epoch");
         self.act(&cause, at)
     }
 
@@ -170,38 +170,51 @@ impl Agent {
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
         let complete = self.knowledge.evidence.measured()
             && (self.decision.is_some() || publish::peers_known(&self.knowledge.evidence, self.patience));
-        let mut decision = self.knowledge.decide(&self.names);
-        if complete {
-            // Nothing is taken over on evidence that is not complete.
-            let taken = self.knowledge.take_over(&decision);
-            if !taken.is_empty() {
-                self.keep(&taken, "taking over")?;
-                decision = self.knowledge.decide(&self.names);
-            }
-        }
+        let decision = self.knowledge.decide(&self.names);
         // Peers hear what is measured as soon as it is, and never of an instance that is not.
         if self.knowledge.evidence.measured() {
-            let report = self.knowledge.report(&decision);
-            self.report.send_if_modified(|last| {
-                let changed = *last != report;
-                *last = report;
-                changed
-            });
+            self.tell(&decision);
         }
-        if complete {
+        if !complete {
+            return Ok(());
+        }
+        // Answers first: they do not depend on what this site takes over, and storing that takes a while.
+        let taken = self.knowledge.take_over(&decision);
+        self.publish(decision, cause, at)?;
+        if self.keep(taken, "taking over") {
+            let decision = self.knowledge.decide(&self.names);
+            self.tell(&decision);
             self.publish(decision, cause, at)?;
         }
         Ok(())
     }
 
-    /// Stores tenures before anything acts on them.
-    fn keep(&mut self, tenures: &Tenures, why: &str) -> anyhow::Result<()> {
+    /// Reports to the peers, if there is anything new.
+    fn tell(&self, decision: &Decision) {
+        let report = self.knowledge.report(decision);
+        self.report.send_if_modified(|last| {
+            let changed = *last != report;
+            *last = report;
+            changed
+        });
+    }
+
+    /// Stores tenures, and only then lets anything depend on them. Says whether there was one. One that cannot be stored
+    /// is left as it was: after a restart this site would not know of it.
+    fn keep(&mut self, tenures: Tenures, why: &str) -> bool {
+        let mut kept = false;
         for (resource, tenure) in tenures {
             let holder = tenure.holder.as_deref().unwrap_or("as configured");
-            tracing::info!(resource, epoch = tenure.epoch, holder, "{why}");
-            self.store.set_tenure(resource, tenure)?;
+            match self.store.set_tenure(&resource, &tenure) {
+                Ok(()) => {
+                    tracing::info!(resource, epoch = tenure.epoch, holder, "{why}");
+                    self.knowledge.tenures.insert(resource, tenure);
+                    kept = true;
+                }
+                Err(error) => tracing::error!(resource, epoch = tenure.epoch, holder, "not {why}: {error}"),
+            }
         }
-        Ok(())
+        kept
     }
 
     /// The sign of life that lets the program go on. None is given before the first answer: a program left by an earlier

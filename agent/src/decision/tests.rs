@@ -94,7 +94,7 @@ pub fn contact(knowledge: &mut Knowledge, peer: &str, contact: bool) {
 fn tell(from: &Knowledge, to: &mut Knowledge) {
     let report = from.report(&from.decide(&names(&from.config)));
     to.evidence.heard(LinkEvent::Report { peer: from.config.site.clone(), report });
-    to.adopt();
+    to.tenures.extend(to.adopt());
 }
 
 /// Two sites with everything up, in contact.
@@ -188,6 +188,7 @@ fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() 
     let decision = west.decide(&names(&west.config));
     let taken = west.take_over(&decision);
     assert_eq!(taken["orders"], Tenure { epoch: 1, holder: Some("west".into()) });
+    west.tenures.extend(taken);
     assert_eq!(placed(&west).arrival, Arrival::Serve);
 
     tell(&west, &mut east);
