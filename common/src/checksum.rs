@@ -1,7 +1,8 @@
 //! The Internet checksum (RFC 1071) and its update (RFC 1624).
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
-/// A ones'-complement sum of 16-bit words in the making. Room for more words than a packet has.
+/// A ones'-complement sum of 16-bit words in the making: congruent modulo 0xffff, and unless nothing but zeros was
+/// added, not zero. It has room for a thousand 32-bit words, folded only at the end.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum(u64);
 
@@ -17,27 +18,27 @@ impl Sum {
 
     /// Adds a 16-bit word, or the two of a 32-bit one.
     #[inline(always)]
-    pub const fn add(self, word: u32) -> Self {
-        Self(self.0 + word as u64)
+    pub const fn add(self, words: u32) -> Self {
+        Self(self.0 + words as u64)
     }
 
-    /// Adds four words.
+    /// Takes away what [`Self::add`] adds.
     #[inline(always)]
-    pub const fn add_long(self, words: u64) -> Self {
-        Self(self.0 + (words >> 32) + (words & 0xffff_ffff))
+    pub const fn subtract(self, words: u32) -> Self {
+        Self(self.0 + !words as u64)
     }
 
-    /// Takes away a 16-bit word.
+    /// Adds a part that was summed apart from an even offset on and is at `offset` of the whole: at an odd one, every
+    /// byte is in the other half of its word (RFC 1071 section 2B). Parts of at most ten words.
     #[inline(always)]
-    pub const fn subtract(self, word: u16) -> Self {
-        Self(self.0 + !word as u64)
+    pub const fn add_part(self, part: Self, offset: usize) -> Self {
+        Self(self.0 + (part.0 << (8 * (offset & 1))))
     }
 
     /// The sum in 16 bits.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (self.0 >> 16) + (self.0 & 0xffff);
         let sum = (sum >> 16) + (sum & 0xffff);
         let sum = (sum >> 16) + (sum & 0xffff);
         sum as u16
@@ -57,13 +58,6 @@ impl Sum {
             checksum => checksum,
         }
     }
-}
-
-/// What a folded sum becomes when its bytes start at `offset` of the summed text: at an odd one, every byte is in the
-/// other half of its word (RFC 1071 section 2B).
-#[inline(always)]
-pub const fn placed(sum: u16, offset: usize) -> u16 {
-    if offset & 1 == 1 { sum.swap_bytes() } else { sum }
 }
 
 #[cfg(test)]
@@ -99,15 +93,21 @@ mod tests {
             let before = total(&words).checksum();
             let at = at.index(words.len());
             let old = core::mem::replace(&mut words[at], new);
-            let updated = Sum::behind(before).subtract(old).add(new.into());
+            let updated = Sum::behind(before).subtract(old.into()).add(new.into());
             prop_assert_eq!(updated.udp_checksum(), total(&words).udp_checksum());
+        }
+
+        #[test]
+        fn a_difference_of_words_is_taken_back(words in prop::collection::vec(any::<u32>(), 1..16), other in any::<u32>()) {
+            let sum = words.iter().fold(Sum::ZERO.add(1), |sum, &word| sum.add(word));
+            prop_assert_eq!(sum.add(other).subtract(other).udp_checksum(), sum.udp_checksum());
         }
 
         #[test]
         fn a_part_summed_apart_counts_where_it_is_placed(
             head in prop::collection::vec(any::<u8>(), 0..20), part in prop::collection::vec(any::<u8>(), 0..20),
         ) {
-            let placed = of(&head).add(placed(of(&part).fold(), head.len()).into());
+            let placed = of(&head).add_part(of(&part), head.len());
             let whole = of(&[head, part].concat());
             prop_assert_eq!(placed.fold() % 0xffff, whole.fold() % 0xffff);
         }

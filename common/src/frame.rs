@@ -9,18 +9,22 @@ use crate::packet::{Packet, Word};
 pub struct Frame {
     /// From the destination MAC address on.
     pub bytes: Vec<u8>,
-    /// How long [`Packet::resize`] can make it, in bytes.
+    /// How long [`Packet::reshape`] can make it, in bytes.
     pub room: usize,
+    /// How far it can move what is in it, in bytes.
+    pub headroom: usize,
 }
 
 impl Frame {
-    /// A frame that can grow without limit.
+    /// A frame that can grow without limit at either end.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, room: usize::MAX }
+        Self { bytes, room: usize::MAX, headroom: usize::MAX }
     }
 }
 
 impl Packet for Frame {
+    type Old = usize;
+
     fn length(&self) -> usize {
         self.bytes.len()
     }
@@ -38,11 +42,19 @@ impl Packet for Frame {
         Some(())
     }
 
-    fn resize(&mut self, length: usize) -> Option<()> {
-        if length > self.room {
+    fn reshape(&mut self, keep: usize, length: usize) -> Option<usize> {
+        if length > self.room || keep > self.bytes.len() {
             return None;
         }
+        let missing = length.saturating_sub(keep);
+        let moved = if missing <= self.headroom { missing } else { 0 };
+        self.bytes.truncate(keep);
+        self.bytes.splice(..0, core::iter::repeat_n(0, moved));
         self.bytes.resize(length, 0);
-        Some(())
+        Some(moved)
+    }
+
+    fn load_old<W: Word>(&self, old: usize, offset: usize) -> Option<W> {
+        self.load(old + offset)
     }
 }

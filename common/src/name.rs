@@ -2,6 +2,8 @@
 //!
 //! Names are taken eight bytes at a time, the last word filled up with zeros, in lower case.
 
+use core::hint::black_box;
+
 use crate::{
     maps::{NAME_BYTES, NameEntry},
     packet::{Packet, Word},
@@ -22,11 +24,13 @@ pub const fn fold(word: u64) -> u64 {
     word | upper >> 2
 }
 
-/// Continues a name's hash with its next folded word. One-to-one in the word, so two names that differ in only one
-/// word never collide.
+/// Continues a name's hash with its next word, in any case. The case is taken out coarsely, for one instruction: other
+/// characters that differ in the same bit collide, and the comparison after the look-up tells them apart. Otherwise it is
+/// one-to-one in the word.
 #[inline(always)]
 const fn mix(hash: u64, word: u64) -> u64 {
-    let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let mixed = (hash ^ (word | CASE)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
 }
 
@@ -73,7 +77,9 @@ pub struct Name {
     pub start: usize,
     /// Bytes, the root label's included: 1 to [`NAME_BYTES`].
     pub length: usize,
-    /// Its last bytes, folded, filled up with zeros; all zeros if the length is a multiple of eight.
+    /// The eight bytes of the frame that end where it ends.
+    tail: u64,
+    /// Its last bytes, filled up with zeros; all zeros if the length is a multiple of eight.
     last: u64,
 }
 
@@ -85,9 +91,23 @@ impl Name {
         let used = length % WORD;
         let last = match used {
             0 => 0,
-            _ => fold(tail) << (64 - 8 * used),
+            _ => tail << (64 - 8 * used),
         };
-        Self { start, length, last }
+        Self { start, length, tail, last }
+    }
+
+    /// Copies the name of a reshaped frame to its old offset. It may write over up to seven bytes before it.
+    #[inline(always)]
+    pub fn copy<P: Packet>(&self, packet: &mut P, old: P::Old) -> Option<()> {
+        for index in 0..NAME_BYTES / WORD {
+            let offset = index * WORD;
+            if offset + WORD >= self.length {
+                break;
+            }
+            let word: u64 = packet.load_old(old, self.start + offset)?;
+            packet.store(self.start + offset, word)?;
+        }
+        packet.store(black_box(self.start + self.length - WORD), self.tail)
     }
 
     /// The key to look for in `NAMES[0]`. `None` if the packet is not the one it was parsed from.
@@ -100,7 +120,7 @@ impl Name {
                 break;
             }
             let word = packet.load(self.start + index * WORD)?;
-            hash = mix(hash, fold(word));
+            hash = mix(hash, word);
         }
         if !self.length.is_multiple_of(WORD) {
             hash = mix(hash, self.last);
@@ -117,7 +137,7 @@ impl Name {
         let whole = self.length / WORD;
         for (index, expected) in words(&entry.name).enumerate() {
             if index >= whole {
-                return self.length.is_multiple_of(WORD) || expected == self.last;
+                return self.length.is_multiple_of(WORD) || expected == fold(self.last);
             }
             match packet.load(self.start + index * WORD) {
                 Some(word) if fold(word) == expected => {}

@@ -1,6 +1,8 @@
 //! From a frame to a UDP datagram that asks this site's name server, and back again.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
+use core::marker::PhantomData;
+
 use crate::{answer::Tables, checksum::Sum, outcome::Outcome, packet::Packet};
 
 /// Bytes of a UDP header (RFC 768).
@@ -60,8 +62,8 @@ pub trait Network: Copy {
     /// Whether a reply may go to the packet's source (RFC 1122 section 3.2.1.3).
     fn may_be_answered(&self) -> bool;
 
-    /// Writes the header of a reply with `payload` bytes behind it.
-    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()>;
+    /// Writes the header at `offset` for a reply with `payload` bytes behind it.
+    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()>;
 }
 
 /// IPv4 (RFC 791), without options.
@@ -116,11 +118,12 @@ impl Network for V4 {
     }
 
     #[inline(always)]
-    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()> {
+    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()> {
+        let [source, destination]: [u32; 2] = packet.load_old(old, offset + 12)?;
         // Type of service and ECN clear; identification 0, which DF allows (RFC 6864 section 4).
         let first = 0x4500_0000 | (Self::HEADER + payload) as u32;
         let third = HOPS << 24 | UDP << 16;
-        let mut header = [first, DONT_FRAGMENT, third, self.destination, self.source];
+        let mut header = [first, DONT_FRAGMENT, third, destination, source];
         header[2] |= u32::from(sum(header).checksum());
         packet.store(offset, header)
     }
@@ -172,11 +175,10 @@ impl Network for V6 {
     }
 
     #[inline(always)]
-    fn reply(&self, packet: &mut impl Packet, offset: usize, payload: usize) -> Option<()> {
+    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()> {
+        let [s0, s1, d0, d1]: [u64; 4] = packet.load_old(old, offset + 8)?;
         // Traffic class and flow label clear.
         let first = 6 << 60 | (payload as u64) << 16 | u64::from(UDP << 8 | HOPS);
-        let [s0, s1] = self.source;
-        let [d0, d1] = self.destination;
         packet.store(offset, [first, d0, d1, s0, s1])
     }
 }
@@ -188,11 +190,7 @@ pub struct Datagram<N> {
     pub start: usize,
     /// Bytes, the header's included.
     pub length: usize,
-    /// Its checksum field; not zero.
-    pub checksum: u16,
-    client_port: u32,
-    macs: [u32; 3],
-    ip: N,
+    network: PhantomData<N>,
 }
 
 impl<N: Network> Datagram<N> {
@@ -205,49 +203,64 @@ impl<N: Network> Datagram<N> {
         if ports & 0xffff != DNS_PORT {
             return Err(Outcome::NotDnsPort);
         }
-        let macs = packet.load(0).ok_or(Outcome::ShortFrame)?;
-        let datagram = Self {
-            start,
-            length: (rest >> 16) as usize,
-            checksum: (rest & 0xffff) as u16,
-            client_port: ports >> 16,
-            macs,
-            ip,
-        };
-        datagram.check(packet.length())?;
-        Ok(datagram)
-    }
-
-    #[inline(always)]
-    fn check(&self, frame: usize) -> Result<(), Outcome> {
+        let length = (rest >> 16) as usize;
         // Ethernet may pad the frame (RFC 894), but nothing may be missing, and UDP must fill its packet.
-        if self.ip.payload() != self.length || self.start + self.length > frame {
+        if ip.payload() != length || start + length > packet.length() {
             return Err(Outcome::IpLength);
         }
-        // The group bit of the destination's first byte, or of the source's.
-        if self.macs[0] & 0x0100_0000 != 0 || self.macs[1] & 0x0100 != 0 {
-            return Err(Outcome::GroupMac);
-        }
-        if !self.ip.may_be_answered() {
+        check_macs(packet)?;
+        if !ip.may_be_answered() {
             return Err(Outcome::SourceAddress);
         }
-        if self.client_port == 0 || self.client_port == DNS_PORT {
+        let client = ports >> 16;
+        if client == 0 || client == DNS_PORT {
             return Err(Outcome::SourcePort);
         }
-        if self.checksum == 0 {
+        if rest & 0xffff == 0 {
             return Err(N::WITHOUT_CHECKSUM);
         }
-        Ok(())
+        Ok(Self { start, length, network: PhantomData })
+    }
+
+    /// Its checksum field, in a reshaped frame.
+    #[inline(always)]
+    pub fn checksum<P: Packet>(&self, packet: &P, old: P::Old) -> Option<u16> {
+        packet.load_old(old, self.start + 6)
     }
 
     /// Writes the headers of the reply with `length` bytes of UDP, its own header included; addresses and ports change
-    /// places.
+    /// places. Each header of the query is read before it is written over.
     #[inline(always)]
-    pub fn reply(&self, packet: &mut impl Packet, length: usize, checksum: u16) -> Option<()> {
-        let [a, b, c] = self.macs;
-        packet.store(0, [b << 16 | c >> 16, c << 16 | a >> 16, a << 16 | b >> 16])?;
-        self.ip.reply(packet, self.start - N::HEADER, length)?;
-        let ports = DNS_PORT << 16 | self.client_port;
-        packet.store(self.start, [ports, (length as u32) << 16 | u32::from(checksum)])
+    pub fn reply<P: Packet>(&self, packet: &mut P, old: P::Old, length: usize, checksum: u16) -> Option<()> {
+        let network = self.start - N::HEADER;
+        reply_ethernet(packet, old, network)?;
+        N::reply(packet, old, network, length)?;
+        let ports: u32 = packet.load_old(old, self.start)?;
+        let rest = (length as u32) << 16 | u32::from(checksum);
+        packet.store(self.start, [ports.rotate_left(16), rest])
     }
+}
+
+/// The Ethernet header before the IP header at `network`, with its tag if there is one.
+#[inline(always)]
+fn reply_ethernet<P: Packet>(packet: &mut P, old: P::Old, network: usize) -> Option<()> {
+    let [a, b, c, d, e, f, ethertype]: [u16; 7] = packet.load_old(old, 0)?;
+    let header = [d, e, f, a, b, c, ethertype];
+    if network == ETHERNET_HEADER {
+        return packet.store(0, header);
+    }
+    let tag: u32 = packet.load_old(old, ETHERNET_HEADER)?;
+    packet.store(0, header)?;
+    packet.store(ETHERNET_HEADER, tag)
+}
+
+/// The group bit is in the first byte of an address (IEEE 802).
+#[inline(always)]
+fn check_macs(packet: &impl Packet) -> Result<(), Outcome> {
+    let to: u8 = packet.load(0).ok_or(Outcome::ShortFrame)?;
+    let from: u8 = packet.load(6).ok_or(Outcome::ShortFrame)?;
+    if (to | from) & 1 != 0 {
+        return Err(Outcome::GroupMac);
+    }
+    Ok(())
 }

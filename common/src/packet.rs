@@ -14,8 +14,16 @@ pub trait Packet {
     /// Writes a value in network order.
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()>;
 
-    /// Moves the frame's end. `None`: it could not be moved and the frame is as it was.
-    fn resize(&mut self, length: usize) -> Option<()>;
+    /// Where the contents of a reshaped frame are.
+    type Old: Copy;
+
+    /// Gives the frame a new size of `length` bytes, of which the first `keep` of the old ones stay. They may have moved
+    /// towards the end to make room: [`Self::load_old`] finds them. `None`: the frame is as it was.
+    fn reshape(&mut self, keep: usize, length: usize) -> Option<Self::Old>;
+
+    /// Reads a value in network order that was at `offset` before the frame was reshaped, if it has not been written
+    /// over since.
+    fn load_old<W: Word>(&self, old: Self::Old, offset: usize) -> Option<W>;
 }
 
 /// A number, or some of them, in network order on the wire and in host order here.

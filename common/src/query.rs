@@ -45,8 +45,6 @@ pub struct Query {
     pub name: Name,
     /// The question's type.
     pub kind: Kind,
-    /// The header's identifier and flags.
-    pub first: u32,
     /// Its OPT record.
     pub opt: Option<Opt>,
 }
@@ -56,8 +54,8 @@ pub struct Query {
 pub struct Opt {
     /// Its flags, DO in the highest bit.
     pub flags: u16,
-    /// The sum of its fields and options behind the owner, starting at an even offset.
-    pub sum: u16,
+    /// What takes its fields and options behind the owner away from a sum, as if starting at an even offset.
+    pub removal: Sum,
 }
 
 impl Query {
@@ -92,7 +90,6 @@ impl Query {
             question_end: ending.name_end + QUESTION,
             name: Name::new(name, length, ending.tail),
             kind,
-            first: header[0],
             opt,
         })
     }
@@ -115,8 +112,9 @@ impl Ending {
         let name_end = end - length;
         // In a black box, because the verifier refuses the negative offsets from `end` that LLVM would make of it.
         let offset = black_box(name_end - TAIL);
-        let [high, low, question]: [u32; 3] = packet.load(offset).ok_or(Outcome::ShortQuery)?;
-        Ok(Self { name_end: offset + TAIL, tail: u64::from(high) << 32 | u64::from(low), question })
+        let tail = packet.load(offset).ok_or(Outcome::ShortQuery)?;
+        let question = packet.load(offset + TAIL).ok_or(Outcome::ShortQuery)?;
+        Ok(Self { name_end: offset + TAIL, tail, question })
     }
 
     /// Offset behind the question.
@@ -161,19 +159,19 @@ impl Opt {
     fn parse(packet: &impl Packet, end: usize) -> Result<(Ending, Self), Outcome> {
         let ending = Ending::parse(packet, end, QUESTION + OPT)?;
         let words = Self::load(packet, ending.question_end())?;
-        if let Some(sum) = Self::sum(words, 0) {
-            return Ok((ending, Self::checked(words, sum)?));
+        if let Some(removal) = Self::removal(words, 0) {
+            return Ok((ending, Self::checked(words, removal)?));
         }
         let ending = Ending::parse(packet, end, QUESTION + OPT + COOKIE)?;
         let offset = ending.question_end();
         let words = Self::load(packet, offset)?;
-        let sum = Self::sum(words, COOKIE as u32).ok_or(Outcome::Additional)?;
+        let removal = Self::removal(words, COOKIE as u32).ok_or(Outcome::Additional)?;
         let [option, first, second]: [u32; 3] = packet.load(offset + OPT).ok_or(Outcome::ShortQuery)?;
         if option != CLIENT_COOKIE {
             return Err(Outcome::Additional);
         }
-        let sum = sum.add(option).add(first).add(second);
-        Ok((ending, Self::checked(words, sum)?))
+        let removal = removal.subtract(option).subtract(first).subtract(second);
+        Ok((ending, Self::checked(words, removal)?))
     }
 
     /// Owner, type, payload size, extended RCODE, version, upper flags; then both bytes of flags, and RDLENGTH.
@@ -184,18 +182,18 @@ impl Opt {
         Ok((head, tail))
     }
 
-    /// The sum of the fields, if it is an OPT record of the root with that many bytes of options.
+    /// What takes the fields away, if it is an OPT record of the root with that many bytes of options.
     #[inline(always)]
-    fn sum((head, tail): (u64, u32), options: u32) -> Option<Sum> {
+    fn removal((head, tail): (u64, u32), options: u32) -> Option<Sum> {
         (head >> 40 == u64::from(TYPE_OPT) && tail & 0xffff == options)
-            .then(|| Sum::ZERO.add(TYPE_OPT.into()).add((head >> 8) as u32).add(tail))
+            .then(|| Sum::ZERO.subtract(TYPE_OPT.into()).subtract((head >> 8) as u32).subtract(tail))
     }
 
     #[inline(always)]
-    fn checked((head, tail): (u64, u32), sum: Sum) -> Result<Self, Outcome> {
+    fn checked((head, tail): (u64, u32), removal: Sum) -> Result<Self, Outcome> {
         if head >> 8 & 0xff != 0 {
             return Err(Outcome::EdnsVersion);
         }
-        Ok(Self { flags: (tail >> 16) as u16, sum: sum.fold() })
+        Ok(Self { flags: (tail >> 16) as u16, removal })
     }
 }

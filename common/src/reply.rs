@@ -3,7 +3,7 @@
 
 use crate::{
     answers::{CLASS_IN, Kind, OWNER},
-    checksum::{Sum, placed},
+    checksum::Sum,
     maps::{AnswerSet, MAX_ADDRESSES},
     network::{Datagram, Network},
     outcome::Outcome,
@@ -46,13 +46,14 @@ impl<'a, N: Network> Reply<'a, N> {
         Ok(Self { datagram, query, set, count, opt_flags, end })
     }
 
-    /// Makes the query's frame the reply's. Once it is resized, nothing can fail.
+    /// Makes the query's frame the reply's. Once it has its size, nothing can fail.
     #[inline(always)]
     pub fn write(&self, packet: &mut impl Packet) -> Outcome {
-        if packet.resize(self.end).is_none() {
+        let query_end = self.datagram.start + self.datagram.length;
+        let Some(old) = packet.reshape(query_end, self.end) else {
             return Outcome::NoRoom;
-        }
-        let written = self.write_headers(packet).and_then(|()| self.write_records(packet));
+        };
+        let written = self.write_headers(packet, old).and_then(|()| self.write_records(packet));
         match (written, self.query.kind) {
             (None, _) => Outcome::Fault,
             (Some(()), Kind::A) => Outcome::AnsweredA,
@@ -60,41 +61,33 @@ impl<'a, N: Network> Reply<'a, N> {
         }
     }
 
-    /// RD is copied; AA and QR are set, everything else is clear (RFC 1035 section 4.1.1, RFC 6840 section 5.7).
-    #[inline(always)]
-    fn flags(&self) -> u16 {
-        QR_AA | self.query.first as u16 & RD
-    }
-
     /// The query's checksum, updated by every word that differs in the reply (RFC 1624). Never computed anew: so a
     /// query that was damaged on its way, which nobody has checked yet, gets a reply whose checksum is wrong by the
     /// same amount, and the client discards it.
     #[inline(always)]
-    fn checksum(&self) -> u16 {
-        let old_length = self.datagram.length as u16;
-        let new_length = self.length() as u16;
+    fn checksum(&self, query: u16, old_flags: u16, new_flags: u16) -> u16 {
+        let old_length = self.datagram.length as u32;
+        let new_length = self.length() as u32;
         let answers = match self.query.kind {
             Kind::A => self.set.v4_sum,
             Kind::Aaaa => self.set.v6_sum,
         };
+        let answers = Sum::ZERO.add(answers.into());
         let answers_start = self.query.question_end - self.datagram.start;
         // The length counts twice: in the UDP header and in the pseudo header (RFC 768, RFC 8200 section 8.1).
-        let sum = Sum::behind(self.datagram.checksum)
-            .subtract(old_length)
-            .subtract(old_length)
-            .add(new_length.into())
-            .add(new_length.into())
-            .subtract(self.query.first as u16)
-            .add(self.flags().into())
+        let sum = Sum::behind(query)
+            .subtract(2 * old_length)
+            .add(2 * new_length)
+            .subtract(old_flags.into())
+            .add(new_flags.into())
             .add(self.count as u32)
-            .add(placed(answers, answers_start).into());
+            .add_part(answers, answers_start);
         let Some(old) = self.query.opt else {
             return sum.udp_checksum();
         };
         // Answers have even lengths, so the OPT record's fields stay in the halves of the words that they were in.
-        let new = Sum::ZERO.add(TYPE_OPT.into()).add(PAYLOAD_SIZE.into()).add(self.opt_flags.into()).fold();
-        let fields_start = answers_start + 1;
-        sum.subtract(placed(old.sum, fields_start)).add(placed(new, fields_start).into()).udp_checksum()
+        let new = u32::from(TYPE_OPT) + u32::from(PAYLOAD_SIZE) + u32::from(self.opt_flags);
+        sum.add_part(old.removal.add(new), answers_start + 1).udp_checksum()
     }
 
     #[inline(always)]
@@ -102,12 +95,23 @@ impl<'a, N: Network> Reply<'a, N> {
         self.end - self.datagram.start
     }
 
+    /// Everything up to the question, from the front, so that what the query left is read before it is written over.
     #[inline(always)]
-    fn write_headers(&self, packet: &mut impl Packet) -> Option<()> {
-        self.datagram.reply(packet, self.length(), self.checksum())?;
-        let id_flags = self.query.first & 0xffff_0000 | u32::from(self.flags());
+    fn write_headers<P: Packet>(&self, packet: &mut P, old: P::Old) -> Option<()> {
+        let query = &self.query;
+        let first: u32 = packet.load_old(old, query.start)?;
+        let old_flags = first as u16;
+        // RD is copied, AA and QR are set, all else is clear (RFC 1035 section 4.1.1, RFC 6840 section 5.7).
+        let flags = QR_AA | old_flags & RD;
+        let checksum = self.datagram.checksum(packet, old)?;
+        let checksum = self.checksum(checksum, old_flags, flags);
+        self.datagram.reply(packet, old, self.length(), checksum)?;
+        query.name.copy(packet, old)?;
+        let question = u32::from(query.kind.code()) << 16 | u32::from(CLASS_IN);
+        packet.store(query.name.start + query.name.length, question)?;
+        let first = first & 0xffff_0000 | u32::from(flags);
         let counts = 1 << 16 | self.count as u32;
-        packet.store(self.query.start, [id_flags, counts])
+        packet.store(query.start, [first, counts, u32::from(query.opt.is_some())])
     }
 
     #[inline(always)]

@@ -6,11 +6,12 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+#[expect(clippy::cast_possible_truncation, reason = "frames are short")]
 mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
         btf_maps::{Array, ProgramArray},
-        helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
+        helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -36,9 +37,9 @@ mod programs {
     #[repr(C)]
     struct Query {
         /// Bytes.
-        length: u64,
+        length: u32,
         /// Where its last eight bytes are.
-        tail_at: u64,
+        tail_at: u32,
         /// These.
         tail: u64,
         /// All of it, as far as it fills words.
@@ -74,10 +75,11 @@ mod programs {
     #[inline(always)]
     fn write(context: &XdpContext) -> Option<()> {
         let query = next()?;
-        let length = context.data_end() - context.data();
-        // Always, so that it costs the same whether the target has moved the end or not.
+        let length = (context.data_end() - context.data()) as u32;
+        // Always, so that it costs the same whether the target has moved the start or not.
         // SAFETY: a helper on the program's own context.
-        if unsafe { bpf_xdp_adjust_tail(context.ctx, query.length as i32 - length as i32) } != 0 {
+        let moved = unsafe { bpf_xdp_adjust_head(context.ctx, length.wrapping_sub(query.length).cast_signed()) };
+        if moved != 0 {
             return None;
         }
         let end = context.data_end();
@@ -91,7 +93,7 @@ mod programs {
             at += WORD;
         }
         // What is left after whole words, by a word that overlaps the one before.
-        let at = context.data() + (query.tail_at as usize & (WORD * WORDS - 1));
+        let at = context.data() + (query.tail_at as usize % (WORD * WORDS));
         if at + WORD > end {
             return None;
         }

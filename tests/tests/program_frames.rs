@@ -97,11 +97,20 @@ fn a_frame_that_cannot_grow_goes_up_unchanged() {
     let host = Host::new(&fixtures::table());
     for addresses in [V4, V6] {
         let bytes = Datagram::new(addresses, &Query::new(fixtures::NAME, A).wire()).frame();
-        let frame = Frame { room: bytes.len() + 31, bytes: bytes.clone() };
+        let frame = Frame { room: bytes.len() + 31, headroom: usize::MAX, bytes: bytes.clone() };
         let verdict = host.run_frame(frame);
         assert_eq!(verdict.outcome(), Outcome::NoRoom);
         assert_eq!(verdict.action, Action::Pass);
         assert_eq!(verdict.frame, bytes);
+    }
+}
+
+#[test]
+fn without_room_before_the_frame_replies_are_the_same() {
+    let host = Host::new(&fixtures::table());
+    for fixture in fixtures::all() {
+        let cramped = Frame { headroom: 0, ..Frame::new(fixture.frame.clone()) };
+        assert_eq!(host.run_frame(cramped), host.run(&fixture.frame), "{}", fixture.name);
     }
 }
 

@@ -17,7 +17,7 @@ use super::{kernel::Kernel, table::Table};
 const TX: u32 = 3;
 
 /// Words of an entry of `FRAMES`: length, offset and bytes of the last word, and sixteen for the frame.
-const WORDS: usize = 19;
+const WORDS: usize = 18;
 
 /// What `restore` calls.
 #[derive(Clone, Copy, Debug)]
@@ -81,14 +81,16 @@ impl Stopwatch {
 }
 
 fn entry(query: &[u8]) -> Result<[u64; WORDS]> {
-    ensure!(query.len() < 8 * (WORDS - 3), "too long a query");
+    ensure!(query.len() < 8 * (WORDS - 2), "too long a query");
     let (whole, _) = query.as_chunks();
     let tail = query.last_chunk().context("too short a query")?;
     let mut words = [0; WORDS];
-    words[0] = query.len() as u64;
-    words[1] = words[0] - 8;
-    words[2] = u64::from_ne_bytes(*tail);
-    for (word, bytes) in words[3..].iter_mut().zip(whole) {
+    // Two of 32 bits, as this machine orders them.
+    let [a, b, c, d] = u32::try_from(query.len())?.to_ne_bytes();
+    let [e, f, g, h] = u32::try_from(query.len() - 8)?.to_ne_bytes();
+    words[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    words[1] = u64::from_ne_bytes(*tail);
+    for (word, bytes) in words[2..].iter_mut().zip(whole) {
         *word = u64::from_ne_bytes(*bytes);
     }
     Ok(words)
