@@ -64,7 +64,6 @@ outcomes! {
     GroupMac Pass "group_mac" "query from or to an Ethernet group address (RFC 1122 section 3.2.2)"
     SourceAddress Pass "source_address" "query from an address no reply may go to (RFC 1122 section 3.2.1.3)"
     SourcePort Pass "source_port" "query from port 0 or 53, which could loop"
-    NoChecksum Pass "no_checksum" "IPv4 query without UDP checksum (RFC 768)"
     ZeroChecksum Drop "zero_checksum" "IPv6 query without UDP checksum (RFC 8200 section 8.1)"
     NoLease Pass "no_lease" "query while the agent's lease has run out"
     ShortQuery Pass "short_query" "UDP payload too short for a query (RFC 1035 section 4.1)"

@@ -103,8 +103,11 @@ impl<'a, N: Network> Reply<'a, N> {
         let old_flags = first as u16;
         // RD is copied, AA and QR are set, all else is clear (RFC 1035 section 4.1.1, RFC 6840 section 5.7).
         let flags = QR_AA | old_flags & RD;
-        let checksum = self.datagram.checksum(packet, old)?;
-        let checksum = self.checksum(checksum, old_flags, flags);
+        let checksum = match self.datagram.checksum(packet, old)? {
+            // A client that sends none gets none: nobody has checked what a new one would vouch for (RFC 768).
+            0 => 0,
+            checksum => self.checksum(checksum, old_flags, flags),
+        };
         self.datagram.reply(packet, old, self.length(), checksum)?;
         query.name.copy(packet, old)?;
         let question = u32::from(query.kind.code()) << 16 | u32::from(CLASS_IN);
