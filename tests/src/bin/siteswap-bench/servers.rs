@@ -1,6 +1,7 @@
 //! Replies a second over a veth pair: siteswap, Knot DNS and gdnsd answering the same queries, in turns.
 //!
-//! The generator is kxdpgun (AF_XDP); what counts is the replies it received, not what it sent.
+//! The generator is kxdpgun (AF_XDP). It uses one thread for a veth, so there are as many cables as it takes to have one
+//! on each CPU; the servers share the same CPUs. What counts is the replies received, not what was sent.
 
 use std::{
     fs,
@@ -28,7 +29,13 @@ const ROUNDS: usize = 3;
 const SECONDS: u32 = 4;
 /// Queries a second offered: more than any of them answers here.
 const OFFERED: u32 = 2_000_000;
-const SERVER: &str = "192.0.2.2";
+/// The cables: the generator's interface and address, the server's interface and address. One for each CPU is used.
+const CABLES: [[&str; 4]; 4] = [
+    ["gen0", "192.0.2.1", "srv0", "192.0.2.2"],
+    ["gen1", "198.51.100.1", "srv1", "198.51.100.2"],
+    ["gen2", "203.0.113.1", "srv2", "203.0.113.2"],
+    ["gen3", "198.18.0.1", "srv3", "198.18.0.2"],
+];
 const NAME: &str = "www.shop.test";
 
 /// Replies a second in each round, by server.
@@ -79,12 +86,13 @@ impl Bed {
             node.create()?;
             prepare(node, false)?;
         }
-        connect(&bed.generator, "gen0", &bed.server, "wan0")?;
-        for (node, interface, address) in
-            [(&bed.generator, "gen0", "192.0.2.1/24"), (&bed.server, "wan0", "192.0.2.2/24")]
-        {
-            complete_checksums(node, interface)?;
-            succeed(node.command("ip")?.args(["address", "add", address, "dev", interface]))?;
+        for [near, near_address, far, far_address] in cables()? {
+            connect(&bed.generator, near, &bed.server, far)?;
+            for (node, interface, address) in [(&bed.generator, near, near_address), (&bed.server, far, far_address)] {
+                complete_checksums(node, interface)?;
+                let address = format!("{address}/24");
+                succeed(node.command("ip")?.args(["address", "add", &address, "dev", interface]))?;
+            }
         }
         fs::write(bed.path("shop.test.zone"), ZONE)?;
         fs::write(bed.path("queries"), format!("{NAME} A\n"))?;
@@ -97,16 +105,24 @@ impl Bed {
 
     /// Replies a second under more queries than the server can answer.
     fn load(&self) -> Result<f64> {
-        let mut command = self.generator.command("kxdpgun")?;
-        command.args(["-t", &SECONDS.to_string(), "-Q", &OFFERED.to_string(), "-i"]);
-        let output = command.arg(self.path("queries")).arg(SERVER).output().context("kxdpgun")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "kxdpgun: {text} {}", String::from_utf8_lossy(&output.stderr));
-        let replies = text.lines().find_map(|line| line.strip_prefix("total replies:"));
-        let count = replies
-            .and_then(|rest| rest.split_whitespace().next())
-            .with_context(|| format!("no replies in: {text}"))?;
-        Ok(count.parse::<f64>()? / f64::from(SECONDS))
+        let mut generators = Vec::new();
+        for (cpu, [near, _, _, server]) in cables()?.iter().enumerate() {
+            let mut command = self.generator.command("kxdpgun")?;
+            command.args(["-t", &SECONDS.to_string(), "-Q", &OFFERED.to_string(), "-b", "64", "-I", near]);
+            command.args(["-F", &format!("{cpu}s1"), "-i"]).arg(self.path("queries")).arg(server);
+            die_with_parent(&mut command);
+            generators.push(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kxdpgun")?);
+        }
+        let mut replies = 0;
+        for generator in generators {
+            let output = generator.wait_with_output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            ensure!(output.status.success(), "kxdpgun: {text} {}", String::from_utf8_lossy(&output.stderr));
+            let line = text.lines().find_map(|line| line.strip_prefix("total replies:"));
+            let count = line.and_then(|rest| rest.split_whitespace().next());
+            replies += count.with_context(|| format!("no replies in: {text}"))?.parse::<u32>()?;
+        }
+        Ok(f64::from(replies) / f64::from(SECONDS))
     }
 
     /// Waits until the server gives the right answer. Asked on its own host: until the generator's program is there,
@@ -114,10 +130,11 @@ impl Bed {
     fn await_answer(&self, running: Running) -> Result<Running> {
         let right = || {
             let query = dns::query(NAME, hickory_proto::rr::RecordType::A)?;
-            self.server.enter(|| dns::ask(SERVER.parse()?, &query, Duration::from_millis(200)))
+            let ask = |server: &str| dns::ask(server.parse()?, &query, Duration::from_millis(200));
+            self.server.enter(|| Ok(dns::addresses(&ask(CABLES[0][3])?)))
         };
         wait_until(Duration::from_secs(20), "two addresses are answered", || {
-            right().is_ok_and(|answer| dns::addresses(&answer).len() == 2)
+            right().is_ok_and(|answer| answer.len() == 2)
         })?;
         Ok(running)
     }
@@ -165,6 +182,9 @@ fn siteswap(bed: &Bed) -> Result<Running> {
     let fingerprint = String::from_utf8(keygen.stdout)?;
     // A backend for the probe: a socket that accepts, in the server's namespace, for as long as this process lives.
     let backend = bed.server.enter(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
+    let quoted =
+        |column: usize| Ok::<_, anyhow::Error>(join(cables()?.iter().map(|cable| format!("{:?}", cable[column]))));
+    let (interfaces, listen) = (quoted(2)?, quoted(3)?);
     let config = format!(
         r#"
 [agent]
@@ -177,12 +197,12 @@ fingerprint = "{}"
 [link]
 key = "key.pem"
 [dns]
-listen = ["{SERVER}"]
+listen = [{listen}]
 [[dns.zone]]
 name = "shop.test"
 file = "shop.test.zone"
 [dataplane]
-interfaces = ["wan0"]
+interfaces = [{interfaces}]
 mode = "native"
 pins = "{}"
 [resources.www]
@@ -216,8 +236,9 @@ fn knot(bed: &Bed) -> Result<Running> {
     fs::create_dir_all(&directory)?;
     static_zone(&directory)?;
     let shown = directory.display();
+    let listen = join(cables()?.iter().map(|cable| format!("{}@53", cable[3])));
     let config = format!(
-        "server:\n  rundir: {shown}\n  listen: {SERVER}@53\ndatabase:\n  storage: {shown}\n\
+        "server:\n  rundir: {shown}\n  listen: [ {listen} ]\ndatabase:\n  storage: {shown}\n\
          zone:\n  - domain: shop.test\n    storage: {shown}\n    file: shop.test\n"
     );
     fs::write(directory.join("knot.conf"), config)?;
@@ -232,13 +253,23 @@ fn gdnsd(bed: &Bed) -> Result<Running> {
     static_zone(&directory.join("zones"))?;
     let shown = directory.display();
     let threads = thread::available_parallelism()?;
+    let listen = join(cables()?.iter().map(|cable| cable[3].to_owned()));
     let config = format!(
-        "options => {{ listen => {SERVER}, run_dir => {shown}/run, state_dir => {shown}/state, udp_threads => {threads} }}\n"
+        "options => {{ listen => [ {listen} ], run_dir => {shown}/run, state_dir => {shown}/state, udp_threads => {threads} }}\n"
     );
     fs::write(directory.join("config"), config)?;
     let mut command = bed.server.command("gdnsd")?;
     command.arg("-c").arg(&directory).arg("start");
     bed.start("gdnsd", command)
+}
+
+/// One cable for each CPU.
+fn cables() -> Result<&'static [[&'static str; 4]]> {
+    Ok(&CABLES[..thread::available_parallelism()?.get().min(CABLES.len())])
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// A program built beside this one.
