@@ -61,5 +61,5 @@ fn decide<'a, N: Network, P: Packet, T: Tables>(
     let hash = query.name.hash(packet).ok_or(Outcome::ShortQuery)?;
     let entry = tables.name(hash).filter(|entry| query.name.is(packet, entry)).ok_or(Outcome::UnknownName)?;
     let set = tables.set(entry.set).filter(|set| set.id == entry.set_id).ok_or(Outcome::TableChanging)?;
-    Reply::new(datagram, query, set)
+    Reply::new(packet, datagram, query, set)
 }

@@ -79,7 +79,7 @@ pub struct Name {
     pub length: usize,
     /// The eight bytes of the frame that end where it ends.
     tail: u64,
-    /// Its last bytes, filled up with zeros; all zeros if the length is a multiple of eight.
+    /// Its last word, filled up with zeros.
     last: u64,
 }
 
@@ -88,20 +88,17 @@ impl Name {
     /// before the name: that part is shifted out.
     #[inline(always)]
     pub fn new(start: usize, length: usize, tail: u64) -> Self {
-        let used = length % WORD;
-        let last = match used {
-            0 => 0,
-            _ => tail << (64 - 8 * used),
-        };
+        let last = tail << (8 * (length.wrapping_neg() % WORD));
         Self { start, length, tail, last }
     }
 
     /// Copies the name of a reshaped frame to its old offset. It may write over up to seven bytes before it.
     #[inline(always)]
     pub fn copy<P: Packet>(&self, packet: &mut P, old: P::Old) -> Option<()> {
+        let whole = self.whole();
         for index in 0..NAME_BYTES / WORD {
             let offset = index * WORD;
-            if offset + WORD >= self.length {
+            if index >= whole {
                 break;
             }
             let word: u64 = packet.load_old(old, self.start + offset)?;
@@ -114,7 +111,7 @@ impl Name {
     #[inline(always)]
     pub fn hash(&self, packet: &impl Packet) -> Option<u64> {
         let mut hash = self.length as u64;
-        let whole = self.length / WORD;
+        let whole = self.whole();
         for index in 0..NAME_BYTES / WORD {
             if index >= whole {
                 break;
@@ -122,10 +119,13 @@ impl Name {
             let word = packet.load(self.start + index * WORD)?;
             hash = mix(hash, word);
         }
-        if !self.length.is_multiple_of(WORD) {
-            hash = mix(hash, self.last);
-        }
-        Some(hash)
+        Some(mix(hash, self.last))
+    }
+
+    /// Words before its last one.
+    #[inline(always)]
+    fn whole(&self) -> usize {
+        (self.length - 1) / WORD
     }
 
     /// Whether it is the entry's name, in whatever case.
@@ -134,16 +134,16 @@ impl Name {
         if entry.length as usize != self.length {
             return false;
         }
-        let whole = self.length / WORD;
+        let whole = self.whole();
         for (index, expected) in words(&entry.name).enumerate() {
             if index >= whole {
-                return self.length.is_multiple_of(WORD) || expected == fold(self.last);
+                return expected == fold(self.last);
             }
             match packet.load(self.start + index * WORD) {
-                Some(word) if fold(word) == expected => {}
+                Some(word) if word == expected || fold(word) == expected => {}
                 _ => return false,
             }
         }
-        true
+        false
     }
 }

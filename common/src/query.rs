@@ -36,6 +36,9 @@ const SHORTEST: usize = HEADER + 1 + QUESTION;
 const LONGEST: usize = HEADER + NAME_BYTES + QUESTION + OPT + COOKIE;
 
 /// A query for addresses.
+///
+/// Its type, and whether it has an OPT record, are not in here but read again when they are needed: the verifier follows
+/// every value that has been compared with a constant apart, through all that comes after.
 pub struct Query {
     /// Offset of the DNS header.
     pub start: usize,
@@ -43,10 +46,8 @@ pub struct Query {
     pub question_end: usize,
     /// The question's name.
     pub name: Name,
-    /// The question's type.
-    pub kind: Kind,
-    /// Its OPT record.
-    pub opt: Option<Opt>,
+    /// Its OPT record; zeros if there is none.
+    pub opt: Opt,
 }
 
 /// The OPT record of a query (RFC 6891 section 6.1).
@@ -72,26 +73,31 @@ impl Query {
         }
         let header: [u32; 3] = packet.load(start).ok_or(Outcome::ShortQuery)?;
         let (ending, opt) = match check_header(header)? {
-            false => (Ending::parse(packet, end, QUESTION)?, None),
-            true => {
-                let (ending, opt) = Opt::parse(packet, end)?;
-                (ending, Some(opt))
-            }
+            false => (Ending::parse(packet, end, QUESTION)?, Opt::NONE),
+            true => Opt::parse(packet, end)?,
         };
-        let kind = kind(ending.question)?;
+        kind(ending.question)?;
         let name = start + HEADER;
         // Not negative: an ending is at least as long as it says, and there is room for it behind the header.
         let length = ending.name_end.wrapping_sub(name);
         if length == 0 || length > NAME_BYTES {
             return Err(Outcome::NameLong);
         }
-        Ok(Self {
-            start,
-            question_end: ending.name_end + QUESTION,
-            name: Name::new(name, length, ending.tail),
-            kind,
-            opt,
-        })
+        Ok(Self { start, question_end: ending.name_end + QUESTION, name: Name::new(name, length, ending.tail), opt })
+    }
+
+    /// The question's type.
+    #[inline(always)]
+    pub fn kind(&self, packet: &impl Packet) -> Result<Kind, Outcome> {
+        let question = packet.load(self.question_end - QUESTION);
+        kind(question.ok_or(Outcome::ShortQuery)?)
+    }
+
+    /// Whether it has an OPT record.
+    #[inline(always)]
+    pub fn has_opt(&self, packet: &impl Packet) -> Result<bool, Outcome> {
+        let additional: u8 = packet.load(self.start + HEADER - 1).ok_or(Outcome::ShortQuery)?;
+        Ok(additional != 0)
     }
 }
 
@@ -154,6 +160,8 @@ fn kind(question: u32) -> Result<Kind, Outcome> {
 }
 
 impl Opt {
+    const NONE: Self = Self { flags: 0, removal: Sum::ZERO };
+
     /// Reads the record that the message ends with, and the end of the question before it.
     #[inline(always)]
     fn parse(packet: &impl Packet, end: usize) -> Result<(Ending, Self), Outcome> {

@@ -23,16 +23,19 @@ pub struct Reply<'a, N> {
     datagram: Datagram<N>,
     query: Query,
     set: &'a AnswerSet,
+    kind: Kind,
+    has_opt: bool,
     count: usize,
-    opt_flags: u16,
     end: usize,
 }
 
 impl<'a, N: Network> Reply<'a, N> {
-    /// The reply that gives the set's addresses of the family asked for.
+    /// The reply to the query in `packet`: the set's addresses of the family asked for.
     #[inline(always)]
-    pub fn new(datagram: Datagram<N>, query: Query, set: &'a AnswerSet) -> Result<Self, Outcome> {
-        let count = match query.kind {
+    pub fn new(packet: &impl Packet, datagram: Datagram<N>, query: Query, set: &'a AnswerSet) -> Result<Self, Outcome> {
+        let kind = query.kind(packet)?;
+        let has_opt = query.has_opt(packet)?;
+        let count = match kind {
             Kind::A => set.v4_count,
             Kind::Aaaa => set.v6_count,
         };
@@ -40,10 +43,9 @@ impl<'a, N: Network> Reply<'a, N> {
         if count == 0 {
             return Err(Outcome::NoAddress);
         }
-        let opt = if query.opt.is_some() { OPT } else { 0 };
-        let end = query.question_end + count * query.kind.record_bytes() + opt;
-        let opt_flags = query.opt.map_or(0, |opt| opt.flags & DO);
-        Ok(Self { datagram, query, set, count, opt_flags, end })
+        let opt = if has_opt { OPT } else { 0 };
+        let end = query.question_end + count * kind.record_bytes() + opt;
+        Ok(Self { datagram, query, set, kind, has_opt, count, end })
     }
 
     /// Makes the query's frame the reply's. Once it has its size, nothing can fail.
@@ -54,7 +56,7 @@ impl<'a, N: Network> Reply<'a, N> {
             return Outcome::NoRoom;
         };
         let written = self.write_headers(packet, old).and_then(|()| self.write_records(packet));
-        match (written, self.query.kind) {
+        match (written, self.kind) {
             (None, _) => Outcome::Fault,
             (Some(()), Kind::A) => Outcome::AnsweredA,
             (Some(()), Kind::Aaaa) => Outcome::AnsweredAaaa,
@@ -68,7 +70,7 @@ impl<'a, N: Network> Reply<'a, N> {
     fn checksum(&self, query: u16, old_flags: u16, new_flags: u16) -> u16 {
         let old_length = self.datagram.length as u32;
         let new_length = self.length() as u32;
-        let answers = match self.query.kind {
+        let answers = match self.kind {
             Kind::A => self.set.v4_sum,
             Kind::Aaaa => self.set.v6_sum,
         };
@@ -82,12 +84,17 @@ impl<'a, N: Network> Reply<'a, N> {
             .add(new_flags.into())
             .add(self.count as u32)
             .add_part(answers, answers_start);
-        let Some(old) = self.query.opt else {
+        if !self.has_opt {
             return sum.udp_checksum();
-        };
+        }
         // Answers have even lengths, so the OPT record's fields stay in the halves of the words that they were in.
-        let new = u32::from(TYPE_OPT) + u32::from(PAYLOAD_SIZE) + u32::from(self.opt_flags);
-        sum.add_part(old.removal.add(new), answers_start + 1).udp_checksum()
+        let new = u32::from(TYPE_OPT) + u32::from(PAYLOAD_SIZE) + u32::from(self.opt_flags());
+        sum.add_part(self.query.opt.removal.add(new), answers_start + 1).udp_checksum()
+    }
+
+    #[inline(always)]
+    fn opt_flags(&self) -> u16 {
+        self.query.opt.flags & DO
     }
 
     #[inline(always)]
@@ -110,16 +117,16 @@ impl<'a, N: Network> Reply<'a, N> {
         };
         self.datagram.reply(packet, old, self.length(), checksum)?;
         query.name.copy(packet, old)?;
-        let question = u32::from(query.kind.code()) << 16 | u32::from(CLASS_IN);
+        let question = u32::from(self.kind.code()) << 16 | u32::from(CLASS_IN);
         packet.store(query.name.start + query.name.length, question)?;
         let first = first & 0xffff_0000 | u32::from(flags);
         let counts = 1 << 16 | self.count as u32;
-        packet.store(query.start, [first, counts, u32::from(query.opt.is_some())])
+        packet.store(query.start, [first, counts, u32::from(self.has_opt)])
     }
 
     #[inline(always)]
     fn write_records(&self, packet: &mut impl Packet) -> Option<()> {
-        let kind = self.query.kind;
+        let kind = self.kind;
         let ttl = self.set.ttl;
         let a = u32::from(OWNER) << 16 | u32::from(kind.code());
         let b = u32::from(CLASS_IN) << 16 | ttl >> 16;
@@ -143,7 +150,7 @@ impl<'a, N: Network> Reply<'a, N> {
             }
             offset += kind.record_bytes();
         }
-        if self.query.opt.is_some() {
+        if self.has_opt {
             self.write_opt(packet, offset)?;
         }
         Some(())
@@ -152,7 +159,7 @@ impl<'a, N: Network> Reply<'a, N> {
     /// Owner, type, payload size, then zeros but for the flags, the upper byte of which is written twice.
     #[inline(always)]
     fn write_opt(&self, packet: &mut impl Packet, offset: usize) -> Option<()> {
-        let flags = self.opt_flags;
+        let flags = self.opt_flags();
         let head = u64::from(TYPE_OPT) << 40 | u64::from(PAYLOAD_SIZE) << 24 | u64::from(flags >> 8);
         packet.store(offset, head)?;
         packet.store(offset + 7, u32::from(flags) << 16)

@@ -11,7 +11,7 @@ mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
         btf_maps::{Array, ProgramArray},
-        helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head},
+        helpers::bpf_xdp_adjust_head,
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -61,11 +61,6 @@ mod programs {
         if write(&context).is_some()
             && let Some(plan) = PLAN.get(0)
         {
-            // A driver's packet has long been written when a program reads it. This one has just been, and a read of what
-            // is still in the CPU's store buffer, in other pieces than it was written in, would stall. Reading the clock
-            // takes long enough for the buffer to empty, and keeps the CPU from starting the target meanwhile.
-            // SAFETY: a helper without arguments.
-            unsafe { bpf_ktime_get_ns() };
             // SAFETY: nothing is borrowed from the packet.
             unsafe { TARGETS.tail_call(&context, plan.target) };
         }
