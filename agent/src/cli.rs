@@ -146,7 +146,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(file) => {
             log();
-            runtime(2)?.block_on(run::run(absolute(&file.config)?))?;
+            runtime(1)?.block_on(run::run(absolute(&file.config)?))?;
         }
         Command::Check { file, json } => check(&file.config, json)?,
         Command::Keygen { out, force, json } => {

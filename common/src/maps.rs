@@ -7,6 +7,10 @@
 /// comparing its layout.
 pub const LAYOUT: u32 = 1;
 
+/// Entries of the map behind `ANSWERS[0]`, as many in every one: the kernel compiles the look-up in an array into the
+/// program only if it knows its size. More than the resources that a site can report.
+pub const SETS: u32 = 10_240;
+
 /// The longest name, in wire format with its root label, that the program answers; longer ones go up to the agent.
 pub const NAME_BYTES: usize = 128;
 

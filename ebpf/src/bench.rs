@@ -16,9 +16,11 @@ mod programs {
         programs::XdpContext,
     };
 
-    /// Words of a frame's longest form.
-    const WORDS: usize = 16;
+    /// Words of a frame's longest form, behind its Ethernet header.
+    const WORDS: usize = 14;
     const WORD: usize = size_of::<u64>();
+    /// Bytes of that header.
+    const ETHERNET: usize = 14;
 
     /// What `restore` does next.
     #[repr(C)]
@@ -42,7 +44,17 @@ mod programs {
         tail_at: u32,
         /// These.
         tail: u64,
-        /// All of it, as far as it fills words.
+        /// The Ethernet header's first eight bytes.
+        ethernet: u64,
+        /// Its next four.
+        ethernet_next: u32,
+        /// Its last two.
+        ethertype: u16,
+        /// Zero.
+        reserved: u16,
+        /// What follows, as far as it fills words. From there on headers begin at multiples of four bytes, so that what
+        /// the program reads was mostly written as one: a frame that a card has written is not in the store buffer,
+        /// and waits for nothing there.
         words: [u64; WORDS],
     }
 
@@ -79,6 +91,16 @@ mod programs {
         }
         let end = context.data_end();
         let mut at = context.data();
+        if at + ETHERNET > end {
+            return None;
+        }
+        // SAFETY: within the packet; BPF needs no alignment.
+        unsafe {
+            *(at as *mut u64) = query.ethernet;
+            *((at + 8) as *mut u32) = query.ethernet_next;
+            *((at + 12) as *mut u16) = query.ethertype;
+        }
+        at += ETHERNET;
         for word in &query.words {
             if at + WORD > end {
                 break;
@@ -88,7 +110,7 @@ mod programs {
             at += WORD;
         }
         // What is left after whole words, by a word that overlaps the one before.
-        let at = context.data() + (query.tail_at as usize % (WORD * WORDS));
+        let at = context.data() + (query.tail_at as usize % (WORD * (WORDS + 2)));
         if at + WORD > end {
             return None;
         }

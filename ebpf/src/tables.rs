@@ -3,14 +3,13 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::BPF_F_INNER_MAP,
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
 use siteswap_common::{
     answer::Tables,
-    maps::{AnswerSet, Lease, MAX_LISTEN, NameEntry},
+    maps::{AnswerSet, Lease, MAX_LISTEN, NameEntry, SETS},
     outcome::Outcome,
 };
 
@@ -18,9 +17,8 @@ use siteswap_common::{
 /// with one update; once in, it never changes.
 type Names = HashMap<u64, NameEntry, 1>;
 
-/// Answers by index; likewise. Only with this flag may its size differ from the template's (Linux 5.10,
-/// commit 4a8f87e60f6d); a hash map's always may.
-type Answers = Array<AnswerSet, 1, { BPF_F_INNER_MAP as usize }>;
+/// Answers by index; likewise, but of this size.
+type Answers = Array<AnswerSet, { SETS as usize }>;
 
 #[btf_map]
 static NAMES: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();

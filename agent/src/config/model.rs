@@ -138,9 +138,10 @@ pub enum AllDown {
 /// When a standby instance may take over from a holder that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takeover {
-    /// Heartbeats lost and this site's own probes of the holder's public addresses fail.
+    /// The holder's own site says that it cannot serve. Lost heartbeats alone prove nothing, and this site does not
+    /// probe the holder's public addresses yet.
     Confirmed,
-    /// Heartbeats lost.
+    /// That, or its heartbeats are lost.
     Silence,
     /// Never by itself.
     Manual,

@@ -146,18 +146,14 @@ impl Templates {
 
     /// An empty map to put into `NAMES`, with room for `entries`.
     pub fn names(&self, entries: u32) -> Result<MapData, Error> {
-        self.create(&self.names, NAMES, "names", entries)
-    }
-
-    /// An all-zero map to put into `ANSWERS`, with indices below `entries`.
-    pub fn answers(&self, entries: u32) -> Result<MapData, Error> {
-        self.create(&self.answers, ANSWERS, "answers", entries)
-    }
-
-    fn create(&self, template: &aya_obj::Map, outer: &'static str, name: &str, entries: u32) -> Result<MapData, Error> {
-        let mut definition = template.clone();
+        let mut definition = self.names.clone();
         definition.set_max_entries(entries.max(1));
-        MapData::create(definition, name, Some(self.btf.as_fd())).map_err(Error::map(outer))
+        MapData::create(definition, "names", Some(self.btf.as_fd())).map_err(Error::map(NAMES))
+    }
+
+    /// An all-zero map to put into `ANSWERS`.
+    pub fn answers(&self) -> Result<MapData, Error> {
+        MapData::create(self.answers.clone(), "answers", Some(self.btf.as_fd())).map_err(Error::map(ANSWERS))
     }
 }
 

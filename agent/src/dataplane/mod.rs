@@ -124,6 +124,7 @@ impl Dataplane {
                 let why = match why {
                     Left::TooLong => "it is too long",
                     Left::Collision => "it has another name's hash",
+                    Left::NoSet => "there are too many resources",
                 };
                 tracing::info!(%name, "answered by the agent's server only: {why}");
             }
@@ -134,7 +135,7 @@ impl Dataplane {
     }
 
     fn exchange_answers(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let inner = self.templates.answers(length(contents.sets.len()))?;
+        let inner = self.templates.answers()?;
         let mut array: Array<_, AnswerSet> =
             Array::try_from(aya::maps::Map::Array(inner)).map_err(Error::map(ANSWERS))?;
         for (index, set) in (0..).zip(&contents.sets) {

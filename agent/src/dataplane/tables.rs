@@ -42,21 +42,26 @@ pub enum Left {
     TooLong,
     /// Another configured name has its hash.
     Collision,
+    /// Its resource is one too many for the map.
+    NoSet,
 }
 
 /// Compiles `table`, keeping the indices in `slots` for resources that are still there.
 pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
     let ids: Vec<_> = table.sets.iter().map(|set| set_id(&set.resource)).collect();
     let slots = assign(&ids, slots);
-    let length = slots.values().max().map_or(0, |&highest| highest as usize + 1);
+    let length = slots.values().max().map_or(0, |&highest| highest as usize + 1).min(maps::SETS as usize);
     let mut contents = Contents { sets: vec![None; length], names: BTreeMap::new() };
     for (set, id) in table.sets.iter().zip(&ids) {
-        contents.sets[slots[id] as usize] = Some(entry(set, *id));
+        if let Some(slot) = contents.sets.get_mut(slots[id] as usize) {
+            *slot = Some(entry(set, *id));
+        }
     }
     let mut left = Vec::new();
     for (owner, &index) in table.names.iter() {
         let id = ids[index];
         match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
+            _ if slots[&id] >= maps::SETS => left.push((owner.clone(), Left::NoSet)),
             None => left.push((owner.clone(), Left::TooLong)),
             Some((hash, _)) if contents.names.contains_key(&hash) => {
                 left.push((owner.clone(), Left::Collision));

@@ -8,14 +8,11 @@ use aya::{
 };
 use siteswap::dataplane::OBJECT;
 use siteswap_common::{
-    maps::{AnswerSet, Lease, NameEntry},
+    maps::{AnswerSet, Lease, NameEntry, SETS},
     outcome::{Action, Outcome},
 };
 
 use super::{Verdict, table::Table};
-
-/// `BPF_F_INNER_MAP` of `linux/bpf.h`: what the template of `ANSWERS` was made with.
-const INNER_MAP: u32 = 1 << 12;
 
 /// Longer than any frame that `BPF_PROG_TEST_RUN` takes.
 const PAGE: usize = 4096;
@@ -53,8 +50,7 @@ impl Kernel {
 
     /// Replaces the table of answers.
     pub fn publish_sets(&mut self, sets: &[AnswerSet]) -> Result<()> {
-        let size = u32::try_from(sets.len().max(1))?;
-        let mut inner = Array::<MapData, AnswerSet>::create(size, INNER_MAP)?;
+        let mut inner = Array::<MapData, AnswerSet>::create(SETS, 0)?;
         for (index, set) in (0..).zip(sets) {
             inner.set(index, set, 0)?;
         }

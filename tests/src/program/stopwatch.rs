@@ -16,8 +16,13 @@ use super::{kernel::Kernel, table::Table};
 /// `XDP_TX` of `linux/bpf.h`.
 const TX: u32 = 3;
 
-/// Words of an entry of `FRAMES`: length, offset and bytes of the last word, and sixteen for the frame.
-const WORDS: usize = 18;
+/// Words of an entry of `FRAMES`: length, offset and bytes of the last word, two for the Ethernet header, and fourteen
+/// for the rest of the frame.
+const WORDS: usize = HEAD + 14;
+/// Those before the fourteen.
+const HEAD: usize = 4;
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
 
 /// What `restore` calls.
 #[derive(Clone, Copy, Debug)]
@@ -80,17 +85,28 @@ impl Stopwatch {
     }
 }
 
+/// `Query` of the benchmark's programs.
 fn entry(query: &[u8]) -> Result<[u64; WORDS]> {
-    ensure!(query.len() < 8 * (WORDS - 2), "too long a query");
-    let (whole, _) = query.as_chunks();
+    let (ethernet, rest) = query.split_at_checked(ETHERNET).context("too short a query")?;
+    ensure!(rest.len() < 8 * (WORDS - HEAD), "too long a query");
     let tail = query.last_chunk().context("too short a query")?;
+    let (whole, _) = rest.as_chunks();
     let mut words = [0; WORDS];
-    // Two of 32 bits, as this machine orders them.
-    let [a, b, c, d] = u32::try_from(query.len())?.to_ne_bytes();
-    let [e, f, g, h] = u32::try_from(query.len() - 8)?.to_ne_bytes();
-    words[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    // Numbers of 32 bits, as this machine orders them.
+    let pair = |low: u32, high: u32| {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&low.to_ne_bytes());
+        bytes[4..].copy_from_slice(&high.to_ne_bytes());
+        u64::from_ne_bytes(bytes)
+    };
+    words[0] = pair(u32::try_from(query.len())?, u32::try_from(query.len() - 8)?);
     words[1] = u64::from_ne_bytes(*tail);
-    for (word, bytes) in words[2..].iter_mut().zip(whole) {
+    let mut header = [0; 16];
+    header[..ETHERNET].copy_from_slice(ethernet);
+    for (word, bytes) in words[2..HEAD].iter_mut().zip(header.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    for (word, bytes) in words[HEAD..].iter_mut().zip(whole) {
         *word = u64::from_ne_bytes(*bytes);
     }
     Ok(words)

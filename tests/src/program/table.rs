@@ -44,9 +44,18 @@ impl Table {
     pub fn add(&mut self, name: &str, ttl: u32, v4: &[[u8; 4]], v6: &[[u8; 16]]) {
         let index = u32::try_from(self.sets.len()).expect("few sets");
         let id = 0x1000 + u64::from(index);
-        let entry = name::entry(&wire(name), index, id).expect("a name the program can find");
-        self.names.push(entry);
         self.sets.push(answers::set(id, ttl, v4, v6).expect("few addresses"));
+        self.name(name, index);
+    }
+
+    /// Adds a name for the set with this index.
+    ///
+    /// # Panics
+    ///
+    /// If the program cannot find it, or there is no such set.
+    pub fn name(&mut self, name: &str, set: u32) {
+        let id = self.sets[set as usize].id;
+        self.names.push(name::entry(&wire(name), set, id).expect("a name the program can find"));
     }
 }
 
