@@ -92,14 +92,10 @@ fn entry(query: &[u8]) -> Result<[u64; WORDS]> {
     let tail = query.last_chunk().context("too short a query")?;
     let (whole, _) = rest.as_chunks();
     let mut words = [0; WORDS];
-    // Numbers of 32 bits, as this machine orders them.
-    let pair = |low: u32, high: u32| {
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&low.to_ne_bytes());
-        bytes[4..].copy_from_slice(&high.to_ne_bytes());
-        u64::from_ne_bytes(bytes)
-    };
-    words[0] = pair(u32::try_from(query.len())?, u32::try_from(query.len() - 8)?);
+    // Two numbers of 32 bits, as this machine orders them.
+    let [a, b, c, d] = u32::try_from(query.len())?.to_ne_bytes();
+    let [e, f, g, h] = u32::try_from(query.len() - 8)?.to_ne_bytes();
+    words[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
     words[1] = u64::from_ne_bytes(*tail);
     let mut header = [0; 16];
     header[..ETHERNET].copy_from_slice(ethernet);
