@@ -9,7 +9,7 @@ use siteswap::{
     config::Mode,
     dataplane::{Attachment, Dataplane},
 };
-use siteswap_common::outcome::Outcome;
+use siteswap_common::{name, outcome::Outcome, placing};
 
 const WWW: &str = "www.shop.test.";
 const EAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
@@ -60,12 +60,12 @@ fn an_agent_that_is_gone_leaves_the_program_answering_for_the_next() {
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
     drop(dataplane);
     assert_eq!(client.ask(EDGE, WWW), Some(EAST), "nobody but the program");
-    assert_eq!(pins.list(), ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]);
+    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
 
     let before = xdp_on(INTERFACE);
     let mut dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
     assert_ne!(xdp_on(INTERFACE), before, "it is the new agent's program");
-    assert_eq!(pins.list(), ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]);
+    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
     assert_eq!(client.ask(EDGE, WWW), Some(EAST), "from the old table, in the old lease");
     assert_eq!(counter(&dataplane, Outcome::AnsweredA), 2, "the counters go on");
 
@@ -142,7 +142,7 @@ fn reconfiguring_changes_the_addresses_and_the_interfaces() {
     dataplane.reconfigure(&pins.config(&["lo"]), &[OTHER.into()]).unwrap();
     assert_eq!(xdp_on(INTERFACE), "");
     assert!(!xdp_on("lo").is_empty());
-    assert_eq!(pins.list(), ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-generic-1"]);
+    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-generic-1"]);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_configuration_that_fails_changes_nothing() {
     dataplane.reconfigure(&config, &[OTHER.into()]).unwrap_err();
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
     assert_eq!(client.ask(OTHER, WWW), None);
-    assert_eq!(pins.list(), ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]);
+    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
     dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
     assert_eq!(client.ask(EDGE, WWW), Some(WEST));
 }
@@ -192,7 +192,7 @@ fn a_program_with_another_layout_is_taken_over_where_it_is_attached() {
     let mut dataplane = started(&config, EDGE);
     assert!(!xdp_on(INTERFACE).is_empty() && xdp_on(INTERFACE) != before);
     assert!(gone(&pins.0.join("v0")));
-    assert_eq!(pins.list(), ["ANSWERS", "COUNTERS", "LEASE", "NAMES", "link-native-42"]);
+    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
 }
@@ -203,20 +203,26 @@ fn bpftool_prints_the_tables_with_field_names() {
     let (pins, _client) = (Pins::new("bpftool"), Client::start());
     let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
-    for (map, field) in [("ANSWERS", "\"v4_count\": 1"), ("NAMES", "\"set_id\": ")] {
-        let outer = run("bpftool", &["map", "dump", "pinned", pins.file(map).to_str().unwrap()]);
+    let dump = |map: &str| run("bpftool", &["map", "dump", "pinned", pins.file(map).to_str().unwrap()]);
+    let (hash, _) = name::entry(b"\x03www\x04shop\x04test\0", 0, 0).unwrap();
+    for (map, index, field) in [
+        ("ANSWERS", 0, "\"v4_count\": 1"),
+        ("SEEDS", placing::bucket(hash), "\"value\": 0"),
+        ("NAMES", placing::slot(hash, 0), "\"length\": 15"),
+    ] {
         // An outer map's value is shown as the inner map's number.
-        let id = inner_id(&outer);
-        let inner = run("bpftool", &["map", "dump", "id", &id]);
-        assert!(inner.contains(field), "{map}: {inner}");
+        let id = inner_id(&dump(map));
+        let [a, b, c, d] = index.to_ne_bytes().map(|byte| byte.to_string());
+        let entry = run("bpftool", &["map", "lookup", "id", &id, "key", &a, &b, &c, &d]);
+        assert!(entry.contains(field), "{map}: {entry}");
     }
-    let lease = run("bpftool", &["map", "dump", "pinned", pins.file("LEASE").to_str().unwrap()]);
-    assert!(lease.contains("\"until\": "), "{lease}");
+    let control = dump("CONTROL");
+    assert!(control.contains("\"lease_until\": ") && control.contains("\"names\": 1"), "{control}");
 }
 
-/// From `key: 00 00 00 00  value: fc 01 00 00`: the inner map's number, in the host's order.
+/// From `key: 00 00 00 00  value: fc 01 00 00`: the last inner map's number, in the host's order.
 fn inner_id(dump: &str) -> String {
-    let value = dump.split_once("value:").unwrap_or_else(|| panic!("{dump}")).1;
+    let value = dump.rsplit_once("value:").unwrap_or_else(|| panic!("{dump}")).1;
     let bytes: Vec<_> = value.split_whitespace().take(4).map(|hex| u8::from_str_radix(hex, 16).unwrap()).collect();
     u32::from_ne_bytes(bytes.try_into().unwrap()).to_string()
 }

@@ -1,12 +1,14 @@
 //! The DNS fast path: one pure function from a frame and the tables to an outcome.
 
 use crate::{
-    maps::{AnswerSet, NameEntry},
+    answers::Kind,
+    maps::{AnswerSet, MAX_ADDRESSES, NameEntry},
     network::{Datagram, Link, Network, UDP_HEADER, V4, V6},
     outcome::Outcome,
     packet::Packet,
+    placing,
     query::Query,
-    reply::Reply,
+    reply::{A, Aaaa, Reply},
 };
 
 /// What the agent tells the fast path.
@@ -17,11 +19,14 @@ pub trait Tables {
     /// Whether queries to this IPv6 address, its upper half first, are answered.
     fn serves_v6(&self, address: [u64; 2]) -> bool;
 
-    /// Whether the agent's lease still runs.
-    fn leased(&self) -> bool;
+    /// The current table of names; `None` when the agent's lease has run out.
+    fn leased(&self) -> Option<u32>;
 
-    /// The entry under a name's hash.
-    fn name(&self, hash: u64) -> Option<&NameEntry>;
+    /// The seed in that table for a bucket of names ([`placing::bucket`]).
+    fn seed(&self, names: u32, bucket: u32) -> Option<u32>;
+
+    /// The entry in a slot of that table ([`placing::slot`]).
+    fn name(&self, names: u32, slot: u32) -> Option<&NameEntry>;
 
     /// The set with this index.
     fn set(&self, index: u32) -> Option<&AnswerSet>;
@@ -41,25 +46,37 @@ pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
 #[inline(always)]
 fn answer<N: Network, P: Packet, T: Tables>(packet: &mut P, network: usize, tables: &T) -> Outcome {
     match decide::<N, P, T>(packet, network, tables) {
-        Ok(reply) => reply.write(packet),
+        Ok((datagram, query, set)) => match query.kind {
+            Kind::A => Reply::<N, A>::new(datagram, query, set).write(packet),
+            Kind::Aaaa => Reply::<N, Aaaa>::new(datagram, query, set).write(packet),
+        },
         Err(outcome) => outcome,
     }
 }
 
 #[inline(always)]
 fn decide<'a, N: Network, P: Packet, T: Tables>(
-    packet: &P,
+    packet: &mut P,
     network: usize,
     tables: &'a T,
-) -> Result<Reply<'a, N>, Outcome> {
+) -> Result<(Datagram<N>, Query, &'a AnswerSet), Outcome> {
     let datagram = Datagram::<N>::parse(packet, network, tables)?;
-    if !tables.leased() {
-        return Err(Outcome::NoLease);
-    }
+    let names = tables.leased().ok_or(Outcome::NoLease)?;
     let start = datagram.start + UDP_HEADER;
-    let query = Query::parse(packet, start, datagram.start + datagram.length)?;
+    let mut query = Query::parse(packet, start, datagram.start + datagram.length)?;
     let hash = query.name.hash(packet).ok_or(Outcome::ShortQuery)?;
-    let entry = tables.name(hash).filter(|entry| query.name.is(packet, entry)).ok_or(Outcome::UnknownName)?;
+    let seed = tables.seed(names, placing::bucket(hash)).ok_or(Outcome::UnknownName)?;
+    let entry = tables.name(names, placing::slot(hash, seed)).ok_or(Outcome::UnknownName)?;
+    if !query.name.is(packet, entry) {
+        return Err(Outcome::UnknownName);
+    }
     let set = tables.set(entry.set).filter(|set| set.id == entry.set_id).ok_or(Outcome::TableChanging)?;
-    Reply::new(packet, datagram, query, set)
+    let count = match query.kind {
+        Kind::A => set.v4_count,
+        Kind::Aaaa => set.v6_count,
+    };
+    if count == 0 || usize::from(count) > MAX_ADDRESSES {
+        return Err(Outcome::NoAddress);
+    }
+    Ok((datagram, query, set))
 }

@@ -23,7 +23,7 @@ impl Frame {
 }
 
 impl Packet for Frame {
-    type Old = usize;
+    type Place = usize;
 
     fn length(&self) -> usize {
         self.bytes.len()
@@ -54,7 +54,21 @@ impl Packet for Frame {
         Some(moved)
     }
 
-    fn load_old<W: Word>(&self, old: usize, offset: usize) -> Option<W> {
-        self.load(old + offset)
+    fn forget(&mut self, number: usize) -> usize {
+        number
+    }
+
+    fn place(&self, offset: usize) -> usize {
+        offset
+    }
+
+    fn get<W: Word>(&self, place: usize, offset: usize) -> Option<W> {
+        self.load(place + offset)
+    }
+
+    fn put<W: Word>(&mut self, place: &mut usize, word: W) -> Option<()> {
+        self.store(*place, word)?;
+        *place += W::SIZE;
+        Some(())
     }
 }

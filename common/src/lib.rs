@@ -15,5 +15,6 @@ pub mod name;
 pub mod network;
 pub mod outcome;
 pub mod packet;
+pub mod placing;
 pub mod query;
 mod reply;

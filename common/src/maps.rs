@@ -5,11 +5,23 @@
 
 /// Version of everything in this file: part of the pin directory's name, because the loader reuses a pinned map without
 /// comparing its layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Entries of the map behind `ANSWERS[0]`, as many in every one: the kernel compiles the look-up in an array into the
 /// program only if it knows its size. More than the resources that a site can report.
 pub const SETS: u32 = 10_240;
+
+/// Entries of the maps behind `NAMES`, likewise.
+pub const NAME_SLOTS: u32 = 1 << 17;
+
+/// Entries of the maps behind `SEEDS`.
+pub const NAME_SEEDS: u32 = 1 << 15;
+
+/// The most names that the program answers, with slots left so that `placing` always finds one.
+pub const MAX_NAMES: usize = NAME_SLOTS as usize / 8 * 7;
+
+/// Tables of names: the current one, and the next one while the agent fills it.
+pub const NAME_TABLES: u32 = 2;
 
 /// The longest name, in wire format with its root label, that the program answers; longer ones go up to the agent.
 pub const NAME_BYTES: usize = 128;
@@ -20,8 +32,8 @@ pub const MAX_ADDRESSES: usize = 8;
 /// The most addresses of one family that queries are answered on.
 pub const MAX_LISTEN: usize = 8;
 
-/// Value in the map behind `NAMES[0]`; its key is the name's hash (`name::hash`). Two configured names with one hash
-/// cannot both be in it: the loader leaves the second to the agent's server.
+/// Value in the maps behind `NAMES`. Its index follows from the name's hash (`name::hash`) and the seed that the map
+/// behind the same slot of `SEEDS` has for it (`placing`); all zeros if no name has this index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameEntry {
@@ -60,12 +72,16 @@ pub struct AnswerSet {
     pub v6: [[u8; 16]; MAX_ADDRESSES],
 }
 
-/// Value of `LEASE[0]`.
+/// Value of `CONTROL[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct Control {
     /// The program answers until this moment of `CLOCK_MONOTONIC_COARSE`, nanoseconds. Zero: no agent ever had it.
-    pub until: u64,
+    pub lease_until: u64,
+    /// The slot of `SEEDS` and `NAMES` with the current table of names. So both are exchanged at once.
+    pub names: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 #[cfg(feature = "user")]
@@ -76,7 +92,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::AnswerSet {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::Lease {}
+    unsafe impl aya::Pod for super::Control {}
 }
 
 const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);

@@ -3,7 +3,12 @@
 
 use core::marker::PhantomData;
 
-use crate::{answer::Tables, checksum::Sum, outcome::Outcome, packet::Packet};
+use crate::{
+    answer::Tables,
+    checksum::Sum,
+    outcome::Outcome,
+    packet::{Le, Packet, Word},
+};
 
 /// Bytes of a UDP header (RFC 768).
 pub const UDP_HEADER: usize = 8;
@@ -17,7 +22,7 @@ const ETHERTYPE_V4: u16 = 0x0800;
 const ETHERTYPE_V6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERNET_HEADER: usize = 14;
-const VLAN_TAG: usize = 4;
+const VLAN_TAG: u32 = 4;
 
 /// Which IP header a frame has, and its offset.
 pub enum Link {
@@ -31,13 +36,11 @@ impl Link {
     /// Reads the Ethernet header and at most one 802.1Q tag.
     #[inline(always)]
     pub fn parse(packet: &impl Packet) -> Result<Self, Outcome> {
-        let mut network = ETHERNET_HEADER;
-        let mut ethertype: u16 = packet.load(network - 2).ok_or(Outcome::ShortFrame)?;
-        if ethertype == ETHERTYPE_VLAN {
-            network += VLAN_TAG;
-            ethertype = packet.load(network - 2).ok_or(Outcome::ShortFrame)?;
-        }
-        match ethertype {
+        let outer: u16 = packet.load(ETHERNET_HEADER - 2).ok_or(Outcome::ShortFrame)?;
+        // Without a branch, because the verifier would follow each side through the whole program.
+        let tag = u32::from(outer ^ ETHERTYPE_VLAN).wrapping_sub(1) >> 29 & VLAN_TAG;
+        let network = ETHERNET_HEADER + tag as usize;
+        match packet.load::<u16>(network - 2).ok_or(Outcome::ShortFrame)? {
             ETHERTYPE_V4 => Ok(Self::V4(network)),
             ETHERTYPE_V6 => Ok(Self::V6(network)),
             _ => Err(Outcome::NotIp),
@@ -53,6 +56,15 @@ pub trait Network: Copy {
     /// Whether UDP must have a checksum (RFC 8200 section 8.1) or may go without one (RFC 768).
     const CHECKSUM_NEEDED: bool;
 
+    /// Offset of both addresses in the header.
+    const ADDRESSES: usize;
+
+    /// The source's and the destination's address on the wire.
+    type Addresses: Word;
+
+    /// A header on the wire, with the EtherType before it.
+    type Header: Word;
+
     /// Reads the header of a UDP packet to a DNS address.
     fn parse(packet: &impl Packet, offset: usize, tables: &impl Tables) -> Result<Self, Outcome>;
 
@@ -62,8 +74,8 @@ pub trait Network: Copy {
     /// Whether a reply may go to the packet's source (RFC 1122 section 3.2.1.3).
     fn may_be_answered(&self) -> bool;
 
-    /// Writes the header at `offset` for a reply with `payload` bytes behind it.
-    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()>;
+    /// The header of a reply with `payload` bytes behind it, from what the query has for addresses.
+    fn reply(addresses: Self::Addresses, payload: usize) -> Self::Header;
 }
 
 /// IPv4 (RFC 791), without options.
@@ -79,6 +91,9 @@ const DONT_FRAGMENT: u32 = 0x4000;
 
 impl Network for V4 {
     const HEADER: usize = 20;
+    const ADDRESSES: usize = 12;
+    type Addresses = Le<u64>;
+    type Header = (u16, [u32; 3], Le<u64>);
     const CHECKSUM_NEEDED: bool = false;
 
     #[inline(always)]
@@ -118,14 +133,19 @@ impl Network for V4 {
     }
 
     #[inline(always)]
-    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()> {
-        let [source, destination]: [u32; 2] = packet.load_old(old, offset + 12)?;
+    fn reply(Le(addresses): Self::Addresses, payload: usize) -> Self::Header {
         // Type of service and ECN clear; identification 0, which DF allows (RFC 6864 section 4).
         let first = 0x4500_0000 | (Self::HEADER + payload) as u32;
         let third = HOPS << 24 | UDP << 16;
-        let mut header = [first, DONT_FRAGMENT, third, destination, source];
-        header[2] |= u32::from(sum(header).checksum());
-        packet.store(offset, header)
+        // The sum is the same whichever way round, if all of it is (RFC 1071 section 2B).
+        let sum = Sum::ZERO
+            .add(first.swap_bytes())
+            .add(DONT_FRAGMENT.swap_bytes())
+            .add(third.swap_bytes())
+            .add(addresses as u32)
+            .add((addresses >> 32) as u32);
+        let third = third | u32::from(sum.checksum().swap_bytes());
+        (ETHERTYPE_V4, [first, DONT_FRAGMENT, third], Le(addresses.rotate_left(32)))
     }
 }
 
@@ -144,6 +164,9 @@ pub struct V6 {
 
 impl Network for V6 {
     const HEADER: usize = 40;
+    const ADDRESSES: usize = 8;
+    type Addresses = [Le<u64>; 4];
+    type Header = (u16, u64, [Le<u64>; 4]);
     const CHECKSUM_NEEDED: bool = true;
 
     #[inline(always)]
@@ -175,11 +198,10 @@ impl Network for V6 {
     }
 
     #[inline(always)]
-    fn reply<P: Packet>(packet: &mut P, old: P::Old, offset: usize, payload: usize) -> Option<()> {
-        let [s0, s1, d0, d1]: [u64; 4] = packet.load_old(old, offset + 8)?;
+    fn reply([s0, s1, d0, d1]: Self::Addresses, payload: usize) -> Self::Header {
         // Traffic class and flow label clear.
         let first = 6 << 60 | (payload as u64) << 16 | u64::from(UDP << 8 | HOPS);
-        packet.store(offset, [first, d0, d1, s0, s1])
+        (ETHERTYPE_V6, first, [d0, d1, s0, s1])
     }
 }
 
@@ -199,7 +221,7 @@ impl<N: Network> Datagram<N> {
     pub fn parse(packet: &impl Packet, network: usize, tables: &impl Tables) -> Result<Self, Outcome> {
         let ip = N::parse(packet, network, tables)?;
         let start = network + N::HEADER;
-        let [ports, rest]: [u32; 2] = packet.load(start).ok_or(Outcome::ShortFrame)?;
+        let (ports, rest): (u32, u32) = packet.load(start).ok_or(Outcome::ShortFrame)?;
         if ports & 0xffff != DNS_PORT {
             return Err(Outcome::NotDnsPort);
         }
@@ -222,36 +244,46 @@ impl<N: Network> Datagram<N> {
         Ok(Self { start, length, network: PhantomData })
     }
 
-    /// Its checksum field, in a reshaped frame.
+    /// What a reply takes over from the query's headers, in a reshaped frame.
     #[inline(always)]
-    pub fn checksum<P: Packet>(&self, packet: &P, old: P::Old) -> Option<u16> {
-        packet.load_old(old, self.start + 6)
+    pub fn heard<P: Packet>(&self, packet: &P, old: P::Place) -> Option<Heard<N>> {
+        let [a, b, c, tag] = packet.get(old, 0)?;
+        let (addresses, ports, rest, dns): (_, _, u32, _) = packet.get(old, self.start - N::HEADER + N::ADDRESSES)?;
+        Some(Heard { macs: [a, b, c], tag, addresses, ports, checksum: rest as u16, dns })
     }
 
-    /// Writes the headers of the reply with `length` bytes of UDP, its own header included; addresses and ports change
-    /// places. Each header of the query is read before it is written over.
+    /// Writes the headers of the reply with `length` bytes of UDP, its own header included, and behind them the DNS
+    /// header. Addresses and ports change places.
     #[inline(always)]
-    pub fn reply<P: Packet>(&self, packet: &mut P, old: P::Old, length: usize, checksum: u16) -> Option<()> {
-        let network = self.start - N::HEADER;
-        reply_ethernet(packet, old, network)?;
-        N::reply(packet, old, network, length)?;
-        let ports: u32 = packet.load_old(old, self.start)?;
+    pub fn reply(
+        &self,
+        packet: &mut impl Packet,
+        heard: Heard<N>,
+        length: usize,
+        checksum: u16,
+        dns: (u32, u64),
+    ) -> Option<()> {
+        let [Le(a), Le(b), Le(c)] = heard.macs;
+        let macs = [Le(b >> 16 | c << 16), Le(c >> 16 | a << 16), Le(a >> 16 | b << 16)];
+        // The first four bytes of a tag, or else of what is written next.
+        packet.store(0, (macs, heard.tag))?;
+        let header = N::reply(heard.addresses, length);
+        let ports = Le(heard.ports.0.rotate_left(16));
         let rest = (length as u32) << 16 | u32::from(checksum);
-        packet.store(self.start, [ports.rotate_left(16), rest])
+        packet.store(self.start - N::HEADER - 2, (header, ports, rest, dns))
     }
 }
 
-/// The Ethernet header before the IP header at `network`, with its tag if there is one.
-#[inline(always)]
-fn reply_ethernet<P: Packet>(packet: &mut P, old: P::Old, network: usize) -> Option<()> {
-    let [a, b, c, d, e, f, ethertype]: [u16; 7] = packet.load_old(old, 0)?;
-    let header = [d, e, f, a, b, c, ethertype];
-    if network == ETHERNET_HEADER {
-        return packet.store(0, header);
-    }
-    let tag: u32 = packet.load_old(old, ETHERNET_HEADER)?;
-    packet.store(0, header)?;
-    packet.store(ETHERNET_HEADER, tag)
+/// See [`Datagram::heard`].
+pub struct Heard<N: Network> {
+    macs: [Le<u32>; 3],
+    tag: Le<u32>,
+    addresses: N::Addresses,
+    ports: Le<u32>,
+    /// Of UDP.
+    pub checksum: u16,
+    /// Identification and flags of the DNS header.
+    pub dns: u32,
 }
 
 /// The group bit is in the first byte of an address (IEEE 802).

@@ -11,6 +11,18 @@ pub enum Action {
     Drop,
 }
 
+/// Outcomes with this action.
+const fn count(action: Action) -> u32 {
+    let (mut count, mut index) = (0, 0);
+    while index < ACTIONS.len() {
+        if ACTIONS[index] as u32 == action as u32 {
+            count += 1;
+        }
+        index += 1;
+    }
+    count
+}
+
 macro_rules! outcomes {
     ($($variant:ident $action:ident $name:literal $text:literal)*) => {
         /// Why a packet left the program; as a number, the index of its counter in `COUNTERS`.
@@ -20,6 +32,9 @@ macro_rules! outcomes {
             $(#[doc = $text] $variant,)*
         }
 
+        /// The outcomes' actions.
+        const ACTIONS: &[Action] = &[$(Action::$action,)*];
+
         impl Outcome {
             /// All of them, in the order of their counters.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
@@ -27,8 +42,12 @@ macro_rules! outcomes {
             /// What happens to the packet.
             #[inline(always)]
             pub const fn action(self) -> Action {
-                match self {
-                    $(Self::$variant => Action::$action,)*
+                const TRANSMITTED: u32 = count(Action::Transmit);
+                const NOT_DROPPED: u32 = TRANSMITTED + count(Action::Pass);
+                match self as u32 {
+                    ..TRANSMITTED => Action::Transmit,
+                    TRANSMITTED..NOT_DROPPED => Action::Pass,
+                    NOT_DROPPED.. => Action::Drop,
                 }
             }
 
@@ -49,6 +68,7 @@ macro_rules! outcomes {
     };
 }
 
+// Sorted by action, so that comparing the number tells it.
 outcomes! {
     AnsweredA Transmit "answered_a" "A query answered"
     AnsweredAaaa Transmit "answered_aaaa" "AAAA query answered"
@@ -64,7 +84,6 @@ outcomes! {
     GroupMac Pass "group_mac" "query from or to an Ethernet group address (RFC 1122 section 3.2.2)"
     SourceAddress Pass "source_address" "query from an address no reply may go to (RFC 1122 section 3.2.1.3)"
     SourcePort Pass "source_port" "query from port 0 or 53, which could loop"
-    ZeroChecksum Drop "zero_checksum" "IPv6 query without UDP checksum (RFC 8200 section 8.1)"
     NoLease Pass "no_lease" "query while the agent's lease has run out"
     ShortQuery Pass "short_query" "UDP payload too short for a query (RFC 1035 section 4.1)"
     Response Pass "response" "message with QR set"
@@ -79,6 +98,7 @@ outcomes! {
     TableChanging Pass "table_changing" "name and answer tables of different age"
     NoAddress Pass "no_address" "no address of the asked family"
     NoRoom Pass "no_room" "frame could not be resized for the reply"
+    ZeroChecksum Drop "zero_checksum" "IPv6 query without UDP checksum (RFC 8200 section 8.1)"
     Fault Drop "fault" "the reply left the resized frame: a defect of the program"
 }
 
@@ -98,6 +118,12 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn the_outcomes_are_sorted_by_their_actions() {
+        let actions: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.action()).collect();
+        assert_eq!(actions, ACTIONS);
+    }
 
     #[test]
     fn each_outcome_has_its_own_counter_and_a_snake_case_name() {

@@ -14,17 +14,30 @@ pub trait Packet {
     /// Writes a value in network order.
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()>;
 
-    /// Where the contents of a reshaped frame are.
-    type Old: Copy;
+    /// A new view of the frame, and `number`, at most [`MOST_FORGOTTEN`], as if nothing were known of either. Only the
+    /// verifier minds: it follows every path with all that it has learned, and so the paths through a loop, which differ
+    /// in what is known of its bound, would each go through the next loop in every way.
+    fn forget(&mut self, number: usize) -> usize;
 
-    /// Gives the frame a new size of `length` bytes, of which the first `keep` of the old ones stay. They may have moved
-    /// towards the end to make room: [`Self::load_old`] finds them. `None`: the frame is as it was.
-    fn reshape(&mut self, keep: usize, length: usize) -> Option<Self::Old>;
+    /// A place in the frame, until it is reshaped.
+    type Place: Copy;
 
-    /// Reads a value in network order that was at `offset` before the frame was reshaped, if it has not been written
-    /// over since.
-    fn load_old<W: Word>(&self, old: Self::Old, offset: usize) -> Option<W>;
+    /// The place at `offset`.
+    fn place(&self, offset: usize) -> Self::Place;
+
+    /// Reads a value in network order that is `offset` behind a place.
+    fn get<W: Word>(&self, place: Self::Place, offset: usize) -> Option<W>;
+
+    /// Writes a value in network order and moves the place behind it.
+    fn put<W: Word>(&mut self, place: &mut Self::Place, word: W) -> Option<()>;
+
+    /// Gives the frame a new size of `length` bytes, more than the first `keep` of the old ones, which stay. They may have
+    /// moved towards the end to make room: that is where the place is. `None`: the frame is as it was.
+    fn reshape(&mut self, keep: usize, length: usize) -> Option<Self::Place>;
 }
+
+/// See [`Packet::forget`].
+pub const MOST_FORGOTTEN: usize = 0xff;
 
 /// A number, or some of them, in network order on the wire and in host order here.
 pub trait Word: Copy + sealed::Sealed {
@@ -89,6 +102,81 @@ macro_rules! word {
 }
 
 word!(u8 u16 u32 u64);
+
+/// A number whose first byte on the wire is its lowest: for what is only moved or compared, because most machines read it
+/// as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Le<T>(pub T);
+
+macro_rules! little {
+    ($($integer:ty)*) => {$(
+        impl sealed::Sealed for Le<$integer> {}
+
+        impl Word for Le<$integer> {
+            const SIZE: usize = size_of::<$integer>();
+
+            #[inline(always)]
+            unsafe fn read(at: *const u8) -> Self {
+                // SAFETY: as the caller promises.
+                Self(unsafe { <$integer>::read(at) }.swap_bytes())
+            }
+
+            #[inline(always)]
+            unsafe fn write(self, at: *mut u8) {
+                // SAFETY: as the caller promises.
+                unsafe { self.0.swap_bytes().write(at) }
+            }
+        }
+    )*};
+}
+
+little!(u32 u64);
+
+macro_rules! tuple {
+    ($($($name:ident)*;)*) => {$(
+        impl<$($name: Word),*> sealed::Sealed for ($($name,)*) {}
+
+        /// Neighbouring values, checked against the frame's end once.
+        impl<$($name: Word),*> Word for ($($name,)*) {
+            const SIZE: usize = 0 $(+ $name::SIZE)*;
+
+            #[inline(always)]
+            #[allow(non_snake_case, unused_assignments, reason = "a name for each type")]
+            unsafe fn read(at: *const u8) -> Self {
+                let mut offset = 0;
+                // SAFETY: the caller promises the sum of all sizes.
+                unsafe {
+                    $(
+                        let $name = $name::read(at.add(offset));
+                        offset += $name::SIZE;
+                    )*
+                    ($($name,)*)
+                }
+            }
+
+            #[inline(always)]
+            #[allow(non_snake_case, unused_assignments, reason = "a name for each type")]
+            unsafe fn write(self, at: *mut u8) {
+                let ($($name,)*) = self;
+                let mut offset = 0;
+                // SAFETY: as in `read`.
+                unsafe {
+                    $(
+                        $name.write(at.add(offset));
+                        offset += $name::SIZE;
+                    )*
+                }
+            }
+        }
+    )*};
+}
+
+tuple! {
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+}
 
 /// Neighbouring numbers, checked against the frame's end once.
 impl<W: Word + Default, const N: usize> Word for [W; N] {

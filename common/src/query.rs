@@ -1,15 +1,13 @@
 //! A DNS query (RFC 1035 section 4) of the plain kind that the program answers.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
-use core::hint::black_box;
-
 use crate::{
     answers::{CLASS_IN, Kind},
     checksum::Sum,
     maps::NAME_BYTES,
     name::Name,
     outcome::Outcome,
-    packet::Packet,
+    packet::{Le, Packet},
 };
 
 /// Bytes of a DNS header.
@@ -19,9 +17,15 @@ pub const OPT: usize = 11;
 /// The type of an OPT record (RFC 6891 section 6.1.1).
 pub const TYPE_OPT: u16 = 41;
 
+/// What replies say about how much the agent's server takes (RFC 9715 appendix A).
+pub const PAYLOAD_SIZE: u16 = 1232;
+
+/// DNSSEC OK, the only flag of an OPT record that is copied (RFC 3225 section 3).
+const DO: u16 = 0x8000;
 const QR: u16 = 0x8000;
 const OPCODE: u16 = 0x7800;
-const ONE_QUESTION: u32 = 1 << 16;
+const ONE_QUESTION: u64 = 1 << 48;
+const ONE_QUESTION_ONE_ADDITIONAL: u64 = 1 << 48 | 1;
 /// One COOKIE option of a client that has no server cookie yet (RFC 7873 section 4): code 10, length 8.
 const CLIENT_COOKIE: u32 = 10 << 16 | 8;
 /// Bytes of that option.
@@ -36,27 +40,26 @@ const SHORTEST: usize = HEADER + 1 + QUESTION;
 const LONGEST: usize = HEADER + NAME_BYTES + QUESTION + OPT + COOKIE;
 
 /// A query for addresses.
-///
-/// Its type, and whether it has an OPT record, are not in here but read again when they are needed: the verifier follows
-/// every value that has been compared with a constant apart, through all that comes after.
 pub struct Query {
     /// Offset of the DNS header.
     pub start: usize,
-    /// Offset behind the question.
-    pub question_end: usize,
     /// The question's name.
     pub name: Name,
-    /// Its OPT record; zeros if there is none.
+    /// The question's type.
+    pub kind: Kind,
+    /// Its OPT record.
     pub opt: Opt,
 }
 
-/// The OPT record of a query (RFC 6891 section 6.1).
+/// The OPT record of a query (RFC 6891 section 6.1), and of the reply to it.
 #[derive(Clone, Copy)]
 pub struct Opt {
-    /// Its flags, DO in the highest bit.
+    /// Bytes in the query; none, if there is none.
+    pub length: usize,
+    /// The reply's flags.
     pub flags: u16,
-    /// What takes its fields and options behind the owner away from a sum, as if starting at an even offset.
-    pub removal: Sum,
+    /// The reply's fields and options behind the owner minus the query's, as if starting at an even offset.
+    pub change: Sum,
 }
 
 impl Query {
@@ -64,144 +67,110 @@ impl Query {
     ///
     /// From its end: an OPT record, type and class have known sizes there, so what is left before them is the name.
     #[inline(always)]
-    pub fn parse(packet: &impl Packet, start: usize, end: usize) -> Result<Self, Outcome> {
+    pub fn parse(packet: &mut impl Packet, start: usize, end: usize) -> Result<Self, Outcome> {
         if end < start + SHORTEST {
             return Err(Outcome::ShortQuery);
         }
         if end > start + LONGEST {
             return Err(Outcome::NameLong);
         }
-        let header: [u32; 3] = packet.load(start).ok_or(Outcome::ShortQuery)?;
-        let (ending, opt) = match check_header(header)? {
-            false => (Ending::parse(packet, end, QUESTION)?, Opt::NONE),
-            true => Opt::parse(packet, end)?,
+        let header = packet.load(start).ok_or(Outcome::ShortQuery)?;
+        let opt = match check_header(header)? {
+            false => Opt::NONE,
+            true => Opt::parse(packet, start, end)?,
         };
-        kind(ending.question)?;
+        // Not negative: the header is longer.
+        let tail_start = packet.forget(end - opt.length - QUESTION - TAIL);
+        let (Le(tail), question) = packet.load(tail_start).ok_or(Outcome::ShortQuery)?;
+        let kind = kind(question)?;
         let name = start + HEADER;
-        // Not negative: an ending is at least as long as it says, and there is room for it behind the header.
-        let length = ending.name_end.wrapping_sub(name);
+        let length = (tail_start + TAIL).wrapping_sub(name);
         if length == 0 || length > NAME_BYTES {
             return Err(Outcome::NameLong);
         }
-        Ok(Self { start, question_end: ending.name_end + QUESTION, name: Name::new(name, length, ending.tail), opt })
-    }
-
-    /// The question's type.
-    #[inline(always)]
-    pub fn kind(&self, packet: &impl Packet) -> Result<Kind, Outcome> {
-        let question = packet.load(self.question_end - QUESTION);
-        kind(question.ok_or(Outcome::ShortQuery)?)
-    }
-
-    /// Whether it has an OPT record.
-    #[inline(always)]
-    pub fn has_opt(&self, packet: &impl Packet) -> Result<bool, Outcome> {
-        let additional: u8 = packet.load(self.start + HEADER - 1).ok_or(Outcome::ShortQuery)?;
-        Ok(additional != 0)
-    }
-}
-
-/// How a question ends.
-struct Ending {
-    /// Offset behind its name.
-    name_end: usize,
-    /// The eight bytes before that.
-    tail: u64,
-    /// Type and class.
-    question: u32,
-}
-
-impl Ending {
-    /// Reads the end of the question whose type and class are in the first of the message's last `length` bytes.
-    #[inline(always)]
-    fn parse(packet: &impl Packet, end: usize, length: usize) -> Result<Self, Outcome> {
-        let name_end = end - length;
-        // In a black box, because the verifier refuses the negative offsets from `end` that LLVM would make of it.
-        let offset = black_box(name_end - TAIL);
-        let tail = packet.load(offset).ok_or(Outcome::ShortQuery)?;
-        let question = packet.load(offset + TAIL).ok_or(Outcome::ShortQuery)?;
-        Ok(Self { name_end: offset + TAIL, tail, question })
+        Ok(Self { start, name: Name::new(name, length, tail), kind, opt })
     }
 
     /// Offset behind the question.
     #[inline(always)]
-    fn question_end(&self) -> usize {
-        self.name_end + QUESTION
+    pub fn question_end(&self) -> usize {
+        self.name.end() + QUESTION
     }
 }
 
 /// Whether an additional record follows the question.
 #[inline(always)]
-fn check_header([first, counts, more_counts]: [u32; 3]) -> Result<bool, Outcome> {
+fn check_header((first, counts): (u32, u64)) -> Result<bool, Outcome> {
     let flags = first as u16;
-    if flags & QR != 0 {
-        return Err(Outcome::Response);
+    if flags & (QR | OPCODE) != 0 {
+        return Err(if flags & QR != 0 { Outcome::Response } else { Outcome::Opcode });
     }
-    if flags & OPCODE != 0 {
-        return Err(Outcome::Opcode);
-    }
-    match (counts, more_counts) {
-        (ONE_QUESTION, 0) => Ok(false),
-        (ONE_QUESTION, 1) => Ok(true),
+    match counts {
+        ONE_QUESTION => Ok(false),
+        ONE_QUESTION_ONE_ADDITIONAL => Ok(true),
         _ => Err(Outcome::Counts),
     }
 }
 
 #[inline(always)]
 fn kind(question: u32) -> Result<Kind, Outcome> {
-    if question & 0xffff != u32::from(CLASS_IN) {
-        return Err(Outcome::Class);
-    }
-    match question >> 16 {
-        1 => Ok(Kind::A),
-        28 => Ok(Kind::Aaaa),
+    const A: u32 = 1 << 16 | CLASS_IN as u32;
+    const AAAA: u32 = 28 << 16 | CLASS_IN as u32;
+    match question {
+        A => Ok(Kind::A),
+        AAAA => Ok(Kind::Aaaa),
+        _ if question as u16 != CLASS_IN => Err(Outcome::Class),
         _ => Err(Outcome::Type),
     }
 }
 
 impl Opt {
-    const NONE: Self = Self { flags: 0, removal: Sum::ZERO };
+    const NONE: Self = Self { length: 0, flags: 0, change: Sum::ZERO };
 
-    /// Reads the record that the message ends with, and the end of the question before it.
+    /// Reads the record that the message in `start..end` ends with.
     #[inline(always)]
-    fn parse(packet: &impl Packet, end: usize) -> Result<(Ending, Self), Outcome> {
-        let ending = Ending::parse(packet, end, QUESTION + OPT)?;
-        let words = Self::load(packet, ending.question_end())?;
-        if let Some(removal) = Self::removal(words, 0) {
-            return Ok((ending, Self::checked(words, removal)?));
-        }
-        let ending = Ending::parse(packet, end, QUESTION + OPT + COOKIE)?;
-        let offset = ending.question_end();
+    fn parse(packet: &mut impl Packet, start: usize, end: usize) -> Result<Self, Outcome> {
+        let offset = packet.forget(end - OPT);
         let words = Self::load(packet, offset)?;
-        let removal = Self::removal(words, COOKIE as u32).ok_or(Outcome::Additional)?;
-        let [option, first, second]: [u32; 3] = packet.load(offset + OPT).ok_or(Outcome::ShortQuery)?;
-        if option != CLIENT_COOKIE {
+        if is_opt(words, 0) {
+            return Self::new(words, OPT, Sum::ZERO);
+        }
+        let length = OPT + COOKIE;
+        if end < start + SHORTEST + length {
             return Err(Outcome::Additional);
         }
-        let removal = removal.subtract(option).subtract(first).subtract(second);
-        Ok((ending, Self::checked(words, removal)?))
+        let offset = packet.forget(end - length);
+        let words = Self::load(packet, offset)?;
+        let (option, first, second) = packet.load(offset + OPT).ok_or(Outcome::ShortQuery)?;
+        if !is_opt(words, COOKIE as u32) || option != CLIENT_COOKIE {
+            return Err(Outcome::Additional);
+        }
+        let removal = Sum::ZERO.subtract(COOKIE as u16).subtract_two(option).subtract_two(first).subtract_two(second);
+        Self::new(words, length, removal)
     }
 
     /// Owner, type, payload size, extended RCODE, version, upper flags; then both bytes of flags, and RDLENGTH.
     #[inline(always)]
     fn load(packet: &impl Packet, offset: usize) -> Result<(u64, u32), Outcome> {
+        let tail = packet.load(offset + OPT - 4).ok_or(Outcome::ShortQuery)?;
         let head = packet.load(offset).ok_or(Outcome::ShortQuery)?;
-        let tail = packet.load(offset + 7).ok_or(Outcome::ShortQuery)?;
         Ok((head, tail))
     }
 
-    /// What takes the fields away, if it is an OPT record of the root with that many bytes of options.
     #[inline(always)]
-    fn removal((head, tail): (u64, u32), options: u32) -> Option<Sum> {
-        (head >> 40 == u64::from(TYPE_OPT) && tail & 0xffff == options)
-            .then(|| Sum::ZERO.subtract(TYPE_OPT.into()).subtract((head >> 8) as u32).subtract(tail))
-    }
-
-    #[inline(always)]
-    fn checked((head, tail): (u64, u32), removal: Sum) -> Result<Self, Outcome> {
+    fn new((head, tail): (u64, u32), length: usize, removal: Sum) -> Result<Self, Outcome> {
         if head >> 8 & 0xff != 0 {
             return Err(Outcome::EdnsVersion);
         }
-        Ok(Self { flags: (tail >> 16) as u16, removal })
+        let (payload, rcode, flags) = ((head >> 24) as u16, (head >> 8) as u16, (tail >> 16) as u16);
+        let change = removal.subtract(payload).subtract(rcode).subtract(flags);
+        let flags = flags & DO;
+        Ok(Self { length, flags, change: change.add(PAYLOAD_SIZE.into()).add(flags.into()) })
     }
+}
+
+/// Whether it is an OPT record of the root with that many bytes of options.
+#[inline(always)]
+fn is_opt((head, tail): (u64, u32), options: u32) -> bool {
+    head >> 40 == u64::from(TYPE_OPT) && tail & 0xffff == options
 }

@@ -1,7 +1,10 @@
 //! A frame as the driver gives it.
 #![expect(clippy::cast_possible_truncation, reason = "frames are short")]
 
-use core::{hint::black_box, ptr::read_volatile};
+use core::{
+    hint::black_box,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -27,11 +30,19 @@ impl XdpPacket {
         Self { context: context.ctx, start: context.data(), end: context.data_end() }
     }
 
-    /// The address of `size` bytes at `offset` from `start`.
+    /// The same, whatever is known of it.
     #[inline(always)]
-    fn at(&self, start: usize, offset: usize, size: usize) -> Option<usize> {
+    fn again(context: *mut xdp_md) -> Self {
+        // SAFETY: the program's own context; volatile, so that these are other pointers to the verifier.
+        let (start, end) =
+            unsafe { (read_volatile(&raw const (*context).data), read_volatile(&raw const (*context).data_end)) };
+        Self { context, start: start as usize, end: end as usize }
+    }
+
+    /// `address`, if `size` bytes of the frame are there.
+    #[inline(always)]
+    fn within(&self, address: usize, size: usize) -> Option<usize> {
         // The verifier wants the comparison on the very pointer that is then used.
-        let address = start + offset;
         (address + size <= self.end).then_some(address)
     }
 
@@ -44,8 +55,8 @@ impl XdpPacket {
 }
 
 impl Packet for XdpPacket {
-    /// Its address. One for all, so that the verifier sees one pointer with different fixed offsets.
-    type Old = usize;
+    /// Its address.
+    type Place = usize;
 
     #[inline(always)]
     fn length(&self) -> usize {
@@ -61,16 +72,46 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
-        let address = self.at(self.start, offset, W::SIZE)?;
+        self.get(self.start, offset)
+    }
+
+    #[inline(always)]
+    fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
+        self.put(&mut (self.start + offset), word)
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, number: usize) -> usize {
+        *self = Self::again(self.context);
+        // The verifier keeps track of numbers on the stack only if they are aligned. In a box, because LLVM would leave
+        // out checks that follow from the number's bounds, and the verifier would miss them.
+        let mut slot = Slot([0; 8]);
+        let byte = &raw mut slot.0[1];
+        // SAFETY: the slot's own byte.
+        black_box(unsafe {
+            write_volatile(byte, number as u8);
+            read_volatile(byte)
+        } as usize)
+    }
+
+    #[inline(always)]
+    fn place(&self, offset: usize) -> usize {
+        self.start + offset
+    }
+
+    #[inline(always)]
+    fn get<W: Word>(&self, place: usize, offset: usize) -> Option<W> {
+        let address = self.within(place + offset, W::SIZE)?;
         // SAFETY: within the packet.
         Some(unsafe { W::read(address as *const u8) })
     }
 
     #[inline(always)]
-    fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
-        let address = self.at(self.start, offset, W::SIZE)?;
+    fn put<W: Word>(&mut self, place: &mut usize, word: W) -> Option<()> {
+        let address = self.within(*place, W::SIZE)?;
         // SAFETY: within the packet, which is ours alone while the program runs.
         unsafe { word.write(address as *mut u8) };
+        *place = address + W::SIZE;
         Some(())
     }
 
@@ -87,14 +128,11 @@ impl Packet for XdpPacket {
             return None;
         }
         // Every pointer into the packet is void after these calls.
-        *self = Self::new(&XdpContext::new(self.context));
+        *self = Self::again(self.context);
         Some(black_box(self.start + front))
     }
-
-    #[inline(always)]
-    fn load_old<W: Word>(&self, old: usize, offset: usize) -> Option<W> {
-        let address = self.at(old, offset, W::SIZE)?;
-        // SAFETY: within the packet.
-        Some(unsafe { W::read(address as *const u8) })
-    }
 }
+
+/// For the stack.
+#[repr(align(8))]
+struct Slot([u8; 8]);

@@ -3,31 +3,37 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray},
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
 use siteswap_common::{
     answer::Tables,
-    maps::{AnswerSet, Lease, MAX_LISTEN, NameEntry, SETS},
+    maps::{AnswerSet, Control, MAX_LISTEN, NAME_SEEDS, NAME_SLOTS, NAME_TABLES, NameEntry, SETS},
     outcome::Outcome,
 };
 
-/// Names by hash. The inner map here is a template: the agent builds one of the right size, fills it, and puts it in
-/// with one update; once in, it never changes.
-type Names = HashMap<u64, NameEntry, 1>;
+/// Seeds by bucket. The inner map here is a template: the agent makes one like it, fills it, and puts it in with one
+/// update; once in, it never changes.
+type Seeds = Array<u32, { NAME_SEEDS as usize }>;
 
-/// Answers by index; likewise, but of this size.
+/// Names by slot; likewise.
+type Names = Array<NameEntry, { NAME_SLOTS as usize }>;
+
+/// Answers by index; likewise.
 type Answers = Array<AnswerSet, { SETS as usize }>;
 
 #[btf_map]
-static NAMES: ArrayOfMaps<Names, 1> = ArrayOfMaps::new();
+static SEEDS: ArrayOfMaps<Seeds, { NAME_TABLES as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+static NAMES: ArrayOfMaps<Names, { NAME_TABLES as usize }> = ArrayOfMaps::new();
 
 #[btf_map]
 static ANSWERS: ArrayOfMaps<Answers, 1> = ArrayOfMaps::new();
 
 #[btf_map]
-static LEASE: Array<Lease, 1> = Array::new();
+static CONTROL: Array<Control, 1> = Array::new();
 
 /// Packets by outcome.
 #[btf_map]
@@ -95,15 +101,22 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn leased(&self) -> bool {
-        lease() > now().unwrap_or(u64::MAX)
+    fn leased(&self) -> Option<u32> {
+        let control = CONTROL.get_ptr(0)?;
+        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
+        let (until, names) =
+            unsafe { (read_volatile(&raw const (*control).lease_until), read_volatile(&raw const (*control).names)) };
+        (until > now()?).then_some(names)
     }
 
     #[inline(always)]
-    fn name(&self, hash: u64) -> Option<&NameEntry> {
-        let entry = NAMES.get_value_ptr_mut(0, &hash)?;
-        // SAFETY: of the map's type, and never changed while the map is published.
-        Some(unsafe { &*entry })
+    fn seed(&self, names: u32, bucket: u32) -> Option<u32> {
+        SEEDS.get_value(names, &bucket).copied()
+    }
+
+    #[inline(always)]
+    fn name(&self, names: u32, slot: u32) -> Option<&NameEntry> {
+        NAMES.get_value(names, &slot)
     }
 
     #[inline(always)]
@@ -128,13 +141,13 @@ fn now() -> Option<u64> {
     Some(tick.time)
 }
 
-/// When the lease ends: [`Lease::until`].
+/// When the lease ends: [`Control::lease_until`].
 #[inline(always)]
 pub fn lease() -> u64 {
-    LEASE
+    CONTROL
         .get_ptr(0)
         // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
-        .map_or(0, |lease| unsafe { read_volatile(&raw const (*lease).until) })
+        .map_or(0, |lease| unsafe { read_volatile(&raw const (*lease).lease_until) })
 }
 
 /// Counts the packet. Whether it is the counter's first on this CPU.

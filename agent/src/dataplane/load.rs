@@ -29,10 +29,11 @@ pub static BENCHMARK: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"
 pub const PROGRAM: &str = "siteswap";
 
 /// Maps that outlive the agent.
-pub const PINNED: [&str; 4] = [NAMES, ANSWERS, LEASE, COUNTERS];
+pub const PINNED: [&str; 5] = [SEEDS, NAMES, ANSWERS, CONTROL, COUNTERS];
+pub const SEEDS: &str = "SEEDS";
 pub const NAMES: &str = "NAMES";
 pub const ANSWERS: &str = "ANSWERS";
-pub const LEASE: &str = "LEASE";
+pub const CONTROL: &str = "CONTROL";
 pub const COUNTERS: &str = "COUNTERS";
 
 /// The addresses the program answers on, as its read-only data has them.
@@ -115,6 +116,7 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
 /// What inner maps are made from. With the object's BTF, so that `bpftool map dump` prints their fields by name.
 #[derive(Debug)]
 pub struct Templates {
+    seeds: aya_obj::Map,
     names: aya_obj::Map,
     answers: aya_obj::Map,
     btf: OwnedFd,
@@ -130,7 +132,7 @@ impl Templates {
             pins::drop_misfit(&pins.map(map), definition)?;
         }
         let inner = |map: &str| parsed.maps[map].inner().ok_or_else(|| missing(&format!("inside {map}")));
-        let (names, answers) = (inner(NAMES)?, inner(ANSWERS)?);
+        let (seeds, names, answers) = (inner(SEEDS)?, inner(NAMES)?, inner(ANSWERS)?);
         // As the loader does with its own copy; the maps' type numbers are the same in both.
         let features = aya::features().btf().ok_or_else(|| Error::kernel("BTF"))?;
         let btf = parsed
@@ -141,14 +143,17 @@ impl Templates {
             io::ErrorKind::PermissionDenied => Error::permission("load BTF"),
             _ => object(&error),
         })?;
-        Ok(Self { names, answers, btf })
+        Ok(Self { seeds, names, answers, btf })
     }
 
-    /// An empty map to put into `NAMES`, with room for `entries`.
-    pub fn names(&self, entries: u32) -> Result<MapData, Error> {
-        let mut definition = self.names.clone();
-        definition.set_max_entries(entries.max(1));
-        MapData::create(definition, "names", Some(self.btf.as_fd())).map_err(Error::map(NAMES))
+    /// An all-zero map to put into `SEEDS`.
+    pub fn seeds(&self) -> Result<MapData, Error> {
+        MapData::create(self.seeds.clone(), "seeds", Some(self.btf.as_fd())).map_err(Error::map(SEEDS))
+    }
+
+    /// An all-zero map to put into `NAMES`.
+    pub fn names(&self) -> Result<MapData, Error> {
+        MapData::create(self.names.clone(), "names", Some(self.btf.as_fd())).map_err(Error::map(NAMES))
     }
 
     /// An all-zero map to put into `ANSWERS`.

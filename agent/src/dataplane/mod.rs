@@ -17,12 +17,15 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
+    Ebpf, Pod,
+    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray},
 };
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    errno::Errno,
+    time::{ClockId, clock_gettime},
+};
 use siteswap_common::{
-    maps::{AnswerSet, Lease, NameEntry},
+    maps::{AnswerSet, Control, NAME_TABLES, NameEntry},
     outcome::Outcome,
 };
 
@@ -32,7 +35,7 @@ pub use self::{
     load::{BENCHMARK, OBJECT, PROGRAM},
 };
 use self::{
-    load::{ANSWERS, COUNTERS, LEASE, NAMES, Templates},
+    load::{ANSWERS, CONTROL, COUNTERS, NAMES, SEEDS, Templates},
     pins::Pins,
     tables::{Compiled, Contents, Left, Slots},
 };
@@ -123,7 +126,7 @@ impl Dataplane {
             for (name, why) in &left {
                 let why = match why {
                     Left::TooLong => "it is too long",
-                    Left::Collision => "it has another name's hash",
+                    Left::NoSlot => "it has another name's hash, or there are too many names",
                     Left::NoSet => "there are too many resources",
                 };
                 tracing::info!(%name, "answered by the agent's server only: {why}");
@@ -135,9 +138,7 @@ impl Dataplane {
     }
 
     fn exchange_answers(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let inner = self.templates.answers()?;
-        let mut array: Array<_, AnswerSet> =
-            Array::try_from(aya::maps::Map::Array(inner)).map_err(Error::map(ANSWERS))?;
+        let mut array: Array<_, AnswerSet> = array(self.templates.answers()?, ANSWERS)?;
         for (index, set) in (0..).zip(&contents.sets) {
             if let Some(set) = set {
                 array.set(index, set, 0).map_err(Error::map(ANSWERS))?;
@@ -149,28 +150,43 @@ impl Dataplane {
         Ok(moment)
     }
 
+    /// Fills the table that is not current, and makes it so.
     fn exchange_names(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let inner = self.templates.names(length(contents.names.len()))?;
-        let mut hash: HashMap<_, u64, NameEntry> =
-            HashMap::try_from(aya::maps::Map::HashMap(inner)).map_err(Error::map(NAMES))?;
-        for (key, entry) in &contents.names {
-            hash.insert(key, entry, 0).map_err(Error::map(NAMES))?;
+        let mut control = self.control()?.get(&0, 0).map_err(Error::map(CONTROL))?;
+        control.names = (control.names + 1) % NAME_TABLES;
+
+        let mut seeds: Array<_, u32> = array(self.templates.seeds()?, SEEDS)?;
+        for (bucket, seed) in (0..).zip(&contents.seeds).filter(|(_, seed)| **seed != 0) {
+            seeds.set(bucket, seed, 0).map_err(Error::map(SEEDS))?;
         }
-        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> = outer(&mut self.ebpf, NAMES)?;
+        let mut entries: Array<_, NameEntry> = array(self.templates.names()?, NAMES)?;
+        for (slot, entry) in &contents.names {
+            entries.set(*slot, entry, 0).map_err(Error::map(NAMES))?;
+        }
+        let mut slots: ArrayOfMaps<_, Array<MapData, u32>> = outer(&mut self.ebpf, SEEDS)?;
+        slots.set(control.names, &seeds, 0).map_err(Error::map(SEEDS))?;
+        let mut slots: ArrayOfMaps<_, Array<MapData, NameEntry>> = outer(&mut self.ebpf, NAMES)?;
+        slots.set(control.names, &entries, 0).map_err(Error::map(NAMES))?;
+
         let moment = Instant::now();
-        outer.set(0, &hash, 0).map_err(Error::map(NAMES))?;
+        self.control()?.set(0, control, 0).map_err(Error::map(CONTROL))?;
         Ok(moment)
     }
 
     /// Lets the program answer for `duration` from now.
     pub fn renew_lease(&mut self, duration: Duration) -> Result<(), Error> {
-        let failed = |cause: String| Error::Map { map: LEASE, cause };
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed(error.to_string()))?;
+        let failed = |error: Errno| Error::Map { map: CONTROL, cause: error.to_string() };
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(failed)?;
         let until = Duration::from(now).saturating_add(duration).as_nanos();
-        let lease = Lease { until: u64::try_from(until).unwrap_or(u64::MAX) };
-        let map = self.ebpf.map_mut(LEASE).ok_or_else(|| failed("is not in the object".into()))?;
-        let mut map: Array<_, Lease> = map.try_into().map_err(Error::map(LEASE))?;
-        map.set(0, lease, 0).map_err(Error::map(LEASE))
+        let mut map = self.control()?;
+        let control = map.get(&0, 0).map_err(Error::map(CONTROL))?;
+        let control = Control { lease_until: u64::try_from(until).unwrap_or(u64::MAX), ..control };
+        map.set(0, control, 0).map_err(Error::map(CONTROL))
+    }
+
+    fn control(&mut self) -> Result<Array<&mut MapData, Control>, Error> {
+        let missing = || Error::Map { map: CONTROL, cause: "is not in the object".into() };
+        self.ebpf.map_mut(CONTROL).ok_or_else(missing)?.try_into().map_err(Error::map(CONTROL))
     }
 
     /// Packets by outcome, all CPUs together, since the maps were made.
@@ -203,9 +219,9 @@ impl Dataplane {
     }
 }
 
-/// Entries of an inner map.
-fn length(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
+/// `inner`, which is an array of `V`.
+fn array<V: Pod>(inner: MapData, name: &'static str) -> Result<Array<MapData, V>, Error> {
+    Array::try_from(aya::maps::Map::Array(inner)).map_err(Error::map(name))
 }
 
 fn outer<'a, V>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<&'a mut MapData, V>, Error>

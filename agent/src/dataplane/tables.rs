@@ -7,6 +7,7 @@ use siteswap_common::{
     answers,
     maps::{self, NameEntry},
     name,
+    placing::{Places, place},
 };
 
 use crate::answers::{AnswerSet, AnswerTable};
@@ -15,13 +16,15 @@ use crate::answers::{AnswerSet, AnswerTable};
 /// configured, so that names published earlier stay right when a new table comes, even from a restarted agent.
 pub type Slots = BTreeMap<u64, u32>;
 
-/// The contents of the two inner maps.
+/// The contents of the inner maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// By index; unused ones are `None`.
     pub sets: Vec<Option<maps::AnswerSet>>,
-    /// By hash.
-    pub names: BTreeMap<u64, NameEntry>,
+    /// By slot.
+    pub names: BTreeMap<u32, NameEntry>,
+    /// By bucket: what leads a name to its slot.
+    pub seeds: Vec<u32>,
 }
 
 /// Contents, where each set went, and what the program will not answer.
@@ -40,8 +43,8 @@ pub struct Compiled {
 pub enum Left {
     /// Longer than the map's entry.
     TooLong,
-    /// Another configured name has its hash.
-    Collision,
+    /// Another configured name has its hash, or there are too many names.
+    NoSlot,
     /// Its resource is one too many for the map.
     NoSet,
 }
@@ -51,27 +54,31 @@ pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
     let ids: Vec<_> = table.sets.iter().map(|set| set_id(&set.resource)).collect();
     let slots = assign(&ids, slots);
     let length = slots.values().max().map_or(0, |&highest| highest as usize + 1).min(maps::SETS as usize);
-    let mut contents = Contents { sets: vec![None; length], names: BTreeMap::new() };
+    let mut sets = vec![None; length];
     for (set, id) in table.sets.iter().zip(&ids) {
-        if let Some(slot) = contents.sets.get_mut(slots[id] as usize) {
+        if let Some(slot) = sets.get_mut(slots[id] as usize) {
             *slot = Some(entry(set, *id));
         }
     }
-    let mut left = Vec::new();
+    let (mut entries, mut left) = (Vec::new(), Vec::new());
     for (owner, &index) in table.names.iter() {
         let id = ids[index];
         match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
             _ if slots[&id] >= maps::SETS => left.push((owner.clone(), Left::NoSet)),
             None => left.push((owner.clone(), Left::TooLong)),
-            Some((hash, _)) if contents.names.contains_key(&hash) => {
-                left.push((owner.clone(), Left::Collision));
-            }
-            Some((hash, entry)) => {
-                contents.names.insert(hash, entry);
-            }
+            Some((hash, entry)) => entries.push((owner, hash, entry)),
         }
     }
-    Compiled { contents, slots, left }
+    let hashes: Vec<_> = entries.iter().map(|(_, hash, _)| *hash).collect();
+    let Places { seeds, slots: places } = place(&hashes);
+    let mut names = BTreeMap::new();
+    for ((owner, _, entry), place) in entries.into_iter().zip(places) {
+        match place {
+            Some(slot) => drop(names.insert(slot, entry)),
+            None => left.push((owner.clone(), Left::NoSlot)),
+        }
+    }
+    Compiled { contents: Contents { sets, names, seeds }, slots, left }
 }
 
 /// Names a resource's set: FNV-1a, 64 bits, of the resource's name. The same in every run, and never zero.

@@ -61,7 +61,7 @@ pub fn table() -> Table {
     table.add("seven-7", 5, &ADDRESSES_V4, &ADDRESSES_V6);
     table.add("sixbyt", 5, &ADDRESSES_V4, &ADDRESSES_V6);
     table.add("fourteen-bytes", 5, &ADDRESSES_V4, &ADDRESSES_V6);
-    table.add("a{b`c@d[e~.example", 5, &ADDRESSES_V4, &ADDRESSES_V6);
+    table.add("a[b@c]d^e_1.example", 5, &ADDRESSES_V4, &ADDRESSES_V6);
     table.add(&longest(), 5, &ADDRESSES_V4, &ADDRESSES_V6);
     table.add("changing.example", 5, &ADDRESSES_V4, &ADDRESSES_V6);
     table.sets.last_mut().expect("just added").id += 1;
@@ -203,13 +203,16 @@ impl Collection {
                 self.answer(&format!("a name of {length} bytes, EDNS: {edns}"), &query, 5);
             }
         }
-        self.answer("bytes that are no letters (18)", &Query::new("A{B`c@d[e~.example", A), 5);
-        let other = "a[b@c`d{e^.example";
-        self.both(
-            "bytes that only look like the other case (RFC 4343 section 3)",
-            &Query::new(other, A),
-            Outcome::UnknownName,
-        );
+        self.answer("bytes that are no letters (18)", &Query::new("A[B@c]D^e_1.example", A), 5);
+        for other in
+            ["a{b@c]d^e_1.example", "a[b`c]d^e_1.example", "a[b@c]d~e\u{7f}1.example", "a[b@c]d^e_\u{11}.example"]
+        {
+            self.both(
+                &format!("{other:?}, bytes that only look like the other case (RFC 4343 section 3)"),
+                &Query::new(other, A),
+                Outcome::UnknownName,
+            );
+        }
         for (name, wire) in [
             ("one of no resource (40)", "other.example".to_owned()),
             ("one below a resource's", format!("a.{NAME}")),

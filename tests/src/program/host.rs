@@ -6,6 +6,7 @@ use siteswap_common::{
     answer::{Tables, respond},
     frame::Frame,
     maps::{AnswerSet, NameEntry},
+    placing::place,
 };
 
 use super::{Verdict, table::Table};
@@ -13,13 +14,17 @@ use super::{Verdict, table::Table};
 /// A [`Table`] to look things up in.
 pub struct Host {
     table: Table,
-    names: HashMap<u64, NameEntry>,
+    seeds: Vec<u32>,
+    names: HashMap<u32, NameEntry>,
 }
 
 impl Host {
     /// Publishes a table.
     pub fn new(table: &Table) -> Self {
-        Self { names: table.names.iter().copied().collect(), table: table.clone() }
+        let hashes: Vec<_> = table.names.iter().map(|(hash, _)| *hash).collect();
+        let places = place(&hashes);
+        let names = places.slots.iter().zip(&table.names).filter_map(|(slot, (_, entry))| Some(((*slot)?, *entry)));
+        Self { names: names.collect(), seeds: places.seeds, table: table.clone() }
     }
 
     /// Runs a frame through [`respond`].
@@ -44,12 +49,16 @@ impl Tables for Host {
         address != 0 && self.table.dns_v6.contains(&address.to_be_bytes())
     }
 
-    fn leased(&self) -> bool {
-        self.table.leased
+    fn leased(&self) -> Option<u32> {
+        self.table.leased.then_some(0)
     }
 
-    fn name(&self, hash: u64) -> Option<&NameEntry> {
-        self.names.get(&hash)
+    fn seed(&self, _names: u32, bucket: u32) -> Option<u32> {
+        self.seeds.get(bucket as usize).copied()
+    }
+
+    fn name(&self, _names: u32, slot: u32) -> Option<&NameEntry> {
+        self.names.get(&slot)
     }
 
     fn set(&self, index: u32) -> Option<&AnswerSet> {

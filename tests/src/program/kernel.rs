@@ -3,13 +3,14 @@
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray},
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use siteswap::dataplane::OBJECT;
 use siteswap_common::{
-    maps::{AnswerSet, Lease, NameEntry, SETS},
+    maps::{AnswerSet, Control, NAME_SEEDS, NAME_SLOTS, NameEntry, SETS},
     outcome::{Action, Outcome},
+    placing::place,
 };
 
 use super::{Verdict, table::Table};
@@ -39,13 +40,20 @@ impl Kernel {
 
     /// Replaces the table of names.
     pub fn publish_names(&mut self, names: &[(u64, NameEntry)]) -> Result<()> {
-        let size = u32::try_from(names.len().max(1))?;
-        let mut inner = HashMap::<MapData, u64, NameEntry>::create(size, 0)?;
-        for (hash, entry) in names {
-            inner.insert(hash, entry, 0)?;
+        let hashes: Vec<_> = names.iter().map(|(hash, _)| *hash).collect();
+        let places = place(&hashes);
+        let mut seeds = Array::<MapData, u32>::create(NAME_SEEDS, 0)?;
+        for (bucket, seed) in (0..).zip(&places.seeds).filter(|(_, seed)| **seed != 0) {
+            seeds.set(bucket, seed, 0)?;
         }
-        let mut outer: ArrayOfMaps<_, HashMap<MapData, u64, NameEntry>> = self.map_mut("NAMES")?.try_into()?;
-        Ok(outer.set(0, &inner, 0)?)
+        let mut entries = Array::<MapData, NameEntry>::create(NAME_SLOTS, 0)?;
+        for (slot, (_, entry)) in places.slots.iter().zip(names) {
+            entries.set(slot.context("a name without a place")?, entry, 0)?;
+        }
+        let mut outer: ArrayOfMaps<_, Array<MapData, u32>> = self.map_mut("SEEDS")?.try_into()?;
+        outer.set(0, &seeds, 0)?;
+        let mut outer: ArrayOfMaps<_, Array<MapData, NameEntry>> = self.map_mut("NAMES")?.try_into()?;
+        Ok(outer.set(0, &entries, 0)?)
     }
 
     /// Replaces the table of answers.
@@ -60,8 +68,8 @@ impl Kernel {
 
     /// Sets the end of the lease.
     pub fn lease(&mut self, until: u64) -> Result<()> {
-        let mut leases: Array<_, Lease> = self.map_mut("LEASE")?.try_into()?;
-        Ok(leases.set(0, Lease { until }, 0)?)
+        let mut control: Array<_, Control> = self.map_mut("CONTROL")?.try_into()?;
+        Ok(control.set(0, Control { lease_until: until, names: 0, reserved: 0 }, 0)?)
     }
 
     /// Every counter's total over all CPUs, in the order of [`Outcome::ALL`].
