@@ -72,6 +72,21 @@ pub struct AnswerSet {
     pub v6: [[u8; 16]; MAX_ADDRESSES],
 }
 
+impl AnswerSet {
+    /// An entry that no name refers to.
+    pub const NONE: Self = Self {
+        id: 0,
+        ttl: 0,
+        v4_count: 0,
+        v6_count: 0,
+        v4_sum: 0,
+        v6_sum: 0,
+        reserved: [0; 6],
+        v4: [[0; 4]; MAX_ADDRESSES],
+        v6: [[0; 16]; MAX_ADDRESSES],
+    };
+}
+
 /// Value of `CONTROL[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

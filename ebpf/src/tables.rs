@@ -14,7 +14,7 @@ use siteswap_common::{
 };
 
 /// Seeds by bucket. The inner map here is a template: the agent makes one like it, fills it, and puts it in with one
-/// update; once in, it never changes.
+/// update; while it is in, it does not change.
 type Seeds = Array<u32, { NAME_SEEDS as usize }>;
 
 /// Names by slot; likewise.

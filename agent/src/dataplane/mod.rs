@@ -11,6 +11,7 @@ mod pins;
 mod tables;
 
 use std::{
+    fmt,
     net::IpAddr,
     path::Path,
     time::{Duration, Instant},
@@ -52,8 +53,43 @@ pub struct Dataplane {
     /// What the maps hold, once this agent has published.
     published: Option<Contents>,
     slots: Slots,
+    current: Option<Answers>,
+    spare: Option<Answers>,
     /// Held for its task, which ends with it.
     _events: Option<events::Forwarder>,
+}
+
+/// An inner map of `ANSWERS`.
+struct Answers {
+    map: Array<MapData, AnswerSet>,
+    /// What it holds.
+    sets: Vec<Option<AnswerSet>>,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("sets", &self.sets).finish_non_exhaustive()
+    }
+}
+
+impl Answers {
+    fn new(templates: &Templates) -> Result<Self, Error> {
+        Ok(Self { map: array(templates.answers()?, ANSWERS)?, sets: Vec::new() })
+    }
+
+    /// Makes it hold `sets`.
+    fn fill(&mut self, sets: &[Option<AnswerSet>]) -> Result<(), Error> {
+        let length = self.sets.len().max(sets.len());
+        self.sets.resize(length, None);
+        for (index, held) in (0..).zip(&mut self.sets) {
+            let wanted = sets.get(index as usize).copied().flatten();
+            if *held != wanted {
+                self.map.set(index, wanted.unwrap_or(AnswerSet::NONE), 0).map_err(Error::map(ANSWERS))?;
+                *held = wanted;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// When each part of a published table became visible to the program; `None`: it had not changed.
@@ -83,7 +119,18 @@ impl Dataplane {
         let program = load::program(&mut ebpf)?;
         let attachments = attach::attach(program, &config.interfaces, config.mode, &pins)?;
         pins.remove_other_layouts()?;
-        Ok(Self { ebpf, templates, pins, config: config.clone(), attachments, published: None, slots, _events: events })
+        Ok(Self {
+            ebpf,
+            templates,
+            pins,
+            config: config.clone(),
+            attachments,
+            published: None,
+            slots,
+            current: None,
+            spare: None,
+            _events: events,
+        })
     }
 
     /// Takes a changed configuration, with no packet lost. On an error everything is as it was.
@@ -96,6 +143,8 @@ impl Dataplane {
                 let old = std::mem::replace(self, new);
                 self.published = old.published;
                 self.slots = old.slots;
+                self.current = old.current;
+                self.spare = old.spare;
                 Ok(())
             }
             Err(error) => {
@@ -137,16 +186,20 @@ impl Dataplane {
         Ok(published)
     }
 
+    /// Fills the map that no packet sees, and puts it in the other's place.
     fn exchange_answers(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let mut array: Array<_, AnswerSet> = array(self.templates.answers()?, ANSWERS)?;
-        for (index, set) in (0..).zip(&contents.sets) {
-            if let Some(set) = set {
-                array.set(index, set, 0).map_err(Error::map(ANSWERS))?;
-            }
-        }
+        let mut next = match self.spare.take() {
+            Some(spare) => spare,
+            None => Answers::new(&self.templates)?,
+        };
+        next.fill(&contents.sets)?;
         let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = outer(&mut self.ebpf, ANSWERS)?;
         let moment = Instant::now();
-        outer.set(0, &array, 0).map_err(Error::map(ANSWERS))?;
+        outer.set(0, &next.map, 0).map_err(Error::map(ANSWERS))?;
+        // The kernel has waited until no packet saw the old one. Made before it is needed: the kernel may take longer for
+        // two megabytes than a failover should.
+        let old = self.current.replace(next);
+        self.spare = Some(old.map_or_else(|| Answers::new(&self.templates), Ok)?);
         Ok(moment)
     }
 
