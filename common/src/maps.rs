@@ -97,6 +97,10 @@ pub struct Control {
     pub names: u32,
     /// Zero.
     pub reserved: u32,
+    /// The program's own: a number of jiffies since the kernel started, and what that clock showed then.
+    pub jiffy: u64,
+    /// See `jiffy`.
+    pub time: u64,
 }
 
 #[cfg(feature = "user")]
@@ -110,5 +114,6 @@ mod pod {
     unsafe impl aya::Pod for super::Control {}
 }
 
+const _: () = assert!(size_of::<Control>() == 32);
 const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);
 const _: () = assert!(size_of::<AnswerSet>() == 24 + 20 * MAX_ADDRESSES);

@@ -2,11 +2,9 @@
 //!
 //! Names are taken eight bytes at a time, the last word filled up with zeros.
 
-use core::hint::black_box;
-
 use crate::{
     maps::{NAME_BYTES, NameEntry},
-    packet::{Le, Packet, Word},
+    packet::{Le, Packet, Word, opaque},
 };
 
 const WORD: usize = size_of::<u64>();
@@ -176,7 +174,7 @@ impl Name {
             let word: Le<u64> = packet.get(old, self.start + offset)?;
             packet.store(self.start + offset, word)?;
         }
-        packet.store(black_box(self.end() - WORD), Le(self.tail))
+        packet.store(opaque(self.end() - WORD), Le(self.tail))
     }
 }
 

@@ -1,17 +1,14 @@
 //! A frame as the driver gives it.
 #![expect(clippy::cast_possible_truncation, reason = "frames are short")]
 
-use core::{
-    hint::black_box,
-    ptr::{read_volatile, write_volatile},
-};
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use siteswap_common::packet::{Packet, Word};
+use siteswap_common::packet::{Packet, Word, opaque};
 
 /// The most bytes that are asked for in front of a frame. Drivers leave 256, and the kernel needs some of them to send.
 const MOST_AT_FRONT: usize = 128;
@@ -83,12 +80,11 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn forget(&mut self, number: usize) -> usize {
         *self = Self::again(self.context);
-        // The verifier keeps track of numbers on the stack only if they are aligned. In a box, because LLVM would leave
-        // out checks that follow from the number's bounds, and the verifier would miss them.
+        // The verifier keeps track of numbers on the stack only if they are aligned.
         let mut slot = Slot([0; 8]);
         let byte = &raw mut slot.0[1];
         // SAFETY: the slot's own byte.
-        black_box(unsafe {
+        opaque(unsafe {
             write_volatile(byte, number as u8);
             read_volatile(byte)
         } as usize)
@@ -129,7 +125,7 @@ impl Packet for XdpPacket {
         }
         // Every pointer into the packet is void after these calls.
         *self = Self::again(self.context);
-        Some(black_box(self.start + front))
+        Some(opaque(self.start + front))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The maps, and what the loader sets before the program is verified.
 
-use core::ptr::read_volatile;
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, PerCpuArray},
@@ -38,17 +38,6 @@ static CONTROL: Array<Control, 1> = Array::new();
 /// Packets by outcome.
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Outcome::COUNT }> = PerCpuArray::new();
-
-/// A moment, by both clocks.
-#[repr(C)]
-struct Tick {
-    jiffy: u64,
-    /// Nanoseconds of `CLOCK_MONOTONIC_COARSE`.
-    time: u64,
-}
-
-#[btf_map]
-static TICK: PerCpuArray<Tick, 1> = PerCpuArray::new();
 
 /// Addresses in network order, up to the first all-zero one. Aligned so that they can be read as words.
 #[repr(C, align(8))]
@@ -102,11 +91,11 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn leased(&self) -> Option<u32> {
-        let control = CONTROL.get_ptr(0)?;
+        let control = CONTROL.get_ptr_mut(0)?;
         // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
         let (until, names) =
             unsafe { (read_volatile(&raw const (*control).lease_until), read_volatile(&raw const (*control).names)) };
-        (until > now()?).then_some(names)
+        (until > now(control)).then_some(names)
     }
 
     #[inline(always)]
@@ -125,20 +114,19 @@ impl Tables for Maps {
     }
 }
 
-/// `CLOCK_MONOTONIC_COARSE`. It advances with jiffies, whose number costs nothing to read, so this asks for it once per
-/// jiffy on each CPU.
+/// `CLOCK_MONOTONIC_COARSE`. It advances with jiffies, whose number costs nothing to read, so the program asks for it once
+/// per jiffy. Another CPU, or the agent, may write a pair at the same time: then the time is a jiffy too old at most.
 #[inline(always)]
-fn now() -> Option<u64> {
-    // SAFETY: a helper without arguments.
-    let jiffy = unsafe { bpf_jiffies64() };
-    // SAFETY: this CPU's own entry, and the program is not interrupted by itself.
-    let tick = unsafe { &mut *TICK.get_ptr_mut(0)? };
-    if tick.jiffy != jiffy {
-        tick.jiffy = jiffy;
-        // SAFETY: a helper without arguments.
-        tick.time = unsafe { bpf_ktime_get_coarse_ns() };
+fn now(control: *mut Control) -> u64 {
+    // SAFETY: helpers without arguments, and a value of the map's type; volatile, because others use it too.
+    unsafe {
+        let jiffy = bpf_jiffies64();
+        if read_volatile(&raw const (*control).jiffy) != jiffy {
+            write_volatile(&raw mut (*control).time, bpf_ktime_get_coarse_ns());
+            write_volatile(&raw mut (*control).jiffy, jiffy);
+        }
+        read_volatile(&raw const (*control).time)
     }
-    Some(tick.time)
 }
 
 /// When the lease ends: [`Control::lease_until`].

@@ -69,7 +69,7 @@ impl Kernel {
     /// Sets the end of the lease.
     pub fn lease(&mut self, until: u64) -> Result<()> {
         let mut control: Array<_, Control> = self.map_mut("CONTROL")?.try_into()?;
-        Ok(control.set(0, Control { lease_until: until, names: 0, reserved: 0 }, 0)?)
+        Ok(control.set(0, Control { lease_until: until, names: 0, reserved: 0, jiffy: 0, time: 0 }, 0)?)
     }
 
     /// Every counter's total over all CPUs, in the order of [`Outcome::ALL`].
