@@ -7,7 +7,7 @@ use crate::{
     maps::NAME_BYTES,
     name::Name,
     outcome::Outcome,
-    packet::{Le, Packet, opaque},
+    packet::{Le, Packet},
 };
 
 /// Bytes of a DNS header.
@@ -130,7 +130,7 @@ impl Opt {
     /// Reads the record that the message in `start..end` ends with.
     #[inline(always)]
     fn parse(packet: &mut impl Packet, start: usize, end: usize) -> Result<Self, Outcome> {
-        let offset = opaque(end - OPT);
+        let offset = packet.forget(end - OPT);
         let words = Self::load(packet, offset)?;
         if is_opt(words, 0) {
             return Self::new(words, OPT, Sum::ZERO);

@@ -95,7 +95,10 @@ pub fn load(dns: &[IpAddr], pins: &Pins) -> Result<(Ebpf, Templates), Error> {
         }
         return Err(Error::kernel("BTF"));
     }
-    let templates = Templates::new(pins)?;
+    let templates = Templates::new()?;
+    for (map, definition) in &templates.pinned {
+        pins::drop_misfit(&pins.map(map), definition)?;
+    }
     let mut loader = EbpfLoader::new();
     loader.override_global("DNS_V4", &listen.v4, true).override_global("DNS_V6", &listen.v6, true);
     for map in PINNED {
@@ -113,9 +116,11 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .ok_or_else(|| Error::Object(format!("it has no XDP program `{PROGRAM}`")))
 }
 
-/// What inner maps are made from. With the object's BTF, so that `bpftool map dump` prints their fields by name.
+/// What inner maps are made from. With the object's BTF, so that `bpftool map dump` prints their fields by name, and
+/// because kernels before 6.2 take no other into the maps that the program has.
 #[derive(Debug)]
 pub struct Templates {
+    pinned: Vec<(&'static str, aya_obj::Map)>,
     seeds: aya_obj::Map,
     names: aya_obj::Map,
     answers: aya_obj::Map,
@@ -123,14 +128,13 @@ pub struct Templates {
 }
 
 impl Templates {
-    fn new(pins: &Pins) -> Result<Self, Error> {
+    /// Reads the compiled-in object.
+    pub fn new() -> Result<Self, Error> {
         let object = |error: &(dyn std::error::Error + 'static)| Error::Object(chain(error));
         let mut parsed = Object::parse(OBJECT).map_err(|error| object(&error))?;
         let missing = |map: &str| Error::Object(format!("it has no map {map}"));
-        for map in PINNED {
-            let definition = parsed.maps.get(map).ok_or_else(|| missing(map))?;
-            pins::drop_misfit(&pins.map(map), definition)?;
-        }
+        let pinned = PINNED.map(|map| Ok((map, parsed.maps.get(map).cloned().ok_or_else(|| missing(map))?)));
+        let pinned = pinned.into_iter().collect::<Result<Vec<_>, Error>>()?;
         let inner = |map: &str| parsed.maps[map].inner().ok_or_else(|| missing(&format!("inside {map}")));
         let (seeds, names, answers) = (inner(SEEDS)?, inner(NAMES)?, inner(ANSWERS)?);
         // As the loader does with its own copy; the maps' type numbers are the same in both.
@@ -143,7 +147,7 @@ impl Templates {
             io::ErrorKind::PermissionDenied => Error::permission("load BTF"),
             _ => object(&error),
         })?;
-        Ok(Self { seeds, names, answers, btf })
+        Ok(Self { pinned, seeds, names, answers, btf })
     }
 
     /// An all-zero map to put into `SEEDS`.

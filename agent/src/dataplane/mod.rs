@@ -33,10 +33,10 @@ use siteswap_common::{
 pub use self::{
     attach::Attachment,
     error::Error,
-    load::{BENCHMARK, OBJECT, PROGRAM},
+    load::{BENCHMARK, OBJECT, PROGRAM, Templates},
 };
 use self::{
-    load::{ANSWERS, CONTROL, COUNTERS, NAMES, SEEDS, Templates},
+    load::{ANSWERS, CONTROL, COUNTERS, NAMES, SEEDS},
     pins::Pins,
     tables::{Compiled, Contents, Left, Slots},
 };

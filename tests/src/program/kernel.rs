@@ -3,12 +3,12 @@
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
+    maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
-use siteswap::dataplane::OBJECT;
+use siteswap::dataplane::{OBJECT, Templates};
 use siteswap_common::{
-    maps::{AnswerSet, Control, NAME_SEEDS, NAME_SLOTS, NameEntry, SETS},
+    maps::{AnswerSet, Control, NameEntry},
     outcome::{Action, Outcome},
     placing::place,
 };
@@ -21,6 +21,7 @@ const PAGE: usize = 4096;
 /// The program, loaded and not attached.
 pub struct Kernel {
     ebpf: Ebpf,
+    templates: Templates,
 }
 
 impl Kernel {
@@ -30,7 +31,7 @@ impl Kernel {
             .override_global("DNS_V4", &table.dns_v4, true)
             .override_global("DNS_V6", &table.dns_v6, true)
             .load(OBJECT)?;
-        let mut kernel = Self { ebpf };
+        let mut kernel = Self { ebpf, templates: Templates::new()? };
         kernel.publish_sets(&table.sets)?;
         kernel.publish_names(&table.names)?;
         kernel.lease(if table.leased { u64::MAX } else { 0 })?;
@@ -42,11 +43,11 @@ impl Kernel {
     pub fn publish_names(&mut self, names: &[(u64, NameEntry)]) -> Result<()> {
         let hashes: Vec<_> = names.iter().map(|(hash, _)| *hash).collect();
         let places = place(&hashes);
-        let mut seeds = Array::<MapData, u32>::create(NAME_SEEDS, 0)?;
+        let mut seeds: Array<_, u32> = Map::Array(self.templates.seeds()?).try_into()?;
         for (bucket, seed) in (0..).zip(&places.seeds).filter(|(_, seed)| **seed != 0) {
             seeds.set(bucket, seed, 0)?;
         }
-        let mut entries = Array::<MapData, NameEntry>::create(NAME_SLOTS, 0)?;
+        let mut entries: Array<_, NameEntry> = Map::Array(self.templates.names()?).try_into()?;
         for (slot, (_, entry)) in places.slots.iter().zip(names) {
             entries.set(slot.context("a name without a place")?, entry, 0)?;
         }
@@ -58,7 +59,7 @@ impl Kernel {
 
     /// Replaces the table of answers.
     pub fn publish_sets(&mut self, sets: &[AnswerSet]) -> Result<()> {
-        let mut inner = Array::<MapData, AnswerSet>::create(SETS, 0)?;
+        let mut inner: Array<_, AnswerSet> = Map::Array(self.templates.answers()?).try_into()?;
         for (index, set) in (0..).zip(sets) {
             inner.set(index, set, 0)?;
         }
@@ -111,7 +112,7 @@ impl Kernel {
         Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
     }
 
-    fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
         self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
     }
 }
