@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// The kernel lacks something the program needs.
     #[error(
-        "this kernel ({release}) lacks {lacks}: Linux 5.15 or newer, built with CONFIG_BPF_SYSCALL and \
+        "this kernel ({release}) lacks {lacks}: Linux 6.1 or newer, built with CONFIG_BPF_SYSCALL and \
          CONFIG_DEBUG_INFO_BTF, is needed; or leave `dataplane.interfaces` empty, and the agent's own server answers"
     )]
     OldKernel {

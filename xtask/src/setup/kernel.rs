@@ -11,9 +11,9 @@ use nix::{
     },
 };
 
-/// Major and minor: the oldest long-term kernel with links for XDP, BPF_LINK_UPDATE, inner arrays of any size (5.10)
-/// and bpf_ktime_get_coarse_ns (5.11).
-const OLDEST: (u32, u32) = (5, 15);
+/// Major and minor: the oldest kernel that the program was loaded on. What it uses has been there since 5.11
+/// (bpf_ktime_get_coarse_ns), but older verifiers remember less of what they have seen.
+const OLDEST: (u32, u32) = (6, 1);
 
 const BPFFS: &str = "/sys/fs/bpf";
 
