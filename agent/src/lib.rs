@@ -12,6 +12,7 @@ pub mod decision;
 pub mod dns;
 pub mod evidence;
 pub mod link;
+pub mod maglev;
 pub mod placement;
 pub mod probe;
 pub mod run;

@@ -69,7 +69,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "ACTION")]
         arguments: Vec<String>,
     },
-    /// Measure: the program's time per answer, replies per second beside other name servers, failover, and the idle agent.
+    /// Measure: the program's time per answer, replies per second beside other name servers, failover, the idle agent, and
+    /// the table of backends.
     ///
     /// Sets up (Knot DNS and gdnsd too) and builds with optimisations first. Needs root.
     Bench {

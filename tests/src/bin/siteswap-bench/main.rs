@@ -2,6 +2,7 @@
 
 mod failover;
 mod idle;
+mod maglev;
 mod program;
 mod servers;
 
@@ -31,6 +32,8 @@ enum Benchmark {
     Failover,
     /// The agent's CPU time and memory while nothing happens
     Idle,
+    /// The flows that change their backend when one of many leaves, beside the least possible
+    Maglev,
 }
 
 /// What a benchmark found.
@@ -66,6 +69,7 @@ fn run(benchmark: Benchmark) -> Result<Box<dyn Report>> {
         Benchmark::Servers => Box::new(servers::measure()?),
         Benchmark::Failover => Box::new(failover::measure()?),
         Benchmark::Idle => Box::new(idle::measure()?),
+        Benchmark::Maglev => Box::new(maglev::measure()),
     })
 }
 
