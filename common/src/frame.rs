@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::packet::{Packet, Word};
+use crate::packet::{MOST_FORGOTTEN, Packet, Word};
 
 /// A packet on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,7 @@ impl Packet for Frame {
     }
 
     fn forget(&mut self, number: usize) -> usize {
+        assert!(number <= MOST_FORGOTTEN, "{number} does not fit");
         number
     }
 

@@ -9,8 +9,9 @@ use crate::{
 
 const WORD: usize = size_of::<u64>();
 
-/// `word` with the letters in lower case (RFC 4343 section 3) that are letters in `expected`, a word of an entry: there
-/// all bytes with these two bits are letters, and a label's length, at most 63, has only one of them.
+/// `word` with the letters in lower case (RFC 4343 section 3) that are letters in `expected`, a word of an entry. There
+/// only letters have both of the bits 0x40 and 0x20 ([`entry`] takes no others), and a label's length, at most 63, does
+/// not have the first.
 #[inline(always)]
 const fn fold(Le(word): Le<u64>, Le(expected): Le<u64>) -> Le<u64> {
     Le(word | expected & expected >> 1 & CASE)

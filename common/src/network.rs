@@ -23,6 +23,8 @@ const ETHERTYPE_V6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: u32 = 4;
+/// Bytes of the headers before a message, at most.
+pub const MOST_BEFORE: usize = ETHERNET_HEADER + VLAN_TAG as usize + V6::HEADER + UDP_HEADER;
 
 /// Which IP header a frame has, and its offset.
 pub enum Link {

@@ -6,8 +6,9 @@ use crate::{
     checksum::Sum,
     maps::NAME_BYTES,
     name::Name,
+    network::MOST_BEFORE,
     outcome::Outcome,
-    packet::{Le, Packet},
+    packet::{Le, MOST_FORGOTTEN, Packet},
 };
 
 /// Bytes of a DNS header.
@@ -38,6 +39,7 @@ const TAIL: usize = 8;
 const SHORTEST: usize = HEADER + 1 + QUESTION;
 /// Bytes of the longest one that is answered. The verifier needs a limit, too, to follow offsets into the packet.
 const LONGEST: usize = HEADER + NAME_BYTES + QUESTION + OPT + COOKIE;
+const _: () = assert!(MOST_BEFORE + LONGEST <= MOST_FORGOTTEN);
 
 /// A query for addresses.
 pub struct Query {
