@@ -6,7 +6,11 @@ use std::{
     os::fd::{AsFd, FromRawFd, OwnedFd},
 };
 
-use aya::{Ebpf, EbpfLoader, maps::MapData, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapData,
+    programs::{ProgramError, Xdp},
+};
 use aya_obj::{
     Object,
     generated::{bpf_attr, bpf_cmd},
@@ -15,7 +19,7 @@ use nix::{errno::Errno, libc};
 use siteswap_common::maps::MAX_LISTEN;
 
 use super::{
-    error::{Error, chain},
+    error::{Error, chain, errno},
     pins::{self, Pins},
 };
 
@@ -105,8 +109,20 @@ pub fn load(dns: &[IpAddr], pins: &Pins) -> Result<(Ebpf, Templates), Error> {
         loader.map_pin_path(map, pins.map(map));
     }
     let mut ebpf = loader.load(OBJECT).map_err(Error::loading)?;
-    program(&mut ebpf)?.load().map_err(|error| Error::verifying(PROGRAM, error))?;
+    verify(program(&mut ebpf)?).map_err(|error| Error::verifying(PROGRAM, error))?;
     Ok((ebpf, templates))
+}
+
+/// Loads the program. The kernel breaks off for a signal, which a child's end is too, and wants to be asked again.
+fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        match program.load() {
+            Err(error) if errno(&error) == Some(Errno::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    program.load()
 }
 
 /// The data plane's program in `ebpf`.
