@@ -13,6 +13,7 @@ pub mod dns;
 pub mod evidence;
 pub mod link;
 pub mod maglev;
+pub mod nexthop;
 pub mod placement;
 pub mod probe;
 pub mod run;
