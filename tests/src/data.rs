@@ -106,7 +106,10 @@ impl Data {
         let read = spawn_blocking(move || rows(&data.file, request.trim())).await;
         let reply = match read.unwrap_or_else(|error| Err(error.into())) {
             Ok(rows) => Reply::Rows { server: self.name.clone(), rows },
-            Err(error) => Reply::Error(format!("{error:#}")),
+            Err(error) => {
+                eprintln!("{error:#}");
+                Reply::Error(error.to_string())
+            }
         };
         serde_json::to_string(&reply).unwrap_or_default() + "\n"
     }
@@ -120,7 +123,8 @@ fn rows(file: &Path, table: &str) -> Result<Vec<String>> {
         _ => anyhow::bail!("the tables are orders and accounts, not {table:?}"),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(file, flags).with_context(|| format!("database {}", file.display()))?;
+    let database =
+        Connection::open_with_flags(file, flags).with_context(|| format!("{} cannot be opened", file.display()))?;
     let mut statement = database.prepare(query)?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

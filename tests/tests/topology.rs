@@ -7,7 +7,7 @@ use lab::{
     Identity, Lab, Options,
     data::Reply,
     netns::Netns,
-    plan::{self, EAST, Public, SITES, WEST},
+    plan::{self, DB, EAST, Public, SITES, WEST},
     wait_until,
 };
 
@@ -24,7 +24,7 @@ fn server(reply: &Reply) -> Option<&str> {
     }
 }
 
-/// A6, A8: users reach each site's web servers, and through them its database, over the WAN, IPv4 and IPv6.
+/// A6, A8: users reach each site's web servers, and through them its databases, over the WAN, IPv4 and IPv6.
 #[test]
 fn every_client_gets_the_page_of_every_site() -> Result<()> {
     let lab = without_agents()?;
@@ -73,24 +73,55 @@ fn the_data_tier_is_reached_over_tcp_and_udp() -> Result<()> {
     Ok(())
 }
 
+/// What steering does, done by routes: requests for resource `accounts` that arrive at east are passed to west's data
+/// tier, whose replies carry the address asked, east's, and go to the client by west's own way.
+#[test]
+fn a_backend_answers_the_client_itself_from_the_other_sites_address() -> Result<()> {
+    let lab = without_agents()?;
+    for (family, address) in EAST.public(Public::Accounts).into_iter().enumerate() {
+        let to = |gateway: IpAddr| {
+            ["ip", "route", "replace", &address.to_string(), "via", &gateway.to_string()].map(String::from)
+        };
+        for (edge, gateway) in [("east", WEST.link()[family]), ("west", WEST.lan(DB.number)[family])] {
+            let route = to(gateway);
+            let output = lab.node(edge)?.exec(&route.each_ref().map(String::as_str))?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        // From the WAN, and from the LAN of the site that passes it on.
+        for client in ["client-e", "client-w", "east-web1", "west-web1"] {
+            let reply = lab.read_table(client, address, "accounts")?;
+            assert_eq!(server(&reply), Some("db-west"), "{client}: {reply:?}");
+            assert_eq!(lab.read_table_udp(client, address, "accounts")?, reply);
+        }
+    }
+    // So that a page of east's has east's orders and west's accounts.
+    let page = lab.fetch("client-w", EAST.v4(Public::Www).into())?;
+    assert!(page.after("orders by ").is_some_and(|found| found.starts_with("db-east")), "{page:?}");
+    assert!(page.after("accounts by ").is_some_and(|found| found.starts_with("db-west")), "{page:?}");
+    Ok(())
+}
+
 /// B5 stands on this: the web servers still answer 200, but the database's name is not on the page.
 #[test]
 fn a_page_without_its_database_says_so() -> Result<()> {
     let lab = without_agents()?;
+    let without = |path: &str| -> Result<()> {
+        let page = lab.fetch_path("client-e", EAST.v4(Public::Www).into(), path)?;
+        assert_eq!(page.status, 200);
+        assert!(!page.body.contains("db-east"), "{page:?}");
+        Ok(())
+    };
     let away = lab.database("east").with_extension("away");
-    fs::rename(lab.database("east"), &away)?;
-    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
-    assert_eq!(page.status, 200);
-    assert!(!page.body.contains("db-east"), "{page:?}");
-
-    fs::rename(&away, lab.database("east"))?;
-    assert!(lab.fetch("client-e", EAST.v4(Public::Www).into())?.body.contains("db-east"));
-
+    for path in ["/", "/health"] {
+        fs::rename(lab.database("east"), &away)?;
+        without(path)?;
+        fs::rename(&away, lab.database("east"))?;
+        let page = lab.fetch_path("client-e", EAST.v4(Public::Www).into(), path)?;
+        assert!(page.body.contains("db-east"), "{page:?}");
+    }
     lab.kill("east-db")?;
-    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
-    assert_eq!(page.status, 200);
-    assert!(!page.body.contains("db-east"), "{page:?}");
-    Ok(())
+    without("/")?;
+    without("/health")
 }
 
 /// A8: the sites reach each other over a network of their own, and not over the WAN when that is cut.

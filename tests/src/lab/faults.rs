@@ -26,16 +26,16 @@ impl Lab {
             return self.process(name).start(self.agent_command(site)?, self.keep);
         }
         for site in SITES {
-            for (host, number) in LAN {
-                if site.node(host) == name {
-                    return self.start_server(site, host, number);
+            for host in LAN {
+                if site.node(host.name) == name {
+                    return self.start_server(site, host);
                 }
             }
         }
         bail!("no process belongs to {name:?}; they are the nodes of the sites")
     }
 
-    /// Cuts a cable: `link`, or the one named after the client, site or host it leads to.
+    /// Cuts a cable: `link`, or the one named after the client, site, LAN or host it leads to.
     ///
     /// # Errors
     /// There is no such cable.

@@ -84,7 +84,15 @@ impl Lab {
     /// # Errors
     /// There is no page within a second.
     pub fn fetch(&self, client: &str, address: IpAddr) -> Result<Page> {
-        self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", "/", PATIENCE))
+        self.fetch_path(client, address, "/")
+    }
+
+    /// Another of the shop's pages: `/health` is the one that the sites' probes look at.
+    ///
+    /// # Errors
+    /// There is no page within a second.
+    pub fn fetch_path(&self, client: &str, address: IpAddr, path: &str) -> Result<Page> {
+        self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", path, PATIENCE))
     }
 
     /// What a browser does with an answer: it takes the first address, and the next when that fails. Gives the one that
