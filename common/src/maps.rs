@@ -32,6 +32,9 @@ pub const MAX_ADDRESSES: usize = 8;
 /// The most addresses of one family that queries are answered on.
 pub const MAX_LISTEN: usize = 8;
 
+/// The most ports of a resource.
+pub const MAX_PORTS: usize = 8;
+
 /// Value in the maps behind `NAMES`. Its index follows from the name's hash (`name::hash`) and the seed that the map
 /// behind the same slot of `SEEDS` has for it (`placing`); all zeros if no name has this index.
 #[repr(C)]

@@ -8,7 +8,7 @@ use std::{
 use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
 
-use super::{error::Problems, resource::Draft, values::quoted};
+use super::{Site, error::Problems, resource::Draft, values::quoted};
 
 /// Reports every domain outside the zones, and every domain and address that is claimed twice. `zones`: their names, if
 /// they could all be read.
@@ -33,6 +33,22 @@ pub(super) fn check(zones: Option<&BTreeSet<&LowerName>>, resources: &[Draft], p
     }
     once(domains, problems);
     once(addresses, problems);
+}
+
+/// Reports every instance that others could have to forward requests to, at a site without a tunnel.
+pub(super) fn tunnels(sites: &BTreeMap<String, Site>, resources: &[Draft], problems: &Problems) {
+    for resource in resources.iter().filter(|resource| !resource.ports.is_empty() && resource.instances.len() > 1) {
+        for (site, instance) in &resource.instances {
+            if sites.get(site).is_some_and(|site| site.tunnel.is_none()) {
+                let message = format!(
+                    "resources.{}.sites.{site}: its requests are forwarded between sites, but [sites.{site}] has no tunnel; \
+                     give it tunnel = \"ADDRESS:PORT\"",
+                    resource.name
+                );
+                problems.report(&instance.span, message);
+            }
+        }
+    }
 }
 
 fn in_zones(domain: &LowerName, zones: &BTreeSet<&LowerName>) -> bool {

@@ -89,6 +89,7 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
     let dataplane = settings::dataplane(&mut dataplane, &context);
     let resources = resource::all(&mut resources, &context);
     claims::check(dns.apexes().as_ref(), &resources, problems);
+    claims::tunnels(&sites, &resources, problems);
 
     Some(Config {
         file: path,

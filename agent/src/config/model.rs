@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    fmt,
+    net::{IpAddr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     time::Duration,
 };
@@ -37,6 +38,8 @@ pub struct Config {
 pub struct Site {
     /// Where its agent's link listens.
     pub link: SocketAddr,
+    /// Where its program takes tunnelled requests: UDP, IPv4. `None`: nothing can be forwarded to it.
+    pub tunnel: Option<SocketAddrV4>,
     /// SHA-256 of its certificate (DER), as `siteswap keygen` prints it.
     pub fingerprint: Fingerprint,
 }
@@ -105,6 +108,8 @@ pub enum Mode {
 /// `[resources.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
+    /// What the program serves or forwards at its addresses. Empty: it leaves them to the host.
+    pub ports: Vec<Port>,
     /// Domain names answered with its addresses, fully qualified. Each lies in one of the zones.
     pub domains: Vec<LowerName>,
     /// TTL of these answers, seconds.
@@ -120,6 +125,47 @@ pub struct Resource {
     pub probe: Probe,
     /// Its instances, by site. At least one.
     pub instances: BTreeMap<String, Instance>,
+}
+
+/// A transport protocol and its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port; 0 stands for any.
+    pub number: u16,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl Protocol {
+    /// Its number in an IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        match self.number {
+            0 => write!(f, "{protocol}/any"),
+            number => write!(f, "{protocol}/{number}"),
+        }
+    }
 }
 
 /// What is answered for a resource that is available nowhere.
@@ -168,6 +214,15 @@ pub struct Instance {
     pub addresses: Vec<IpAddr>,
     /// What serves it on this site's LAN, probed by this site's agent. May be empty for other sites' instances.
     pub backends: Vec<SocketAddr>,
+    /// The weights of those backends that have another than 1: their share of new flows.
+    pub weights: BTreeMap<SocketAddr, u32>,
+}
+
+impl Instance {
+    /// A backend's share of new flows, in proportion to the others'. With 0 it gets none.
+    pub fn weight(&self, backend: &SocketAddr) -> u32 {
+        self.weights.get(backend).copied().unwrap_or(1)
+    }
 }
 
 /// `[resources.NAME.probe]`

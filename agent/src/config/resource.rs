@@ -7,15 +7,16 @@ use std::{
 
 use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
+use siteswap_common::maps::MAX_PORTS;
 use toml::de::DeValue;
 
 use super::{
-    AllDown, Instance, Probe, Resource, Role, Takeover,
+    AllDown, Instance, Port, Probe, Resource, Role, Takeover,
     error::Span,
     probe::probe,
     section::Section,
     settings::{Context, distinct, too_many},
-    values::{address, describe, domain, endpoint, is_name, name_rule, quoted, whole, word},
+    values::{address, backend, describe, domain, is_name, name_rule, port, quoted, whole, word},
 };
 
 /// `all_down` where it is a word.
@@ -34,6 +35,7 @@ pub(super) struct Draft {
     pub(super) name: String,
     pub(super) domains: Vec<Spanned<LowerName>>,
     pub(super) instances: BTreeMap<String, DraftInstance>,
+    pub(super) ports: Vec<Spanned<Port>>,
     ttl: u32,
     order: Vec<String>,
     all_down: AllDown,
@@ -47,8 +49,8 @@ pub(super) struct DraftInstance {
     pub(super) addresses: Vec<Spanned<IpAddr>>,
     /// `None`: wrong, and reported.
     role: Option<Role>,
-    backends: Vec<SocketAddr>,
-    span: Span,
+    backends: Vec<(SocketAddr, u32)>,
+    pub(super) span: Span,
 }
 
 impl Draft {
@@ -58,11 +60,13 @@ impl Draft {
             let instance = Instance {
                 role: draft.role?,
                 addresses: draft.addresses.into_iter().map(Spanned::into_inner).collect(),
-                backends: draft.backends,
+                backends: draft.backends.iter().map(|(address, _)| *address).collect(),
+                weights: draft.backends.into_iter().filter(|(_, weight)| *weight != 1).collect(),
             };
             Some((site, instance))
         });
         Some(Resource {
+            ports: self.ports.into_iter().map(Spanned::into_inner).collect(),
             domains: self.domains.into_iter().map(Spanned::into_inner).collect(),
             ttl: self.ttl,
             order: self.order,
@@ -88,6 +92,7 @@ pub(super) fn all(section: &mut Section<'_>, context: &Context) -> Vec<Draft> {
 
 fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let domains = section.list("domains", domain);
+    let ports = ports(section);
     let ttl = section.or("ttl", 5, whole(0..=MAX_TTL));
     let takeovers = [("confirmed", Takeover::Confirmed), ("silence", Takeover::Silence), ("manual", Takeover::Manual)];
     let takeover = section.or("takeover", Takeover::Confirmed, word(&takeovers));
@@ -95,10 +100,21 @@ fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let try_hint = "say what to try: tcp = true, or url = \"http://HOST/PATH\"";
     let probe = probe(&mut section.need_section("probe", try_hint), context);
     let sites = section.need_section("sites", "describe each instance in a section of its own");
-    let instances = instances(&sites, !domains.is_empty(), context);
+    let instances = instances(&sites, !domains.is_empty() || !ports.is_empty(), context);
     let order = order(section, &instances, context);
     section.finish();
-    Draft { name: name.to_owned(), domains, instances, ttl, order, all_down, takeover, probe }
+    Draft { name: name.to_owned(), domains, ports, instances, ttl, order, all_down, takeover, probe }
+}
+
+fn ports(section: &mut Section<'_>) -> Vec<Spanned<Port>> {
+    let ports = section.list("ports", port);
+    distinct(section, "ports", &ports);
+    if ports.len() > MAX_PORTS {
+        let message =
+            format!("{} ports; at most {MAX_PORTS} are possible, and \"tcp/any\" stands for all", ports.len());
+        section.report(&section.span_of("ports"), "ports", message);
+    }
+    ports
 }
 
 fn all_down(section: &mut Section<'_>) -> AllDown {
@@ -165,25 +181,29 @@ fn instances(sites: &Section<'_>, answered: bool, context: &Context) -> BTreeMap
     instances
 }
 
-/// `answered`: the resource has domains, and so needs addresses. `own`: it is this site's, and so needs backends.
+/// `answered`: the resource has domains or ports, and so needs addresses. `own`: it is this site's, and so needs backends.
 fn instance(section: &mut Section<'_>, answered: bool, own: bool) -> DraftInstance {
     let roles = [("active", Role::Active), ("standby", Role::Standby), ("disabled", Role::Disabled)];
     let hint = "write role = \"active\", \"standby\" or \"disabled\"";
     let role = section.need("role", hint, word(&roles)).map(Spanned::into_inner);
     let serves = role.is_some_and(|role| role != Role::Disabled);
     let addresses = if serves && answered {
-        let hint = "write addresses = [\"ADDRESS\"], what its domains are answered with";
+        let hint = "write addresses = [\"ADDRESS\"], what its domains are answered with and its ports are at";
         section.need_list("addresses", hint, address)
     } else {
         section.list("addresses", address)
     };
     let backends = if serves && own {
         let hint = "write backends = [\"ADDRESS:PORT\"], what serves it at this site";
-        section.need_list("backends", hint, endpoint)
+        section.need_list("backends", hint, backend)
     } else {
-        section.list("backends", endpoint)
+        section.list("backends", backend)
     };
-    distinct(section, "backends", &backends);
+    let endpoints: Vec<_> = backends.iter().map(|item| Spanned::new(item.span(), item.get_ref().0)).collect();
+    distinct(section, "backends", &endpoints);
+    if !backends.is_empty() && backends.iter().all(|backend| backend.get_ref().1 == 0) {
+        section.report(&section.span_of("backends"), "backends", "every weight is 0; give one backend a weight");
+    }
     section.finish();
     DraftInstance {
         addresses,

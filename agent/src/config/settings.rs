@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     time::Duration,
 };
@@ -76,6 +76,7 @@ pub(super) fn own_site(agent: &mut Section<'_>, names: &[String]) -> Option<Stri
 pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
     let mut sites = BTreeMap::new();
     let mut links: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    let mut tunnels: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
     let mut fingerprints: BTreeMap<Fingerprint, &str> = BTreeMap::new();
     for (name, mut site) in section.named() {
         if !is_name(name.get_ref()) {
@@ -83,6 +84,7 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
         }
         let name = name.into_inner();
         let link = site.need("link", "write link = \"ADDRESS:PORT\" of its agent", endpoint);
+        let tunnel = site.get("tunnel", tunnel);
         let fingerprint = site.need(
             "fingerprint",
             "write fingerprint = \"sha256:…\" as siteswap keygen printed it at that site",
@@ -100,10 +102,28 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
             let message = format!("this is the key of {other:?} already; each site has its own");
             site.report(&fingerprint.span(), "fingerprint", message);
         }
+        let tunnel = tunnel.map(|tunnel| {
+            if let Some(other) = tunnels.insert(*tunnel.get_ref().ip(), name) {
+                let message =
+                    format!("\"{}\" is the tunnel of {other:?} already; each site has its own", tunnel.get_ref().ip());
+                site.report(&tunnel.span(), "tunnel", message);
+            }
+            tunnel.into_inner()
+        });
         let (link, fingerprint) = (link.into_inner(), fingerprint.into_inner());
-        sites.insert(name.to_owned(), Site { link, fingerprint });
+        sites.insert(name.to_owned(), Site { link, tunnel, fingerprint });
     }
     sites
+}
+
+/// Where a program takes what others send through the tunnel.
+fn tunnel(value: &DeValue<'_>) -> Result<SocketAddrV4, String> {
+    match endpoint(value)? {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(address) => {
+            Err(format!("\"{address}\" is IPv6; the tunnel runs over IPv4, whatever it carries"))
+        }
+    }
 }
 
 fn fingerprint(value: &DeValue<'_>) -> Result<Fingerprint, String> {

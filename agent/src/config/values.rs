@@ -9,7 +9,10 @@ use std::{
 use hickory_proto::rr::{LowerName, Name};
 use toml::de::DeValue;
 
-use super::nearest::did_you_mean;
+use super::{Port, Protocol, nearest::did_you_mean};
+
+/// A backend's share of the flows is at most this many times another's.
+const MAX_WEIGHT: u32 = 1000;
 
 /// Characters of a value that are repeated to its author.
 const SHOWN: usize = 64;
@@ -160,6 +163,36 @@ pub(super) fn listener(value: &DeValue<'_>) -> Result<SocketAddr, String> {
         return Err(format!("\"{address}\" has port 0; give the real port"));
     }
     Ok(address)
+}
+
+/// A protocol and its port.
+pub(super) fn port(value: &DeValue<'_>) -> Result<Port, String> {
+    let text = text(value)?;
+    let right = "write it like \"tcp/443\", \"udp/53\" or, for every port, \"tcp/any\"";
+    let port = text.split_once('/').and_then(|(protocol, number)| {
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return None,
+        };
+        let number = if number == "any" { 0 } else { number.parse().ok().filter(|number| *number != 0)? };
+        Some(Port { protocol, number })
+    });
+    port.ok_or_else(|| format!("{} is not a port; {right}", shown(text)))
+}
+
+/// A backend's endpoint and its weight: a string, or a table with both.
+pub(super) fn backend(value: &DeValue<'_>) -> Result<(SocketAddr, u32), String> {
+    let DeValue::Table(table) = value else {
+        return Ok((endpoint(value)?, 1));
+    };
+    let right = "write it like { address = \"192.0.2.1:80\", weight = 2 }";
+    if let Some(key) = table.keys().map(|key| key.get_ref().as_ref()).find(|key| !["address", "weight"].contains(key)) {
+        return Err(format!("no such key {}; {right}", shown(key)));
+    }
+    let address = table.get("address").ok_or_else(|| format!("no address; {right}"))?;
+    let weight = table.get("weight").map_or(Ok(1), |weight| whole(0..=MAX_WEIGHT)(weight.get_ref()));
+    Ok((endpoint(address.get_ref())?, weight.map_err(|wrong| format!("weight: {wrong}"))?))
 }
 
 /// An address that one host has.

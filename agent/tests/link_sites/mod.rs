@@ -49,7 +49,7 @@ impl World {
         let site = |(name, socket): (&&str, &UdpSocket)| {
             let fingerprint = keys::generate(&directory.join(format!("{name}.pem")), false).unwrap();
             let link = socket.local_addr().unwrap();
-            ((*name).to_owned(), config::Site { link, fingerprint })
+            ((*name).to_owned(), config::Site { link, tunnel: None, fingerprint })
         };
         let sites = names.iter().zip(&sockets).map(site).collect();
         Self { sites, directory, _temporary: Some(temporary) }
@@ -66,7 +66,8 @@ impl World {
         let (directory, sites) = text.split_once('\n').unwrap();
         let site = |line: &str| {
             let words: Vec<_> = line.split(' ').collect();
-            let site = config::Site { link: words[1].parse().unwrap(), fingerprint: words[2].parse().unwrap() };
+            let site =
+                config::Site { link: words[1].parse().unwrap(), tunnel: None, fingerprint: words[2].parse().unwrap() };
             (words[0].to_owned(), site)
         };
         Self { sites: sites.lines().map(site).collect(), directory: directory.into(), _temporary: None }

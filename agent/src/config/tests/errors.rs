@@ -149,7 +149,7 @@ fn what_must_be_said_is_asked_for() {
         (
             "addresses = [\"192.0.2.81\"]\n",
             "",
-            r#"east.toml:47:1: resources.orders.sites.east.addresses: missing; write addresses = ["ADDRESS"], what its domains are answered with"#,
+            r#"east.toml:47:1: resources.orders.sites.east.addresses: missing; write addresses = ["ADDRESS"], what its domains are answered with and its ports are at"#,
         ),
     ]);
 }

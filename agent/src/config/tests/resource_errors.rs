@@ -231,3 +231,49 @@ fn a_probe_tries_one_thing() {
         ),
     ]);
 }
+
+#[test]
+fn ports_weights_and_tunnels() {
+    check(&[
+        (
+            r#"domains = ["orders.shop.test"]"#,
+            r#"ports = ["tcp/0"]"#,
+            r#"east.toml:42:10: resources.orders.ports: "tcp/0" is not a port; write it like "tcp/443", "udp/53" or, for every port, "tcp/any""#,
+        ),
+        (
+            r#"domains = ["orders.shop.test"]"#,
+            r#"ports = ["sctp/80"]"#,
+            r#"east.toml:42:10: resources.orders.ports: "sctp/80" is not a port; write it like "tcp/443", "udp/53" or, for every port, "tcp/any""#,
+        ),
+        (
+            r#""10.1.0.21:7001""#,
+            r#"{ address = "10.1.0.21:7001", weight = 0 }"#,
+            r#"east.toml:50:12: resources.orders.sites.east.backends: every weight is 0; give one backend a weight"#,
+        ),
+        (
+            r#""10.1.0.21:7001""#,
+            r#"{ adress = "10.1.0.21:7001" }"#,
+            r#"east.toml:50:13: resources.orders.sites.east.backends: no such key "adress"; write it like { address = "192.0.2.1:80", weight = 2 }"#,
+        ),
+        (
+            r#"link = "10.255.0.2:7400""#,
+            "link = \"10.255.0.2:7400\"\ntunnel = \"[fd00::2]:7401\"",
+            r#"east.toml:10:10: sites.west.tunnel: "[fd00::2]:7401" is IPv6; the tunnel runs over IPv4, whatever it carries"#,
+        ),
+        (
+            "[link]",
+            "[sites.a]\nlink = \"10.255.0.3:7400\"\ntunnel = \"10.255.0.2:1\"\nfingerprint = \"sha256:3333333333333333333333333333333333333333333333333333333333333333\"\n[sites.b]\nlink = \"10.255.0.4:7400\"\ntunnel = \"10.255.0.2:2\"\nfingerprint = \"sha256:4444444444444444444444444444444444444444444444444444444444444444\"\n[link]",
+            r#"east.toml:18:10: sites.b.tunnel: "10.255.0.2" is the tunnel of "a" already; each site has its own"#,
+        ),
+    ]);
+}
+
+#[test]
+fn a_resource_that_is_forwarded_needs_tunnels() {
+    check(&[(
+        r#"domains = ["orders.shop.test"]"#,
+        r#"ports = ["tcp/7001"]"#,
+        "east.toml:47:1: resources.orders.sites.east: its requests are forwarded between sites, but [sites.east] has no tunnel; give it tunnel = \"ADDRESS:PORT\"\n\
+         east.toml:52:1: resources.orders.sites.west: its requests are forwarded between sites, but [sites.west] has no tunnel; give it tunnel = \"ADDRESS:PORT\"",
+    )]);
+}
