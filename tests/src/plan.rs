@@ -50,6 +50,16 @@ pub enum Public {
 pub const RESOURCES: [Public; 3] = [Public::Www, Public::Orders, Public::Accounts];
 
 impl Public {
+    /// The resource's name, which is that of its table too, if it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Www => "www",
+            Self::Orders => "orders",
+            Self::Accounts => "accounts",
+        }
+    }
+
     /// The domain name users ask for; the name server's own differs by site.
     pub fn domain(self) -> &'static str {
         match self {

@@ -92,7 +92,7 @@ async fn converse(table: &str, server: SocketAddr) -> Result<(String, Vec<String
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
     match serde_json::from_str(&line)? {
-        Reply::Rows { server, rows } => Ok((server, rows)),
+        Reply::Rows { server, rows, .. } => Ok((server, rows)),
         Reply::Error(error) => bail!(error),
     }
 }

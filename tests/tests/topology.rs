@@ -1,6 +1,6 @@
 //! The lab itself, without agents: what the scenarios stand on.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use lab::{
@@ -8,6 +8,7 @@ use lab::{
     data::Reply,
     netns::Netns,
     plan::{self, DB, EAST, Public, SITES, WEST},
+    steady::{self, Question, Steady},
     wait_until,
 };
 
@@ -19,7 +20,7 @@ fn without_agents() -> Result<Lab> {
 
 fn server(reply: &Reply) -> Option<&str> {
     match reply {
-        Reply::Rows { server, rows } if !rows.is_empty() => Some(server),
+        Reply::Rows { server, rows, .. } if !rows.is_empty() => Some(server),
         _ => None,
     }
 }
@@ -175,6 +176,42 @@ fn a_killed_server_starts_again() -> Result<()> {
         lab.start(web_server)?;
     }
     wait_until(Duration::from_secs(10), "pages from west again", || lab.fetch("client-e", address).is_ok()).map(drop)
+}
+
+/// What the scenarios under load stand on: nothing fails while all is well, and what fails is recorded.
+#[test]
+fn steady_users_record_every_failure() -> Result<()> {
+    let lab = without_agents()?;
+    let mut requests = Vec::new();
+    let mut conversations = Vec::new();
+    for address in EAST.public(Public::Orders) {
+        for question in [Question::tcp(Public::Orders, address), Question::udp(Public::Orders, address)] {
+            requests.push(lab.request_steadily("client-e", question, 50)?);
+            conversations.push(lab.converse("client-w", question)?);
+        }
+    }
+    let page = lab.converse("client-w", Question::tcp(Public::Www, EAST.v4(Public::Www).into()))?;
+    wait_until(Duration::from_secs(30), "20 requests of each", || {
+        requests.iter().all(|requests| requests.sent() > 20)
+            && conversations.iter().chain([&page]).all(|conversation| conversation.sent() > 20)
+    })?;
+    let good = requests.iter().map(Steady::sent).collect::<Vec<_>>();
+    lab.kill("east-db")?;
+    wait_until(Duration::from_secs(30), "20 more", || {
+        requests.iter().zip(&good).all(|(requests, good)| requests.sent() > good + 20)
+    })?;
+    for (requests, good) in steady::finish(requests)?.into_iter().zip(good) {
+        assert!(steady::failed(&requests[..good / 2]).is_empty(), "{:?}", steady::failed(&requests[..good / 2]));
+        assert!(steady::failed(&requests).len() > 10, "of {}", requests.len());
+        assert_eq!(steady::servers(&requests), BTreeSet::from(["db-east".to_owned()]));
+    }
+    for said in steady::finish(conversations)? {
+        assert!(said.answers > 15 && said.broken.is_some(), "{said:?}");
+        assert_eq!(said.servers, BTreeSet::from(["db-east".to_owned()]));
+    }
+    let said = page.finish()?;
+    assert!(said.broken.is_none() && said.servers.len() == 1, "one web server, through all of it: {said:?}");
+    Ok(())
 }
 
 #[test]

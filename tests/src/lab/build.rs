@@ -64,7 +64,7 @@ impl Lab {
         }
         for site in SITES {
             for host in LAN {
-                self.await_server(&site.node(host.name), SocketAddr::new(site.lan(host.number)[0], host.port()))?;
+                self.await_start(&site.node(host.name), SocketAddr::new(site.lan(host.number)[0], host.port()))?;
             }
         }
         Ok(())
@@ -92,7 +92,7 @@ impl Lab {
         self.process(&name).start(command, self.keep)
     }
 
-    fn await_server(&self, name: &str, address: SocketAddr) -> Result<()> {
+    fn await_start(&self, name: &str, address: SocketAddr) -> Result<()> {
         let process = self.process(name);
         let answers = || self.namespace(name).enter(|| Ok(TcpStream::connect(address)?)).is_ok();
         let ready =

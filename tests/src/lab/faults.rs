@@ -68,11 +68,7 @@ impl Lab {
     /// # Errors
     /// There is no such rule.
     pub fn heartbeats_lost(&self, site: &str) -> Result<u64> {
-        let listing = self.node(site)?.exec(&["nft", "--json", "list", "table", "inet", "siteswap-loss"])?;
-        let listing: serde_json::Value = serde_json::from_slice(&listing.stdout)?;
-        let rules = listing["nftables"].as_array().into_iter().flatten();
-        let mut parts = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
-        parts.find_map(|part| part["counter"]["packets"].as_u64()).context("nft shows no counter")
+        self.node(site)?.counted("siteswap-loss")?.first().copied().context("nft shows no counter")
     }
 }
 
