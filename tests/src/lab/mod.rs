@@ -5,7 +5,6 @@ mod build;
 mod expect;
 mod faults;
 mod node;
-mod routes;
 mod users;
 
 use std::{
@@ -76,8 +75,6 @@ impl Lab {
         stale::own(&lab.directory)?;
         (options.progress)("network: a WAN with two regions of users, two sites, the inter-centre link");
         lab.build_network()?;
-        // Until the program steers requests.
-        lab.route_requests()?;
         (options.progress)("databases, data tier and web servers at both sites");
         lab.start_servers()?;
         if options.agents {
