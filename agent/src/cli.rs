@@ -15,7 +15,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config,
     control::{
-        api::{Drain, Explain, SetOverride, Swap},
+        self,
+        api::{Drain, Explain, ExplainPacket, SetOverride, Swap},
         client::Client,
     },
     dataplane::Dataplane,
@@ -170,15 +171,23 @@ enum Command {
         /// The site.
         site: String,
     },
-    /// Say which rule put which address where in the answer for a name.
+    /// Say which rule put which address where in the answer for a name, or what would become of a packet.
+    ///
+    /// A packet goes through the program as it is attached, on its maps, but changes nothing in them and is not sent:
+    /// flows go on and nothing is counted. `siteswap explain --packet tcp 203.0.113.10:40000 192.0.2.80:80`
     Explain {
         #[command(flatten)]
         socket: Socket,
         /// A domain name.
-        name: String,
+        #[arg(required_unless_present = "packet", conflicts_with = "packet")]
+        name: Option<String>,
         /// Explain it for this client.
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", conflicts_with = "packet")]
         client: Option<IpAddr>,
+        /// A packet: `tcp` or `udp`, its source and its destination with their ports; or a whole Ethernet frame in
+        /// hexadecimal digits.
+        #[arg(long, num_args = 1..=3, value_names = ["PROTOCOL", "SOURCE", "DESTINATION"])]
+        packet: Option<Vec<String>>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -273,8 +282,17 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let order = Drain { site, drained: false, wait_ms: 0 };
             runtime(1)?.block_on(Client::new(&socket.control).drain(&order))?;
         }
-        Command::Explain { socket, name, client, json } => {
-            let question = Explain { name, client };
+        Command::Explain { socket, packet: Some(packet), json, .. } => {
+            let question = ExplainPacket { frame: control::packet::frame(&packet).map_err(anyhow::Error::msg)? };
+            let explained = runtime(1)?.block_on(Client::new(&socket.control).explain_packet(&question))?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&explained)?);
+            } else {
+                explained.lines.iter().for_each(|line| println!("{line}"));
+            }
+        }
+        Command::Explain { socket, name, client, json, .. } => {
+            let question = Explain { name: name.unwrap_or_default(), client };
             let explanation = runtime(1)?.block_on(Client::new(&socket.control).explain(&question))?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&explanation)?);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
 };
 
@@ -255,6 +256,68 @@ pub struct Explanation {
     /// The addresses answered, in order.
     pub addresses: Vec<IpAddr>,
     /// Which rule put which address where, in words.
+    pub lines: Vec<String>,
+}
+
+/// Bytes, as hexadecimal digits in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hex(pub Vec<u8>);
+
+impl Hex {
+    /// Reads pairs of digits; spaces and colons between them mean nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.chars().filter(|c| !matches!(c, ' ' | ':')).map(|c| c.to_digit(16));
+        let digits = digits.collect::<Option<Vec<u32>>>()?;
+        let (pairs, []) = digits.as_chunks() else { return None };
+        pairs.iter().map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<Hex> for String {
+    fn from(hex: Hex) -> Self {
+        hex.to_string()
+    }
+}
+
+impl TryFrom<String> for Hex {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::parse(&text).ok_or("not pairs of hexadecimal digits")
+    }
+}
+
+/// `POST /v1/explain-packet`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainPacket {
+    /// An Ethernet frame from its destination address on, without its check sequence.
+    pub frame: Hex,
+}
+
+/// Answer to [`ExplainPacket`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainedPacket {
+    /// The counter that such a packet raises.
+    pub outcome: String,
+    /// What happens to the frame.
+    pub action: String,
+    /// The resource it is for.
+    pub resource: Option<String>,
+    /// The backend or peer it goes to.
+    pub target: Option<IpAddr>,
+    /// The index of the interface it leaves by.
+    pub interface: Option<u32>,
+    /// A known flow decides that.
+    pub established: bool,
+    /// The same in words.
     pub lines: Vec<String>,
 }
 

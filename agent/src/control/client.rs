@@ -8,7 +8,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::api::{Drain, Drained, Explain, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap, Swapped};
+use super::api::{
+    Drain, Drained, Explain, ExplainPacket, ExplainedPacket, Explanation, InstanceRow, Refusal, SetOverride, Status,
+    Swap, Swapped,
+};
 
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,11 @@ impl Client {
     /// Explains an answer.
     pub async fn explain(&self, question: &Explain) -> Result<Explanation, ClientError> {
         self.ask(Method::POST, "/v1/explain", Some(question)).await
+    }
+
+    /// Explains what would become of a packet.
+    pub async fn explain_packet(&self, question: &ExplainPacket) -> Result<ExplainedPacket, ClientError> {
+        self.ask(Method::POST, "/v1/explain-packet", Some(question)).await
     }
 
     /// Has the agent read its configuration again.

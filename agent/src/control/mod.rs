@@ -5,6 +5,7 @@ pub mod client;
 mod explain;
 mod instances;
 mod orders;
+pub mod packet;
 pub mod server;
 
 pub use explain::explain;

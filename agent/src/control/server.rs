@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    api::{Drain, Explain, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap},
+    api::{
+        Drain, Explain, ExplainPacket, ExplainedPacket, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap,
+    },
     orders,
 };
 use crate::link::message::Response as Taken;
@@ -39,6 +41,8 @@ pub enum Command {
     Drain(Drain, oneshot::Sender<Result<(), String>>),
     /// Explain an answer.
     Explain(Explain, oneshot::Sender<Result<Explanation, String>>),
+    /// Explain what would become of a packet.
+    ExplainPacket(ExplainPacket, oneshot::Sender<Result<ExplainedPacket, String>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<(), String>>),
 }
@@ -108,6 +112,7 @@ pub async fn serve(listener: UnixListener, agent: Loop) -> io::Result<()> {
         .route("/v1/swap", post(swap))
         .route("/v1/drain", post(drain))
         .route("/v1/explain", post(explain))
+        .route("/v1/explain-packet", post(explain_packet))
         .route("/v1/reload", post(reload))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such path".to_owned()))
         .with_state(agent);
@@ -152,6 +157,13 @@ async fn drain(State(agent): State<Loop>, order: Result<Json<Drain>, JsonRejecti
 async fn explain(State(agent): State<Loop>, question: Result<Json<Explain>, JsonRejection>) -> Response {
     match question {
         Ok(Json(question)) => outcome(agent.ask(|reply| Command::Explain(question, reply)).await),
+        Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
+    }
+}
+
+async fn explain_packet(State(agent): State<Loop>, question: Result<Json<ExplainPacket>, JsonRejection>) -> Response {
+    match question {
+        Ok(Json(question)) => outcome(agent.ask(|reply| Command::ExplainPacket(question, reply)).await),
         Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
     }
 }

@@ -50,6 +50,7 @@ pub const TARGETS: &str = "TARGETS";
 const FLOWS: &str = "FLOWS";
 pub const CONTROL: &str = "CONTROL";
 pub const COUNTERS: &str = "COUNTERS";
+pub const EXPLAINED: &str = "EXPLAINED";
 
 /// What does not change while a program runs: the verifier knows it, and leaves out what it makes superfluous.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ use std::{
 use aya::{
     Ebpf, Pod,
     maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray},
+    programs::{TestRun as _, TestRunOptions},
 };
 use hickory_proto::rr::LowerName;
 use nix::{
@@ -30,7 +32,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use siteswap_common::{
-    maps::{AnswerSet, Control, TABLES},
+    maps::{AnswerSet, Control, TABLES, Target},
     outcome::Outcome,
 };
 
@@ -41,7 +43,7 @@ pub use self::{
     requests::Requests,
 };
 use self::{
-    load::{ADDRESS_SEEDS, ADDRESSES, ANSWERS, CONTROL, COUNTERS, INSTANCES, NAMES, RINGS, SEEDS, TARGETS},
+    load::{ADDRESS_SEEDS, ADDRESSES, ANSWERS, CONTROL, COUNTERS, EXPLAINED, INSTANCES, NAMES, RINGS, SEEDS, TARGETS},
     pins::Pins,
     requests::{Register, Write, Writes},
     tables::{Left, Sets, Slots},
@@ -124,6 +126,26 @@ pub struct Published {
     pub answers: Option<Instant>,
     /// The names, in one exchange too.
     pub names: Option<Instant>,
+}
+
+/// What would become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// What it would be counted as.
+    pub outcome: Outcome,
+    /// Where it would be sent.
+    pub target: Option<SentTo>,
+    /// A known flow decides that.
+    pub established: bool,
+}
+
+/// A target of the program's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentTo {
+    /// The backend's address, or the peer's tunnel.
+    pub address: IpAddr,
+    /// Index of the interface that leads there.
+    pub interface: u32,
 }
 
 impl Dataplane {
@@ -310,6 +332,26 @@ impl Dataplane {
     /// The interfaces, with how the program is attached to each.
     pub fn attachments(&self) -> Vec<(String, Attachment)> {
         self.attachments.clone()
+    }
+
+    /// What would become of a frame of at least fourteen bytes. It goes through a second program, the same but that it
+    /// writes nothing, on the maps of the first. Blocks while the kernel verifies that.
+    pub fn explain(&self, frame: &[u8]) -> Result<Explained, Error> {
+        let mut ebpf = load::load_explaining(&self.constants, &self.pins)?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        load::program(&mut ebpf)?.test_run(options).map_err(|error| Error::verifying(PROGRAM, error))?;
+        let found: Array<_, [u32; 4]> = map(&mut ebpf, EXPLAINED)?;
+        let [outcome, index, interface, established] = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
+        let nothing = || Error::Map { map: EXPLAINED, cause: "holds no outcome".into() };
+        let outcome = Outcome::from_index(outcome).ok_or_else(nothing)?;
+        let targets: Array<_, Target> = map(&mut ebpf, TARGETS)?;
+        let target = match index {
+            0 => None,
+            index => Some(targets.get(&index, 0).map_err(Error::map(TARGETS))?),
+        };
+        let address = |target: Target| IpAddr::from(target.address).to_canonical();
+        let target = target.map(|target| SentTo { address: address(target), interface });
+        Ok(Explained { outcome, target, established: established != 0 })
     }
 
     /// Takes the program off its interfaces and removes every pin. Merely dropped, the data plane leaves all that to

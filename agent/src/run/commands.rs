@@ -28,6 +28,18 @@ impl Agent {
             Command::Explain(question, reply) => {
                 drop(reply.send(control::explain(&question, &self.knowledge, self.decision.as_ref())));
             }
+            Command::ExplainPacket(question, reply) => {
+                // The kernel verifies a second program for it.
+                let explained = tokio::task::block_in_place(|| {
+                    control::packet::explain(
+                        &question.frame,
+                        &self.knowledge,
+                        self.decision.as_ref(),
+                        self.dataplane.as_ref(),
+                    )
+                });
+                drop(reply.send(explained));
+            }
             Command::Set(order, reply) => {
                 let outcome = self.set(&order);
                 let changed = outcome.is_ok();
