@@ -86,9 +86,9 @@ impl Agent {
         let said = |error: &dyn std::error::Error| error.to_string();
         self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
-            (Some(dataplane), false) => dataplane
-                .reconfigure(&new.dataplane, &publish::program_addresses(&new))
-                .map_err(|error| said(&error))?,
+            (Some(dataplane), false) => {
+                dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?
+            }
             (None, true) => {}
             (None, false) => self.dataplane = publish::attach(&new).map_err(|error| format!("{error:#}"))?,
             (Some(_), true) => {
@@ -103,6 +103,8 @@ impl Agent {
         self.names = decision::names(&config);
         self.lease = lease_ticks(&config);
         self.pending = Some(Arc::new(zones));
+        // The program may be another.
+        self.steered = None;
         self.knowledge.config = config;
         self.reconfigured().map_err(|error| said(&error))?;
         tracing::info!("a new configuration is taken");
