@@ -160,4 +160,6 @@ fn bounded(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub mod tests;

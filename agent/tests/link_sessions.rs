@@ -11,7 +11,10 @@ use std::{
 };
 
 use link_sites::{Agent, DEADLINE, World, relay::Relay, until};
-use siteswap::link::{LinkError, LinkEvent};
+use siteswap::link::{
+    LinkError, LinkEvent,
+    message::{Request, Response},
+};
 use tokio::runtime::{Builder, Runtime};
 
 #[tokio::test]
@@ -69,6 +72,44 @@ async fn a_changed_report_is_sent_at_once_and_a_large_one_whole() {
             break;
         }
     }
+}
+
+/// `request` arrives at this peer, and its `response` where it came from.
+async fn asks(asker: &Agent, (name, asked): (&str, &mut Agent), request: Request, response: Response) {
+    let asking = asker.link.ask(name, request.clone());
+    let answering = async {
+        let heard = asked.asked.recv().await.unwrap();
+        assert_eq!(heard.request, request);
+        heard.reply.send(response.clone()).unwrap();
+        heard.peer
+    };
+    let (answer, from) = tokio::join!(asking, answering);
+    assert_eq!(answer, Ok(response));
+    assert_ne!(from, name);
+}
+
+#[tokio::test]
+async fn either_site_asks_the_other_and_hears_what_came_of_it() {
+    let world = World::new(&["east", "west"]);
+    let (mut east, mut west) = (world.start("east").await, world.start("west").await);
+    east.contact("west", true).await;
+    west.contact("east", true).await;
+    let take = Request::Take { resource: "orders".to_owned(), epoch: 3 };
+    let taken = Response::Taken { epoch: 4, stored: Duration::from_millis(2), published: Duration::from_micros(70) };
+    let refused = Response::Refused("west does not take orders: the site is drained".to_owned());
+    asks(&east, ("west", &mut west), take.clone(), taken).await;
+    asks(&east, ("west", &mut west), take.clone(), refused).await;
+    asks(&west, ("east", &mut east), Request::Drain(true), Response::Drained).await;
+
+    // An agent that gives no response, and one that is not there.
+    let asking = east.link.ask("west", take.clone());
+    let (answer, ()) = tokio::join!(asking, async { drop(west.asked.recv().await) });
+    assert!(answer.as_ref().is_err_and(|error| error.contains("west gave no response")), "{answer:?}");
+    let name_error = east.link.ask("west", Request::Take { resource: "Orders!".to_owned(), epoch: 3 }).await;
+    assert!(name_error.unwrap_err().contains("cannot name"), "wrong requests are not sent");
+    west.link.close().await;
+    east.contact("west", false).await;
+    assert_eq!(east.link.ask("west", take).await, Err("west is not connected".to_owned()));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{net::UdpSocket, time::Duration};
 
 use link_sites::{
     Agent, World,
-    raw::{Raw, closed, said, send_stream},
+    raw::{Raw, ask, closed, said, send_stream},
     until,
 };
 use quinn::{Connection, TransportErrorCode};
@@ -15,7 +15,7 @@ use siteswap::{
     evidence::Report,
     link::{
         Close, keys,
-        message::{self, Heartbeat, MAX_MESSAGE, ReportMessage},
+        message::{self, Heartbeat, MAX_MESSAGE, MAX_REQUEST, ReportMessage, Request},
     },
 };
 
@@ -161,6 +161,55 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
     let mut east = world.start("east").await;
     west.reported("east", "east is well").await;
     east.contact("west", true).await;
+}
+
+#[tokio::test]
+async fn a_malformed_request_closes_the_connection_and_reaches_nobody() {
+    let world = World::new(&["east", "west"]);
+    let mut west = world.start("west").await;
+    let good = message::encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 3 }).unwrap();
+    let cases: [(&[u8], &str); 5] = [
+        (b"", "not a well-formed request"),
+        (&good[..good.len() - 1], "not a well-formed request"),
+        (&[&[1], &good[1..]].concat(), "link version 1, this agent speaks version 2"),
+        (&good.to_ascii_uppercase(), "cannot name a site or resource"),
+        (&[2; MAX_REQUEST + 1], "longer than"),
+    ];
+    for (i, (bytes, expected)) in (1..).zip(cases) {
+        let (_raw, connection) = as_east(&world).await;
+        assert!(ask(&connection, bytes).await.is_none());
+        let (code, reason) = said(closed(&connection).await);
+        assert_eq!(code, Close::Malformed as u64);
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(west.link.counters().malformed, i);
+    }
+    assert!(west.asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_leaves_its_requests_unfinished_takes_two_streams_and_no_more() {
+    let world = World::new(&["east", "west"]);
+    let mut west = world.start("west").await;
+    let (_raw, connection) = as_east(&world).await;
+    let report = message::encode_report(message("east")).unwrap();
+    send_stream(&connection, &report).await;
+    assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
+    let (mut first, _) = connection.open_bi().await.unwrap();
+    let (mut second, _) = connection.open_bi().await.unwrap();
+    for stream in [&mut first, &mut second] {
+        stream.write_all(&[2]).await.unwrap();
+    }
+    let third = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.open_bi().await.is_ok() }
+    });
+    // Reports go on meanwhile.
+    let newer = message::encode_report(ReportMessage { number: 2, ..message("east") }).unwrap();
+    send_stream(&connection, &newer).await;
+    assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
+    assert!(!third.is_finished());
+    third.abort();
+    assert_eq!(west.link.counters().malformed, 0);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! Decisions on a configuration of two sites, as the loop makes them.
 
-use std::{net::SocketAddr, path::Path, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
     config,
     link::LinkEvent,
-    placement::{Arrival, Changes, Override, State},
+    placement::{Arrival, Cause, Changes, Override, State},
     probe::ProbeEvent,
 };
 
@@ -206,6 +210,155 @@ fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() 
     let why = "took over from east: the peer reports: 0 of 1 backends pass; 10.1.0.21:7001: connection refused";
     assert_eq!((record(&west).state, record(&west).why.as_str()), (State::Active, why));
     assert_eq!((record(&east).state, record(&east).why.as_str()), (State::Standby, "west holds it since epoch 1"));
+}
+
+/// `west` takes orders from `east` by an operator's order, and tells it.
+fn swapped(east: &mut Knowledge, west: &mut Knowledge) {
+    let decision = west.decide(&names(&west.config));
+    let epoch = west.tenure("orders").epoch;
+    let Ok(Taking::Take(change)) = west.swap(&decision, "orders", epoch) else { panic!("refused") };
+    enter(west, [("orders".to_owned(), change)].into());
+    tell(west, east);
+    tell(east, west);
+}
+
+#[test]
+fn a_swap_is_refused_with_its_reason_and_doing_it_twice_is_no_error() {
+    let (mut east, mut west) = both();
+    let ask = |site: &Knowledge, resource: &str, epoch| site.swap(&site.decide(&names(&site.config)), resource, epoch);
+    let refusal = |site: &Knowledge, resource: &str, epoch| ask(site, resource, epoch).unwrap_err();
+    assert_eq!(ask(&east, "orders", 0), Ok(Taking::Holds(0)), "as configured");
+    assert!(matches!(ask(&east, "www", 0), Ok(Taking::Take(_))), "of two active instances one becomes the holder");
+    assert!(refusal(&west, "order", 0).contains("it has: orders, www"));
+    assert!(refusal(&west, "orders", 3).contains("its epoch has moved: 0 at west, 3 where"));
+    west.drained = true;
+    assert!(refusal(&west, "orders", 0).contains("`siteswap undrain west` first"));
+    west.drained = false;
+    west.overrides.insert(("orders".into(), "west".into()), Override::Down);
+    assert!(refusal(&west, "orders", 0).contains("`siteswap set orders auto` first"));
+    west.overrides.clear();
+    probe(&mut west, "orders", "10.2.0.21:7001", false);
+    assert!(refusal(&west, "orders", 0).contains("0 of 1 backends pass"));
+    probe(&mut west, "orders", "10.2.0.21:7001", true);
+
+    swapped(&mut east, &mut west);
+    assert_eq!(ask(&west, "orders", 0), Ok(Taking::Holds(1)));
+    assert_eq!(west.instances["orders"].why, "swap by an operator");
+    assert_eq!(east.instances["orders"].why, "west holds it since epoch 1");
+}
+
+#[test]
+fn after_a_swap_flows_finish_at_the_old_holder_for_the_drain_time_at_every_site() {
+    let (mut east, mut west) = both();
+    let start = Instant::now();
+    let mut last = [&mut east, &mut west].map(|site| site.settle(None, &names(&site.config), start));
+    swapped(&mut east, &mut west);
+    for (site, last) in [&mut east, &mut west].into_iter().zip(&mut last) {
+        *last = site.settle(Some(last), &names(&site.config), start);
+        assert_eq!(last.resources["orders"].leaving.as_deref(), Some("east"));
+        assert_eq!(last.resources["www"].leaving, None);
+        let end = site.timers.next(site, start).unwrap();
+        assert_eq!(end - start, Duration::from_secs(60));
+        let before = site.settle(Some(last), &names(&site.config), end - Duration::from_millis(1));
+        assert_eq!(before.resources["orders"].leaving.as_deref(), Some("east"));
+        assert_eq!(site.settle(Some(&before), &names(&site.config), end).resources["orders"].leaving, None);
+    }
+
+    // Not where they cannot: the old holder fails meanwhile.
+    let (mut east, mut west) = both();
+    let last = west.settle(None, &names(&west.config), start);
+    swapped(&mut east, &mut west);
+    west.settle(Some(&last), &names(&west.config), start);
+    contact(&mut west, "east", false);
+    assert_eq!(west.decide(&names(&west.config)).resources["orders"].leaving, None);
+}
+
+#[test]
+fn a_drained_site_leaves_the_answers_gives_up_what_it_holds_and_finishes_its_flows() {
+    let (mut east, mut west) = both();
+    let now = Instant::now();
+    let decide = |site: &mut Knowledge, last: &mut Option<Decision>| {
+        let decision = site.settle(last.as_ref(), &names(&site.config), now);
+        last.insert(decision).clone()
+    };
+    let (mut at_east, mut at_west) = (None, None);
+    decide(&mut east, &mut at_east);
+    decide(&mut west, &mut at_west);
+    east.drained = true;
+    let decision = decide(&mut east, &mut at_east);
+    assert_eq!(decision.resources["www"].placement.arrival, Arrival::Forward("west".into()));
+    assert_eq!(decision.resources["www"].leaving.as_deref(), Some("east"));
+    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::Serve, "until west has taken it");
+
+    tell(&east, &mut west);
+    let decision = decide(&mut west, &mut at_west);
+    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::TakeOver);
+    let taken = west.take(&decision, now);
+    assert_eq!(taken["orders"].cause, Some(Cause::Drain("east".into())));
+    enter(&mut west, taken);
+    let decision = decide(&mut west, &mut at_west);
+    for resource in ["www", "orders"] {
+        assert_eq!(decision.resources[resource].placement.answer, ["west"]);
+        assert_eq!(decision.resources[resource].leaving.as_deref(), Some("east"), "{resource}");
+    }
+
+    tell(&west, &mut east);
+    let decision = decide(&mut east, &mut at_east);
+    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::Forward("west".into()));
+    assert_eq!(decision.resources["orders"].leaving.as_deref(), Some("east"));
+
+    // Its instances count again; what it held stays where it is.
+    east.drained = false;
+    tell(&east, &mut west);
+    let decision = decide(&mut west, &mut at_west);
+    assert_eq!(decision.resources["www"].placement.answer, ["east", "west"]);
+    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::Serve);
+    assert_eq!(decision.resources["www"].leaving, None, "it serves there again");
+}
+
+#[test]
+fn the_configured_site_takes_its_resource_back_after_a_time_without_a_break() {
+    let (mut east, mut west) = both();
+    let file = FILE
+        .replace("SITE", "east")
+        .replace("takeover = \"silence\"", "takeover = \"silence\"\nfailback = \"auto\"\nfailback_after = \"10s\"");
+    east.config = Arc::new(config::parse(&file, Path::new("/etc/siteswap/test.toml")).unwrap());
+    swapped(&mut east, &mut west);
+    let start = Instant::now();
+    let takes = |site: &mut Knowledge, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        let decision = site.settle(None, &names(&site.config), now);
+        site.take(&decision, now)
+    };
+    assert!(takes(&mut east, 0).is_empty());
+    assert_eq!(east.timers.next(&east, start), Some(start + Duration::from_secs(10)));
+    assert!(takes(&mut east, 9).is_empty());
+    // A break in the contact with the holder, and one in its own instance: each time anew.
+    contact(&mut east, "west", false);
+    probe(&mut east, "orders", "10.1.0.21:7001", false);
+    assert!(takes(&mut east, 9).is_empty());
+    contact(&mut east, "west", true);
+    assert!(takes(&mut east, 11).is_empty());
+    probe(&mut east, "orders", "10.1.0.21:7001", true);
+    assert!(takes(&mut east, 12).is_empty());
+    assert!(takes(&mut east, 21).is_empty());
+    let taken = takes(&mut east, 22);
+    assert_eq!(taken["orders"].tenure, Tenure { epoch: 2, holder: Some("east".into()) });
+    enter(&mut east, taken);
+    assert_eq!(east.instances["orders"].why, "fail-back");
+    tell(&east, &mut west);
+    assert_eq!(west.tenure("orders").holder.as_deref(), Some("east"));
+    assert!(takes(&mut west, 1000).is_empty(), "nobody else takes it back");
+}
+
+#[test]
+fn a_report_says_whom_its_sender_hears_and_that_it_is_drained() {
+    let (mut east, _) = both();
+    east.drained = true;
+    let report = east.report(&east.decide(&names(&east.config)));
+    assert_eq!((report.drained, report.contacts), (true, ["west".to_owned()].into()));
+    contact(&mut east, "west", false);
+    assert!(east.report(&east.decide(&names(&east.config))).contacts.is_empty());
 }
 
 #[test]

@@ -149,8 +149,8 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, MessageError> {
 pub fn encode_report(mut message: ReportMessage) -> Result<Vec<u8>, MessageError> {
     let room = room_for_reasons(message.report.instances.len())?;
     for instance in message.report.instances.values_mut() {
-        tidy(&mut instance.reason, room);
-        tidy(&mut instance.why, room);
+        tidy(&mut instance.why, (room / 2).min(MAX_REASON));
+        tidy(&mut instance.reason, (room - instance.why.len()).min(MAX_REASON));
     }
     check(&message)?;
     Ok(encode(&message))
@@ -232,13 +232,13 @@ fn check_reason(about: &str, reason: &str) -> Result<(), MessageError> {
     if good { Ok(()) } else { Err(MessageError::Reason(about.to_owned())) }
 }
 
-/// Bytes that each of an instance's two reasons may take.
+/// Bytes that an instance's two reasons may take together.
 fn room_for_reasons(instances: usize) -> Result<usize, MessageError> {
     if instances > MAX_INSTANCES {
         return Err(MessageError::Instances(instances));
     }
     let each = (MAX_MESSAGE - MESSAGE_OVERHEAD) / instances.max(1);
-    Ok(((each - 2 * MAX_NAME - INSTANCE_OVERHEAD) / 2).min(MAX_REASON))
+    Ok(each - 2 * MAX_NAME - INSTANCE_OVERHEAD)
 }
 
 fn tidy(reason: &mut String, room: usize) {

@@ -125,3 +125,11 @@ pub async fn send_stream(connection: &Connection, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
     let _ = stream.finish();
 }
+
+/// The response to a request; `None` if there is none.
+pub async fn ask(connection: &Connection, bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut send, mut receive) = connection.open_bi().await.ok()?;
+    let _ = send.write_all(bytes).await;
+    let _ = send.finish();
+    timeout(DEADLINE, receive.read_to_end(1 << 16)).await.expect("it ends").ok()
+}
