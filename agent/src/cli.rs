@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config,
     control::{
-        api::{Explain, SetOverride},
+        api::{Drain, Explain, SetOverride, Swap},
         client::Client,
     },
     dataplane::Dataplane,
@@ -43,6 +43,20 @@ struct Socket {
     /// The agent's control socket, as in its configuration ([agent] control).
     #[arg(long, env = "SITESWAP_CONTROL", default_value = "/run/siteswap/control.sock", value_name = "PATH")]
     control: PathBuf,
+}
+
+/// How long to wait for the other sites.
+#[derive(Debug, Args)]
+struct Wait {
+    /// Seconds to wait until the other sites have followed.
+    #[arg(long = "wait", default_value_t = 10, value_name = "SECONDS")]
+    seconds: u32,
+}
+
+impl Wait {
+    fn millis(&self) -> u64 {
+        u64::from(self.seconds) * 1000
+    }
 }
 
 /// Which configuration.
@@ -102,6 +116,62 @@ enum Command {
         instance: String,
         /// What to believe.
         state: Believe,
+    },
+    /// List every resource at every site: its state, who holds it in which epoch, why, and since when.
+    Instances {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a site the holder of a resource: new requests go there, established flows finish where they are.
+    ///
+    /// Run it at any site. The new holder raises the epoch once and stores it; the others adopt it from its report, and the
+    /// command waits for them. Flows have the resource's `drain_time` to finish. A resource with several active
+    /// instances has one holder afterwards, and the others stand by.
+    ///
+    /// Exit code 0: the site holds it, and all sites in contact know. 3: it holds it, but one of them had not adopted that
+    /// in time. 1: nothing was changed, or it is not known; the message says which. Interrupting the command undoes
+    /// nothing: the swap is done or not, never half.
+    Swap {
+        #[command(flatten)]
+        socket: Socket,
+        /// The resource.
+        resource: String,
+        /// The site that shall hold it.
+        #[arg(long, value_name = "SITE")]
+        to: String,
+        #[command(flatten)]
+        wait: Wait,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Empty a site: its instances leave all answers, what it holds goes to other sites, established flows finish.
+    ///
+    /// Run it at any site. It is stored at the drained site and survives restarts. Each resource it holds is taken by the
+    /// first available other site of the resource's order. Where there is none, the drained site goes on serving until
+    /// there is.
+    ///
+    /// Exit code 0: nothing is left there. 3: drained, but something stays, and the command says what.
+    Drain {
+        #[command(flatten)]
+        socket: Socket,
+        /// The site.
+        site: String,
+        #[command(flatten)]
+        wait: Wait,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a drained site's instances count again. What it held returns by `failback = "auto"`, or by `swap`.
+    Undrain {
+        #[command(flatten)]
+        socket: Socket,
+        /// The site.
+        site: String,
     },
     /// Say which rule put which address where in the answer for a name.
     Explain {
@@ -188,6 +258,39 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Set { socket, instance, state } => {
             runtime(1)?.block_on(Client::new(&socket.control).set(&order(&instance, state)))?;
+        }
+        Command::Instances { socket, json } => {
+            let rows = runtime(1)?.block_on(Client::new(&socket.control).instances())?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&rows)?);
+            } else {
+                print!("{}", show::instances(&rows, run::unix_millis() / 1000, colours()));
+            }
+        }
+        Command::Swap { socket, resource, to, wait, json } => {
+            let order = Swap { resource, to, wait_ms: wait.millis() };
+            let swapped = runtime(1)?.block_on(Client::new(&socket.control).swap(&order))?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&swapped)?);
+            } else {
+                print!("{}", show::swapped(&swapped));
+            }
+            return Ok(if swapped.waiting.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) });
+        }
+        Command::Drain { socket, site, wait, json } => {
+            let order = Drain { site, drained: true, wait_ms: wait.millis() };
+            let drained = runtime(1)?.block_on(Client::new(&socket.control).drain(&order))?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&drained)?);
+            } else {
+                print!("{}", show::drained(&order.site, &drained));
+            }
+            let empty = drained.stays.is_empty() && drained.waiting.is_empty();
+            return Ok(if empty { ExitCode::SUCCESS } else { ExitCode::from(3) });
+        }
+        Command::Undrain { socket, site } => {
+            let order = Drain { site, drained: false, wait_ms: 0 };
+            runtime(1)?.block_on(Client::new(&socket.control).drain(&order))?;
         }
         Command::Explain { socket, name, client, json } => {
             let question = Explain { name, client };

@@ -1,4 +1,9 @@
 //! Placements of all resources, compiled into what acts on them: the answer table and the report to the peers. Pure.
+//!
+//! `changes` says which resources change their holder, `timers` what begins and ends with time.
+
+mod changes;
+mod timers;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,8 +17,11 @@ use crate::{
     answers::{AnswerSet, AnswerTable, MAX_ADDRESSES},
     config::Config,
     evidence::{Evidence, InstanceReport, Report},
-    placement::{self, InstanceView, Overrides, Placement, Tenure, Tenures, Why},
+    placement::{self, Instance, InstanceView, Instances, Overrides, Placement, Tenure, Tenures, Why},
 };
+
+pub use changes::Taking;
+pub use timers::{Leaving, Timers};
 
 /// Every domain of every resource, with the index of its answers; only a new configuration changes it.
 pub type Names = Arc<BTreeMap<LowerName, usize>>;
@@ -29,6 +37,12 @@ pub struct Knowledge {
     pub overrides: Overrides,
     /// Who holds what.
     pub tenures: Tenures,
+    /// An operator has drained this site.
+    pub drained: bool,
+    /// What is kept of this site's own instances.
+    pub instances: Instances,
+    /// What began and will end.
+    pub timers: Timers,
 }
 
 /// What was decided.
@@ -49,9 +63,26 @@ pub struct Decided {
     pub placement: Placement,
     /// The resource's epoch and holder.
     pub tenure: Tenure,
+    /// The site that served new requests before and does not any more, although it could: flows established there finish
+    /// there. It is in contact (or this site) and available. Set for the resource's `drain_time` from when this site saw
+    /// the change.
+    pub leaving: Option<String>,
 }
 
 impl Knowledge {
+    /// Nothing but what should be.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self {
+            evidence: Evidence::new(&config),
+            config,
+            overrides: Overrides::new(),
+            tenures: Tenures::new(),
+            drained: false,
+            instances: Instances::new(),
+            timers: Timers::default(),
+        }
+    }
+
     /// The tenure of `resource`.
     pub fn tenure(&self, resource: &str) -> Tenure {
         self.tenures.get(resource).cloned().unwrap_or_default()
@@ -62,47 +93,19 @@ impl Knowledge {
         let mut decision = Decision::default();
         for (name, resource) in &self.config.resources {
             let tenure = self.tenure(name);
-            let instances = placement::view(&self.config, name, &self.evidence, &self.overrides, &tenure);
-            let placement = placement::place(&self.config.site, &instances);
+            let instances = placement::view(&self.config, name, &self.evidence, &self.overrides, self.drained, &tenure);
+            let placement = placement::place(&self.config.site, &instances, resource.takeover);
+            let leaving = self.timers.leaving(name, &instances, resource.takeover);
             decision.table.sets.push(AnswerSet {
                 resource: name.clone(),
                 ttl: resource.ttl,
                 addresses: bounded(placement::addresses(resource, &placement)),
                 all_down: placement.answer.is_empty().then(|| resource.all_down.clone()),
             });
-            decision.resources.insert(name.clone(), Decided { instances, placement, tenure });
+            decision.resources.insert(name.clone(), Decided { instances, placement, tenure, leaving });
         }
         decision.table.names = Arc::clone(names);
         decision
-    }
-
-    /// The tenures after taking over what the decision says this site should and may. The caller stores them, puts them
-    /// into `tenures` and decides again.
-    pub fn take_over(&self, decision: &Decision) -> Tenures {
-        let mut taken = Tenures::new();
-        for (name, decided) in &decision.resources {
-            let rule = self.config.resources[name].takeover;
-            let new =
-                placement::take_over(&self.config.site, rule, &decided.placement, &decided.instances, &decided.tenure);
-            taken.extend(new.map(|tenure| (name.clone(), tenure)));
-        }
-        taken
-    }
-
-    /// The tenures that peers know better, to be treated as those of `take_over`.
-    pub fn adopt(&self) -> Tenures {
-        let mut adopted = Tenures::new();
-        for (name, resource) in &self.config.resources {
-            let now = self.tenure(name);
-            let reports = self.evidence.peers.values().filter_map(|peer| peer.report.as_ref());
-            let heard = reports.filter_map(|report| report.instances.get(name));
-            let best =
-                heard.fold(now.clone(), |best, heard| placement::adopt(&resource.order, &best, heard).unwrap_or(best));
-            if best != now {
-                adopted.insert(name.clone(), best);
-            }
-        }
-        adopted
     }
 
     /// What this site's agent tells its peers.
@@ -116,9 +119,20 @@ impl Knowledge {
                 (None, why) => why.to_string(),
             };
             let Tenure { epoch, holder } = decided.tenure.clone();
-            Some((name.clone(), InstanceReport { available: instance.serves(), epoch, holder, reason }))
+            let Instance { state, why, since } = self.instance(name, &decided.tenure);
+            let available = instance.serves();
+            Some((name.clone(), InstanceReport { available, epoch, holder, state, why, since, reason }))
         });
-        Report { instances: instances.collect() }
+        let contacts = self.evidence.peers.iter().filter(|(_, peer)| peer.contact).map(|(name, _)| name.clone());
+        Report { drained: self.drained, contacts: contacts.collect(), instances: instances.collect() }
+    }
+
+    /// What is kept of this site's instance of `resource`, or would be if it were stored.
+    pub fn instance(&self, resource: &str, tenure: &Tenure) -> Instance {
+        let site = &self.config.site;
+        let role = self.config.resources[resource].instances[site].role;
+        let kept = self.instances.get(resource);
+        kept.cloned().unwrap_or_else(|| Instance::after(None, site, role, tenure, None, 0))
     }
 }
 

@@ -1,15 +1,22 @@
 //! What is known: this site's probes and what the peers report. Measured, never wished for; operators' overrides are
 //! kept apart (`placement`).
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, link::LinkEvent, probe::ProbeEvent};
+use crate::{config::Config, link::LinkEvent, placement::State, probe::ProbeEvent};
 
 /// What a site's agent says about its own instances. It crosses the link, so it is bounded and checked there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// The site is drained: its instances serve only where no other can.
+    pub drained: bool,
+    /// The sites it is in contact with.
+    pub contacts: BTreeSet<String>,
     /// By resource.
     pub instances: BTreeMap<String, InstanceReport>,
 }
@@ -23,6 +30,12 @@ pub struct InstanceReport {
     pub epoch: u64,
     /// The site that holds it in that epoch, as this site knows it. `None`: every active instance serves.
     pub holder: Option<String>,
+    /// Its state.
+    pub state: State,
+    /// Why it has this state, for people.
+    pub why: String,
+    /// Since when it has this state, seconds since 1970.
+    pub since: u64,
     /// Why it is available or not, for people.
     pub reason: String,
 }
@@ -59,7 +72,12 @@ pub struct Peer {
     pub contact: bool,
     /// Its last report. It outlives the contact, for people to see; it counts only in contact.
     pub report: Option<Report>,
+    /// Resources whose public addresses at this peer do not answer while it is not in contact, and what was tried.
+    pub lost: Lost,
 }
+
+/// What was tried in vain, by resource.
+pub type Lost = BTreeMap<String, String>;
 
 impl OwnInstance {
     /// Every backend has been tried.
@@ -117,6 +135,31 @@ impl Evidence {
         if let Some(verdict) = backends.and_then(|backends| backends.get_mut(&event.backend)) {
             *verdict = Some(Verdict { up: event.up, detail: event.detail.clone() });
         }
+    }
+
+    /// Takes in which peers' public addresses do not answer; those not named here do, or were not tried.
+    pub fn reached(&mut self, mut lost: BTreeMap<String, Lost>) {
+        for (name, peer) in &mut self.peers {
+            peer.lost = lost.remove(name).unwrap_or_default();
+        }
+    }
+
+    /// The peer is in contact and says that it is drained.
+    pub fn drained(&self, site: &str) -> bool {
+        let peer = self.peers.get(site).filter(|peer| peer.contact);
+        peer.and_then(|peer| peer.report.as_ref()).is_some_and(|report| report.drained)
+    }
+
+    /// The sites that are not in contact.
+    pub fn silent(&self) -> impl Iterator<Item = &str> {
+        self.peers.iter().filter(|(_, peer)| !peer.contact).map(|(name, _)| name.as_str())
+    }
+
+    /// A peer in contact that is in contact with `site`.
+    pub fn voucher(&self, site: &str) -> Option<&str> {
+        let vouches =
+            |peer: &Peer| peer.contact && peer.report.as_ref().is_some_and(|report| report.contacts.contains(site));
+        self.peers.iter().find(|(_, peer)| vouches(peer)).map(|(name, _)| name.as_str())
     }
 
     /// Takes in what the link found.

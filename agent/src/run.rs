@@ -1,9 +1,12 @@
 //! The agent: starts what measures and what acts, and is the one loop in which evidence becomes decisions.
 
 mod commands;
+mod orders;
 mod publish;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+pub use publish::unix_millis;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -17,13 +20,13 @@ use crate::{
     config::{self, Config},
     control::server::{self, Command},
     dataplane::Dataplane,
-    decision::{self, Decision, Knowledge},
+    decision::{self, Decision, Knowledge, Leaving, Timers},
     dns,
-    evidence::{Evidence, Report},
-    link::{self, Link, LinkEvent},
-    placement::Tenures,
-    probe::{self, ProbeEvent, Probes},
-    state::Store,
+    evidence::Report,
+    link::{self, Asked, Link, LinkEvent},
+    placement::Changes,
+    probe::{self, ProbeEvent, Probes, Reach},
+    state::{StateError, Store},
 };
 
 /// Events taken in before a decision is made on all of them: a failing site changes many backends at once.
@@ -54,9 +57,16 @@ struct Agent {
     decision: Option<Decision>,
     /// Peers that have not been in contact are not waited for after this.
     patience: Instant,
+    /// When the last decision was made: what was due until then is done.
+    decided: Instant,
+    /// As stored.
+    leaving: BTreeMap<String, Leaving>,
+    /// Counts decisions, for those who wait for what follows from one.
+    acted: watch::Sender<u64>,
     started: u64,
     changes: publish::Changes,
     probes: Probes,
+    reach: Reach,
     link: Link,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
@@ -71,6 +81,7 @@ struct Agent {
 struct Inbox {
     probes: mpsc::Receiver<ProbeEvent>,
     link: mpsc::Receiver<LinkEvent>,
+    asked: mpsc::Receiver<Asked>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -89,42 +100,69 @@ impl Agent {
             dns::Server::bind(&config.dns.listen, config.dns.port, Arc::clone(&serving), dns::Limits::default())
                 .await?;
 
+        let leaving = store.leaving(|resource| config.resources.get(resource).map(|resource| resource.drain_time))?;
         let knowledge = Knowledge {
-            evidence: Evidence::new(&config),
             overrides: store.overrides()?,
             tenures: store.tenures()?,
-            config: Arc::clone(&config),
+            drained: store.drained(&config.site)?,
+            instances: store.instances()?,
+            timers: Timers::resume(leaving.clone()),
+            ..Knowledge::new(Arc::clone(&config))
         };
         let (report, reports) = watch::channel(Report::default());
         let (link_events, link_inbox) = mpsc::channel(BATCH);
         let (probe_events, probe_inbox) = mpsc::channel(BATCH);
+        let (asked, asked_inbox) = mpsc::channel(4);
         let (commands, command_inbox) = mpsc::channel(16);
-        let link = Link::start(&config, identity, reports, link_events).await?;
+        let (acted, acted_watch) = watch::channel(0);
+        let inbox = link::Inbox { events: link_events, asked };
+        let link = Link::start(&config, identity, reports, inbox).await?;
         let patience = Instant::now() + publish::patience(&config);
         let probes = Probes::start(&config, probe_events);
-        tokio::spawn(server::serve(listener, commands));
+        tokio::spawn(server::serve(listener, server::Loop { commands, acted: acted_watch }));
         // The kernel takes a while to verify the program; this thread is not one of the runtime's workers, so that the
         // peers and the probes go on meanwhile, and a restart is over before the lease is.
         let dataplane = publish::attach(&config)?;
         tracing::info!(site = config.site, resources = config.resources.len(), "measuring before the first answer");
-        Ok(Self {
+        let mut agent = Self {
             names: decision::names(&config),
             patience,
+            decided: Instant::now(),
+            leaving,
+            acted,
             lease: lease_ticks(&config),
             knowledge,
             store,
             decision: None,
-            started: publish::unix_millis() / 1000,
+            started: unix_millis() / 1000,
             changes: publish::Changes::default(),
             probes,
+            reach: Reach::default(),
             link,
             report,
             dataplane,
             serving,
             server,
             pending: None,
-            inbox: Inbox { probes: probe_inbox, link: link_inbox, commands: command_inbox },
-        })
+            inbox: Inbox { probes: probe_inbox, link: link_inbox, asked: asked_inbox, commands: command_inbox },
+        };
+        agent.reconfigured()?;
+        Ok(agent)
+    }
+
+    /// What follows from a configuration besides decisions: this site's instances as configured, and whom to try to reach.
+    fn reconfigured(&mut self) -> Result<(), StateError> {
+        let records = self.knowledge.new_records(unix_millis() / 1000);
+        self.store.set_instances(&records)?;
+        self.knowledge.instances.extend(records);
+        self.watch_silent();
+        Ok(())
+    }
+
+    /// Tries to reach the peers that are silent now, and no others.
+    fn watch_silent(&mut self) {
+        self.reach.watch(&self.knowledge.config, self.knowledge.evidence.silent());
+        self.knowledge.evidence.reached(self.reach.lost());
     }
 
     /// Takes in events and acts on them until a signal says to stop.
@@ -134,6 +172,7 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup())?;
         let (mut probed, mut heard) = (Vec::new(), Vec::new());
         loop {
+            let due = self.knowledge.timers.next(&self.knowledge, self.decided);
             tokio::select! {
                 _ = terminate.recv() => return Ok(Stop::Leave),
                 _ = interrupt.recv() => return Ok(Stop::Detach),
@@ -141,7 +180,12 @@ impl Agent {
                 _ = self.lease.tick() => self.renew()?,
                 _ = self.inbox.probes.recv_many(&mut probed, BATCH) => self.probed(&mut probed)?,
                 _ = self.inbox.link.recv_many(&mut heard, BATCH) => self.heard(&mut heard)?,
-                () = wait(self.patience) => self.act("the peers had their time to appear", self.patience)?,
+                () = self.reach.changed() => self.reached()?,
+                Some(asked) = self.inbox.asked.recv() => self.asked(asked)?,
+                () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
+                    self.act("the peers had their time to appear", self.patience)?;
+                }
+                () = until(due) => self.act("a set time is over", Instant::now())?,
                 Some(command) = self.inbox.commands.recv() => self.obey(command).await?,
             }
         }
@@ -161,32 +205,45 @@ impl Agent {
         for event in events.drain(..) {
             self.knowledge.evidence.heard(event);
         }
+        self.watch_silent();
         let adopted = self.knowledge.adopt();
-        self.keep(adopted, "adopting a peer's higher epoch");
+        self.keep(adopted);
         self.act(&cause, at)
+    }
+
+    fn reached(&mut self) -> anyhow::Result<()> {
+        self.knowledge.evidence.reached(self.reach.lost());
+        self.act("a silent peer's public addresses were tried", Instant::now())
     }
 
     /// Decides, takes over what it should, and publishes what changed. `cause` was found at `at`.
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
         let complete = self.knowledge.evidence.measured()
             && (self.decision.is_some() || publish::peers_known(&self.knowledge.evidence, self.patience));
-        let decision = self.knowledge.decide(&self.names);
+        let decision = self.settle();
         // Peers hear what is measured as soon as it is, and never of an instance that is not.
         if self.knowledge.evidence.measured() {
             self.tell(&decision);
         }
-        if !complete {
-            return Ok(());
-        }
-        // Answers first: they do not depend on what this site takes over, and storing that takes a while.
-        let taken = self.knowledge.take_over(&decision);
-        self.publish(decision, cause, at)?;
-        if self.keep(taken, "taking over") {
-            let decision = self.knowledge.decide(&self.names);
-            self.tell(&decision);
+        if complete {
+            // Answers first: they do not depend on what this site takes, and storing that takes a while.
+            let taken = self.knowledge.take(&decision, self.decided);
             self.publish(decision, cause, at)?;
+            if self.keep(taken) {
+                let decision = self.settle();
+                self.tell(&decision);
+                self.publish(decision, cause, at)?;
+            }
+            self.keep_leaving();
         }
+        self.acted.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Decides on what is known now.
+    fn settle(&mut self) -> Decision {
+        self.decided = Instant::now();
+        self.knowledge.settle(self.decision.as_ref(), &self.names, self.decided)
     }
 
     /// Reports to the peers, if there is anything new.
@@ -199,22 +256,36 @@ impl Agent {
         });
     }
 
-    /// Stores tenures, and only then lets anything depend on them. Says whether there was one. One that cannot be stored
-    /// is left as it was: after a restart this site would not know of it.
-    fn keep(&mut self, tenures: Tenures, why: &str) -> bool {
+    /// Stores changes of holder, and only then lets anything depend on them. Says whether there was one. One that cannot
+    /// be stored is left as it was: after a restart this site would not know of it.
+    fn keep(&mut self, changes: Changes) -> bool {
         let mut kept = false;
-        for (resource, tenure) in tenures {
-            let holder = tenure.holder.as_deref().unwrap_or("as configured");
-            match self.store.set_tenure(&resource, &tenure) {
+        for (resource, change) in changes {
+            let record = self.knowledge.record(&resource, &change, unix_millis() / 1000);
+            let epoch = change.tenure.epoch;
+            let holder = change.tenure.holder.as_deref().unwrap_or("as configured");
+            let why = change.cause.as_ref().map_or_else(|| "a peer's higher epoch".to_owned(), ToString::to_string);
+            match self.store.set_tenure(&resource, &change.tenure, record.as_ref()) {
                 Ok(()) => {
-                    tracing::info!(resource, epoch = tenure.epoch, holder, "{why}");
-                    self.knowledge.tenures.insert(resource, tenure);
+                    tracing::info!(resource, epoch, holder, "the holder changes: {why}");
+                    self.knowledge.enter(resource, change, record);
                     kept = true;
                 }
-                Err(error) => tracing::error!(resource, epoch = tenure.epoch, holder, "not {why}: {error}"),
+                Err(error) => tracing::error!(resource, epoch, holder, "the holder does not change ({why}): {error}"),
             }
         }
         kept
+    }
+
+    /// Stores where flows finish, if that has changed. Without it a restart would only end them sooner.
+    fn keep_leaving(&mut self) {
+        let leaving = self.knowledge.timers.all_leaving();
+        if *leaving != self.leaving {
+            self.leaving.clone_from(leaving);
+            if let Err(error) = self.store.set_leaving(leaving) {
+                tracing::error!("flows that are under way would not survive a restart of the agent: {error}");
+            }
+        }
     }
 
     /// The sign of life that lets the program go on. None is given before the first answer: a program left by an earlier
@@ -251,11 +322,10 @@ fn lease_ticks(config: &Config) -> Interval {
     ticks
 }
 
-/// Ends at `moment`, or never if that has passed.
-async fn wait(moment: Instant) {
-    if Instant::now() < moment {
-        tokio::time::sleep_until(moment.into()).await;
-    } else {
-        std::future::pending::<()>().await;
+/// Ends at `moment`, or never if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,22 +1,35 @@
-//! What must survive a restart: operators' overrides and tenures, in SQLite.
+//! What must survive a restart: operators' orders, tenures, this site's instances, and what flows may still finish, in
+//! SQLite.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use crate::placement::{Override, Overrides, Tenure, Tenures};
+use crate::{
+    decision::Leaving,
+    placement::{Instance, Instances, Override, Overrides, State, Tenure, Tenures},
+};
 
-/// Raised when the tables change; `open` refuses a database of another version.
-const VERSION: i64 = 1;
-
-const SCHEMA: &str = "
+/// What each version adds to the one before it; the first adds to an empty database. A later version than these is
+/// refused.
+const SCHEMAS: [&str; 2] = [
+    "
 CREATE TABLE override(resource TEXT NOT NULL, site TEXT NOT NULL, state TEXT NOT NULL CHECK(state IN ('up','down')),
   since INTEGER NOT NULL, PRIMARY KEY(resource, site)) STRICT, WITHOUT ROWID;
 CREATE TABLE tenure(resource TEXT PRIMARY KEY, epoch INTEGER NOT NULL, holder TEXT) STRICT, WITHOUT ROWID;
-";
+",
+    "
+CREATE TABLE instance(resource TEXT PRIMARY KEY, state TEXT NOT NULL CHECK(state IN ('active','standby','disabled')),
+  why TEXT NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE drain(site TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE leaving(resource TEXT PRIMARY KEY, site TEXT NOT NULL, until_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+",
+];
+const VERSION: i64 = SCHEMAS.len() as i64;
 
 /// The open state database.
 #[derive(Debug)]
@@ -71,18 +84,16 @@ impl Store {
     /// The outer result is SQLite's, the inner one says which unknown version was found.
     fn prepare(path: &Path) -> rusqlite::Result<Result<Self, i64>> {
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(std::time::Duration::from_secs(2))?;
+        connection.busy_timeout(Duration::from_secs(2))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let transaction = connection.transaction()?;
-        match transaction.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-            0 => {
-                transaction.execute_batch(SCHEMA)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
-            VERSION => {}
-            found => return Ok(Err(found)),
-        }
+        let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let Some(missing) = usize::try_from(found).ok().and_then(|found| SCHEMAS.get(found..)) else {
+            return Ok(Err(found));
+        };
+        missing.iter().try_for_each(|schema| transaction.execute_batch(schema))?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
         Ok(Ok(Self { connection }))
     }
@@ -121,24 +132,105 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Stores a tenure; one with a lower epoch than the stored one is not written. Durable when this returns.
-    pub fn set_tenure(&mut self, resource: &str, tenure: &Tenure) -> Result<(), StateError> {
+    /// Stores a tenure, and with it this site's instance if it has one. A tenure with a lower epoch than the stored one is
+    /// not written. Durable when this returns.
+    pub fn set_tenure(
+        &mut self,
+        resource: &str,
+        tenure: &Tenure,
+        instance: Option<&Instance>,
+    ) -> Result<(), StateError> {
         let epoch = tenure.epoch.cast_signed();
-        let stored: Option<i64> = self
-            .connection
+        let transaction = self.connection.transaction()?;
+        let stored: Option<i64> = transaction
             .query_row("SELECT epoch FROM tenure WHERE resource = ?", [resource], |row| row.get(0))
             .optional()?;
         if stored.is_none_or(|stored| stored <= epoch) {
-            self.connection
+            transaction
                 .execute("INSERT OR REPLACE INTO tenure VALUES (?, ?, ?)", params![resource, epoch, tenure.holder])?;
+            instance.map_or(Ok(()), |instance| put_instance(&transaction, resource, instance))?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// This site's instances.
+    pub fn instances(&self) -> Result<Instances, StateError> {
+        let mut statement = self.connection.prepare("SELECT resource, state, why, since FROM instance")?;
+        let rows = statement.query_map([], |row| {
+            let state = match row.get::<_, String>(1)?.as_str() {
+                "active" => State::Active,
+                "standby" => State::Standby,
+                _ => State::Disabled,
+            };
+            Ok((row.get(0)?, Instance { state, why: row.get(2)?, since: row.get::<_, i64>(3)?.cast_unsigned() }))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Stores instances, all or none. Durable when this returns.
+    pub fn set_instances(&mut self, instances: &Instances) -> Result<(), StateError> {
+        let transaction = self.connection.transaction()?;
+        instances.iter().try_for_each(|(resource, instance)| put_instance(&transaction, resource, instance))?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Whether an operator has drained `site`.
+    pub fn drained(&self, site: &str) -> Result<bool, StateError> {
+        Ok(self.connection.prepare("SELECT 1 FROM drain WHERE site = ?")?.exists([site])?)
+    }
+
+    /// Drains `site`, or takes that back. Durable when this returns.
+    pub fn set_drained(&mut self, site: &str, drained: bool) -> Result<(), StateError> {
+        if drained {
+            self.connection.execute("INSERT OR IGNORE INTO drain VALUES (?, ?)", params![site, unix_seconds()])?;
+        } else {
+            self.connection.execute("DELETE FROM drain WHERE site = ?", [site])?;
         }
         Ok(())
     }
+
+    /// The sites that flows may still finish at, by resource; those whose time is over are left out. `longest` says how
+    /// long a resource's flows may take at most: the clock may have been set back since.
+    pub fn leaving(&self, longest: impl Fn(&str) -> Option<Duration>) -> Result<BTreeMap<String, Leaving>, StateError> {
+        let (now, now_ms) = (Instant::now(), unix_millis());
+        let mut statement = self.connection.prepare("SELECT resource, site, until_ms FROM leaving")?;
+        let read = |row: &Row<'_>| {
+            let (resource, site, until): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let left = u64::try_from(until.saturating_sub(now_ms)).ok().filter(|left| *left > 0);
+            let left = left.map(Duration::from_millis).zip(longest(&resource)).map(|(left, longest)| left.min(longest));
+            Ok(left.map(|left| (resource, Leaving { site, until: now + left })))
+        };
+        let rows = statement.query_map([], read)?;
+        Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+    }
+
+    /// Stores what flows may still finish, in place of what was stored. Durable when this returns.
+    pub fn set_leaving(&mut self, leaving: &BTreeMap<String, Leaving>) -> Result<(), StateError> {
+        let (now, now_ms) = (Instant::now(), unix_millis());
+        let transaction = self.connection.transaction()?;
+        transaction.execute("DELETE FROM leaving", [])?;
+        for (resource, Leaving { site, until }) in leaving {
+            let left = i64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(i64::MAX);
+            let until = now_ms.saturating_add(left);
+            transaction.execute("INSERT INTO leaving VALUES (?, ?, ?)", params![resource, site, until])?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn put_instance(transaction: &Transaction<'_>, resource: &str, instance: &Instance) -> rusqlite::Result<()> {
+    let Instance { state, why, since } = instance;
+    let row = params![resource, state.to_string(), why, since.cast_signed()];
+    transaction.execute("INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?)", row).map(drop)
 }
 
 fn unix_seconds() -> i64 {
+    unix_millis() / 1000
+}
+
+fn unix_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_secs().cast_signed()
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -153,7 +245,7 @@ mod tests {
         store.set_override("www", "east", Some(Override::Down)).unwrap();
         store.set_override("www", "west", Some(Override::Up)).unwrap();
         store.set_override("www", "west", None).unwrap();
-        store.set_tenure("orders", &held).unwrap();
+        store.set_tenure("orders", &held, None).unwrap();
         drop(store);
 
         let store = Store::open(directory.path()).unwrap();
@@ -167,9 +259,82 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         let later = Tenure { epoch: 2, holder: Some("west".into()) };
-        store.set_tenure("orders", &later).unwrap();
-        store.set_tenure("orders", &Tenure { epoch: 1, holder: Some("east".into()) }).unwrap();
+        let instance = |why: &str| Instance { state: State::Standby, why: why.to_owned(), since: 7 };
+        store.set_tenure("orders", &later, Some(&instance("later"))).unwrap();
+        let earlier = Tenure { epoch: 1, holder: Some("east".into()) };
+        store.set_tenure("orders", &earlier, Some(&instance("earlier"))).unwrap();
         assert_eq!(store.tenures().unwrap()["orders"], later);
+        assert_eq!(store.instances().unwrap()["orders"], instance("later"));
+    }
+
+    #[test]
+    fn instances_the_drain_and_what_flows_may_finish_survive_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        let instance =
+            Instance { state: State::Active, why: "took over from east: silent".into(), since: 1_800_000_000 };
+        let instances = Instances::from([("orders".to_owned(), instance)]);
+        store.set_instances(&instances).unwrap();
+        store.set_drained("west", true).unwrap();
+        let hour = Duration::from_secs(3600);
+        let leaving = |until| Leaving { site: "east".into(), until };
+        let (now, over) = (Instant::now(), Instant::now());
+        let began = [("over", leaving(over)), ("orders", leaving(now + hour)), ("gone", leaving(now + hour))];
+        store.set_leaving(&began.map(|(resource, leaving)| (resource.to_owned(), leaving)).into()).unwrap();
+        drop(store);
+
+        let mut store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.instances().unwrap(), instances);
+        assert!(store.drained("west").unwrap() && !store.drained("east").unwrap());
+        let minute = Duration::from_secs(60);
+        let left = store.leaving(|resource| (resource != "gone").then_some(minute)).unwrap();
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["orders"], "neither what is over nor what is not configured");
+        assert!(left["orders"].until <= Instant::now() + minute, "never longer than the drain time");
+        store.set_drained("west", false).unwrap();
+        assert!(!store.drained("west").unwrap());
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_taken_over_with_all_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch(SCHEMAS[0]).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
+        first
+            .execute_batch(
+                "INSERT INTO override VALUES ('www', 'east', 'down', 1); INSERT INTO tenure VALUES ('orders', 3, 'west')",
+            )
+            .unwrap();
+        drop(first);
+
+        for _ in 0..2 {
+            let mut store = Store::open(directory.path()).unwrap();
+            let key = ("www".to_owned(), "east".to_owned());
+            assert_eq!(store.overrides().unwrap(), Overrides::from([(key, Override::Down)]));
+            let held = Tenure { epoch: 3, holder: Some("west".into()) };
+            assert_eq!(store.tenures().unwrap(), Tenures::from([("orders".to_owned(), held)]));
+            store.set_drained("east", true).unwrap();
+        }
+        let version: i64 =
+            Connection::open(&path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, VERSION);
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let first = Connection::open(&path).unwrap();
+        // The second of the new tables is in the way.
+        first.execute_batch(&format!("{} CREATE TABLE drain(x);", SCHEMAS[0])).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
+        let error = Store::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("drain"), "{error}");
+        let version: i64 = first.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'instance'";
+        let made: i64 = first.query_row(tables, [], |row| row.get(0)).unwrap();
+        assert_eq!((version, made), (1, 0));
     }
 
     #[test]

@@ -137,9 +137,9 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
         (b"", "not a well-formed report"),
         (&good[..good.len() - 1], "not a well-formed report"),
         (&[&good[..], b"more"].concat(), "not a well-formed report"),
-        (&other_version, "link version 9, this agent speaks version 1"),
+        (&other_version, "link version 9, this agent speaks version 2"),
         (&message::encode_report(message("north")).unwrap(), "calls itself \"north\""),
-        (&vec![1; MAX_MESSAGE + 1], "longer than"),
+        (&vec![2; MAX_MESSAGE + 1], "longer than"),
     ];
     for (i, (bytes, expected)) in (1..).zip(cases) {
         let (_raw, connection) = as_east(&world).await;
@@ -152,7 +152,7 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
     }
 
     let (_raw, connection) = as_east(&world).await;
-    connection.send_datagram(b"\x01\xff"[..].into()).unwrap();
+    connection.send_datagram(b"\x02\xff"[..].into()).unwrap();
     let (code, reason) = said(closed(&connection).await);
     assert_eq!(code, Close::Malformed as u64);
     assert!(reason.contains("not a well-formed heartbeat"), "{reason}");

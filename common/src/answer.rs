@@ -6,7 +6,7 @@ use crate::{
     network::{Datagram, Link, Network, UDP_HEADER, V4, V6},
     outcome::Outcome,
     packet::Packet,
-    placing,
+    placing::NAMES,
     query::Query,
     reply::{A, Aaaa, Reply},
 };
@@ -19,17 +19,26 @@ pub trait Tables {
     /// Whether queries to this IPv6 address, its upper half first, are answered.
     fn serves_v6(&self, address: [u64; 2]) -> bool;
 
-    /// The current table of names; `None` when the agent's lease has run out.
-    fn leased(&self) -> Option<u32>;
+    /// What is so while the agent's lease runs; `None` when it has run out.
+    fn leased(&self) -> Option<Leased>;
 
-    /// The seed in that table for a bucket of names ([`placing::bucket`]).
+    /// The seed in that table for a bucket of names ([`NAMES`]).
     fn seed(&self, names: u32, bucket: u32) -> Option<u32>;
 
-    /// The entry in a slot of that table ([`placing::slot`]).
+    /// The entry in a slot of that table ([`NAMES`]).
     fn name(&self, names: u32, slot: u32) -> Option<&NameEntry>;
 
     /// The set with this index.
     fn set(&self, index: u32) -> Option<&AnswerSet>;
+}
+
+/// See [`Tables::leased`].
+#[derive(Clone, Copy, Debug)]
+pub struct Leased {
+    /// The current table of names.
+    pub names: u32,
+    /// Nanoseconds since the kernel started, to a few milliseconds.
+    pub now: u64,
 }
 
 /// Answers `packet` in place if it is a plain query for a name in `tables`. **Decides before it writes**: whenever the
@@ -61,12 +70,12 @@ fn decide<'a, N: Network, P: Packet, T: Tables>(
     tables: &'a T,
 ) -> Result<(Datagram<N>, Query, &'a AnswerSet), Outcome> {
     let datagram = Datagram::<N>::parse(packet, network, tables)?;
-    let names = tables.leased().ok_or(Outcome::NoLease)?;
+    let Leased { names, .. } = tables.leased().ok_or(Outcome::NoLease)?;
     let start = datagram.start + UDP_HEADER;
     let mut query = Query::parse(packet, start, datagram.start + datagram.length)?;
     let hash = query.name.hash(packet).ok_or(Outcome::ShortQuery)?;
-    let seed = tables.seed(names, placing::bucket(hash)).ok_or(Outcome::UnknownName)?;
-    let entry = tables.name(names, placing::slot(hash, seed)).ok_or(Outcome::UnknownName)?;
+    let seed = tables.seed(names, NAMES.bucket(hash)).ok_or(Outcome::UnknownName)?;
+    let entry = tables.name(names, NAMES.slot(hash, seed)).ok_or(Outcome::UnknownName)?;
     if !query.name.is(packet, entry) {
         return Err(Outcome::UnknownName);
     }

@@ -2,7 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::packet::{MOST_FORGOTTEN, Packet, Word};
+use crate::{
+    network::ETHERNET_HEADER,
+    packet::{MOST_FORGOTTEN, Packet, Word},
+};
 
 /// A packet on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,31 @@ impl Packet for Frame {
         Some(moved)
     }
 
+    fn push(&mut self, bytes: usize) -> Option<()> {
+        if bytes > self.headroom {
+            return None;
+        }
+        self.bytes.splice(..0, core::iter::repeat_n(0, bytes));
+        Some(())
+    }
+
+    fn pull(&mut self, bytes: usize) -> Option<()> {
+        // As in the kernel, an Ethernet header must be left.
+        if bytes + ETHERNET_HEADER > self.bytes.len() {
+            return None;
+        }
+        self.bytes.drain(..bytes);
+        Some(())
+    }
+
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        if length > self.bytes.len() {
+            return None;
+        }
+        self.bytes.truncate(length);
+        Some(())
+    }
+
     fn forget(&mut self, number: usize) -> usize {
         assert!(number <= MOST_FORGOTTEN, "{number} does not fit");
         number
@@ -65,6 +93,10 @@ impl Packet for Frame {
 
     fn get<W: Word>(&self, place: usize, offset: usize) -> Option<W> {
         self.load(place + offset)
+    }
+
+    fn set<W: Word>(&mut self, place: usize, offset: usize, word: W) -> Option<()> {
+        self.store(place + offset, word)
     }
 
     fn put<W: Word>(&mut self, place: &mut usize, word: W) -> Option<()> {

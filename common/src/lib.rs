@@ -18,3 +18,4 @@ pub mod packet;
 pub mod placing;
 pub mod query;
 mod reply;
+pub mod steer;

@@ -5,7 +5,7 @@
 
 /// Version of everything in this file: part of the pin directory's name, because the loader reuses a pinned map without
 /// comparing its layout.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Entries of the map behind `ANSWERS[0]`, as many in every one: the kernel compiles the look-up in an array into the
 /// program only if it knows its size. More than the resources that a site can report.
@@ -17,11 +17,29 @@ pub const NAME_SLOTS: u32 = 1 << 17;
 /// Entries of the maps behind `SEEDS`.
 pub const NAME_SEEDS: u32 = 1 << 15;
 
-/// The most names that the program answers, with slots left so that `placing` always finds one.
-pub const MAX_NAMES: usize = NAME_SLOTS as usize / 8 * 7;
+/// Entries of the maps behind `ADDRESSES`.
+pub const ADDRESS_SLOTS: u32 = 1 << 16;
 
-/// Tables of names: the current one, and the next one while the agent fills it.
-pub const NAME_TABLES: u32 = 2;
+/// Entries of the maps behind `ADDRESS_SEEDS`.
+pub const ADDRESS_SEEDS: u32 = 1 << 14;
+
+/// Tables of names, and of addresses: the current one, and the next one while the agent fills it.
+pub const TABLES: u32 = 2;
+
+/// Entries of `TARGETS`; 0 is none.
+pub const TARGETS: u32 = 1 << 16;
+
+/// Targets in an entry of `RINGS`.
+pub const RING_CHUNK: usize = 64;
+
+/// Entries of `RINGS`: four million targets, the tables of 10,000 resources with two backends and more.
+pub const RING_CHUNKS: u32 = 1 << 16;
+
+/// Flows in an entry of `FLOWS`: a line of the CPU's cache.
+pub const FLOW_WAYS: usize = 8;
+
+/// Entries of `FLOWS`: a million flows.
+pub const FLOW_SETS: u32 = 1 << 17;
 
 /// The longest name, in wire format with its root label, that the program answers; longer ones go up to the agent.
 pub const NAME_BYTES: usize = 128;
@@ -36,7 +54,8 @@ pub const MAX_LISTEN: usize = 8;
 pub const MAX_PORTS: usize = 8;
 
 /// Value in the maps behind `NAMES`. Its index follows from the name's hash (`name::hash`) and the seed that the map
-/// behind the same slot of `SEEDS` has for it (`placing`); all zeros if no name has this index.
+/// behind the same slot of `SEEDS` has for it ([`placing::NAMES`](crate::placing::NAMES)); all zeros if no name has this
+/// index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameEntry {
@@ -90,6 +109,163 @@ impl AnswerSet {
     };
 }
 
+/// Value in the maps behind `ADDRESSES`: an address of a resource. Its index follows from its hash as a name's does; all
+/// zeros if no address has this index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressEntry {
+    /// Network order, IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Must equal [`InstanceEntry::id`]: a request in between their changes goes up.
+    pub instance_id: u64,
+    /// Index into `INSTANCES`.
+    pub instance: u32,
+    /// Ports in `ports`.
+    pub port_count: u32,
+    /// What is served or forwarded there.
+    pub ports: [PortEntry; MAX_PORTS],
+}
+
+/// A protocol's port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortEntry {
+    /// As in an IP header.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Host order; 0 stands for any.
+    pub port: u16,
+}
+
+/// What is done with requests for a resource that no flow in `FLOWS` decides.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// They are left to the host.
+    Pass = 0,
+    /// One of this site's backends serves them.
+    Serve = 1,
+    /// They go through the tunnel.
+    Forward = 2,
+    /// They are dropped.
+    Refuse = 3,
+}
+
+/// Value in `INSTANCES`: this site's instance of a resource.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceEntry {
+    /// Tells which resource, for which configuration; compared with [`AddressEntry::instance_id`].
+    pub id: u64,
+    /// The resource's.
+    pub epoch: u64,
+    /// Index in `RINGS` of its table of backends.
+    pub ring: u32,
+    /// Entries of that table; 0: none.
+    pub ring_size: u32,
+    /// A [`Steer`].
+    pub steer: u32,
+    /// The target that requests are forwarded to.
+    pub peer: u32,
+    /// The target that established flows still go to: the peer that held the resource before. 0: none.
+    pub leaving: u32,
+    /// Whether established flows stay at this site's backends while new ones are forwarded: 1 or 0.
+    pub stay: u32,
+}
+
+impl InstanceEntry {
+    /// An entry that no address refers to.
+    pub const NONE: Self =
+        Self { id: 0, epoch: 0, ring: 0, ring_size: 0, steer: Steer::Pass as u32, peer: 0, leaving: 0, stay: 0 };
+}
+
+/// Value in `RINGS`: a part of some instance's Maglev table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingChunk {
+    /// Indices in `TARGETS`.
+    pub targets: [u16; RING_CHUNK],
+}
+
+/// What a [`Target`] is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetKind {
+    /// Nothing, or not reachable now.
+    None = 0,
+    /// One of this site's backends, in the same Ethernet.
+    Backend = 1,
+    /// A peer, behind its tunnel.
+    Peer = 2,
+}
+
+/// Value in `TARGETS`: where frames are sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The backend's address, or the peer's tunnel; network order, IPv4 as `::ffff:a.b.c.d`. For people.
+    pub address: [u8; 16],
+    /// Whose it is: the backend's [`InstanceEntry::id`], or 0 for a peer.
+    pub owner: u64,
+    /// A [`TargetKind`].
+    pub kind: u32,
+    /// How often this index was given to something else, modulo 256: a flow with another number is not for this one.
+    pub generation: u32,
+    /// The interface's index.
+    pub interface: u32,
+    /// The next hop's MAC address.
+    pub to: [u8; 6],
+    /// The interface's own.
+    pub from: [u8; 6],
+    /// Bytes of the longest packet that fits the tunnel.
+    pub mtu: u32,
+    /// Of the tunnel's header: this end's address, network order.
+    pub source: [u8; 4],
+    /// The peer's.
+    pub destination: [u8; 4],
+    /// Its port, host order.
+    pub port: u32,
+}
+
+impl Target {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        address: [0; 16],
+        owner: 0,
+        kind: TargetKind::None as u32,
+        generation: 0,
+        interface: 0,
+        to: [0; 6],
+        from: [0; 6],
+        mtu: 0,
+        source: [0; 4],
+        destination: [0; 4],
+        port: 0,
+    };
+}
+
+/// Value in `FLOWS`: see `flows`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowSet {
+    /// Packed; 0 is none.
+    pub flows: [u64; FLOW_WAYS],
+}
+
+/// A peer that requests are taken from, as the program's read-only data has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Its tunnel's address, network order. Zeros end the list.
+    pub address: [u8; 4],
+    /// What it calls itself in the tunnel's header: `tunnel::site`.
+    pub site: u32,
+}
+
+/// The most peers with tunnels.
+pub const MAX_PEERS: usize = 16;
+
 /// Value of `CONTROL[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +274,14 @@ pub struct Control {
     pub lease_until: u64,
     /// The slot of `SEEDS` and `NAMES` with the current table of names. So both are exchanged at once.
     pub names: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The slot of `ADDRESS_SEEDS` and `ADDRESSES` with the current table of addresses.
+    pub addresses: u32,
     /// The program's own: a number of jiffies since the kernel started, and what that clock showed then.
     pub jiffy: u64,
     /// See `jiffy`.
     pub time: u64,
+    /// A secret of this site's, chosen once: without it nobody can tell which flows share an entry of `FLOWS`.
+    pub flow_seed: u64,
 }
 
 #[cfg(feature = "user")]
@@ -115,8 +293,26 @@ mod pod {
     unsafe impl aya::Pod for super::AnswerSet {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Control {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::AddressEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::InstanceEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RingChunk {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Target {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FlowSet {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::TunnelPeer {}
 }
 
-const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Control>() == 40);
+const _: () = assert!(size_of::<AddressEntry>() == 16 + 8 + 4 + 4 + 4 * MAX_PORTS);
+const _: () = assert!(size_of::<InstanceEntry>() == 40);
+const _: () = assert!(size_of::<RingChunk>() == 2 * RING_CHUNK);
+const _: () = assert!(size_of::<Target>() == 64);
+const _: () = assert!(size_of::<FlowSet>() == 8 * FLOW_WAYS);
+const _: () = assert!(size_of::<TunnelPeer>() == 8);
 const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);
 const _: () = assert!(size_of::<AnswerSet>() == 24 + 20 * MAX_ADDRESSES);

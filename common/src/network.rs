@@ -14,19 +14,24 @@ use crate::{
 pub const UDP_HEADER: usize = 8;
 
 const DNS_PORT: u32 = 53;
-const UDP: u32 = 17;
+/// Number of UDP in an IP header.
+pub(crate) const UDP: u32 = 17;
 /// Hop limit of replies, whatever is left of the query's (RFC 1122 section 3.2.1.7).
-const HOPS: u32 = 64;
+pub(crate) const HOPS: u32 = 64;
 
-const ETHERTYPE_V4: u16 = 0x0800;
-const ETHERTYPE_V6: u16 = 0x86dd;
+/// EtherType of IPv4 (RFC 894).
+pub(crate) const ETHERTYPE_V4: u16 = 0x0800;
+/// EtherType of IPv6 (RFC 2464).
+pub(crate) const ETHERTYPE_V6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERNET_HEADER: usize = 14;
+/// Bytes of an Ethernet header without a tag.
+pub(crate) const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: u32 = 4;
 /// Bytes of the headers before a message, at most.
 pub const MOST_BEFORE: usize = ETHERNET_HEADER + VLAN_TAG as usize + V6::HEADER + UDP_HEADER;
 
 /// Which IP header a frame has, and its offset.
+#[derive(Clone, Copy)]
 pub enum Link {
     /// IPv4.
     V4(usize),
@@ -88,8 +93,10 @@ pub struct V4 {
     total: u32,
 }
 
-const FRAGMENT: u32 = 0x3fff;
-const DONT_FRAGMENT: u32 = 0x4000;
+/// More fragments, and the offset (RFC 791 section 3.1).
+pub(crate) const FRAGMENT: u32 = 0x3fff;
+/// The flag of that name.
+pub(crate) const DONT_FRAGMENT: u32 = 0x4000;
 
 impl Network for V4 {
     const HEADER: usize = 20;
@@ -151,8 +158,9 @@ impl Network for V4 {
     }
 }
 
+/// Of an IPv4 header without options.
 #[inline(always)]
-fn sum(header: [u32; 5]) -> Sum {
+pub(crate) fn sum(header: [u32; 5]) -> Sum {
     header.into_iter().fold(Sum::ZERO, Sum::add)
 }
 
@@ -290,7 +298,7 @@ pub struct Heard<N: Network> {
 
 /// The group bit is in the first byte of an address (IEEE 802).
 #[inline(always)]
-fn check_macs(packet: &impl Packet) -> Result<(), Outcome> {
+pub(crate) fn check_macs(packet: &impl Packet) -> Result<(), Outcome> {
     let to: u8 = packet.load(0).ok_or(Outcome::ShortFrame)?;
     let from: u8 = packet.load(6).ok_or(Outcome::ShortFrame)?;
     if (to | from) & 1 != 0 {

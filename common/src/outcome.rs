@@ -7,6 +7,8 @@ pub enum Action {
     Pass,
     /// Send the frame back out of the interface it came from.
     Transmit,
+    /// Send the frame to a target, out of the interface that leads there.
+    Send,
     /// Discard the frame.
     Drop,
 }
@@ -43,10 +45,12 @@ macro_rules! outcomes {
             #[inline(always)]
             pub const fn action(self) -> Action {
                 const TRANSMITTED: u32 = count(Action::Transmit);
-                const NOT_DROPPED: u32 = TRANSMITTED + count(Action::Pass);
+                const LEAVING: u32 = TRANSMITTED + count(Action::Send);
+                const NOT_DROPPED: u32 = LEAVING + count(Action::Pass);
                 match self as u32 {
                     ..TRANSMITTED => Action::Transmit,
-                    TRANSMITTED..NOT_DROPPED => Action::Pass,
+                    TRANSMITTED..LEAVING => Action::Send,
+                    LEAVING..NOT_DROPPED => Action::Pass,
                     NOT_DROPPED.. => Action::Drop,
                 }
             }
@@ -72,6 +76,11 @@ macro_rules! outcomes {
 outcomes! {
     AnsweredA Transmit "answered_a" "A query answered"
     AnsweredAaaa Transmit "answered_aaaa" "AAAA query answered"
+    TooBig Transmit "too_big_sent" "forwarded request too long for the tunnel: its sender was told (RFC 1191, RFC 8201)"
+    TunnelEcho Transmit "tunnel_echo" "a peer asked whether this end of the tunnel answers"
+    Served Send "served" "request served by a backend"
+    ServedForPeer Send "served_for_peer" "request from a peer's tunnel served by a backend"
+    Forwarded Send "forwarded" "request forwarded through the tunnel"
     ShortFrame Pass "short_frame" "frame ends inside its Ethernet, VLAN, IP or UDP header"
     NotIp Pass "not_ip" "neither IPv4 nor IPv6, or more than one VLAN tag"
     NotUdp Pass "not_udp" "another protocol than UDP, or an IPv6 extension header (RFC 8200 section 4)"
@@ -98,13 +107,38 @@ outcomes! {
     TableChanging Pass "table_changing" "name and answer tables of different age"
     NoAddress Pass "no_address" "no address of the asked family"
     NoRoom Pass "no_room" "frame could not be resized for the reply"
+    OtherPort Pass "other_port" "to a resource's address, but to none of its ports"
+    OtherProtocol Pass "other_protocol" "to a resource's address, but neither TCP nor UDP nor an ICMP error about them"
+    Unmanaged Pass "unmanaged" "to a resource's address before its instance was first decided on"
     ZeroChecksum Drop "zero_checksum" "IPv6 query without UDP checksum (RFC 8200 section 8.1)"
+    Fragment Drop "fragment" "fragment of a request (RFC 791 section 3.2, RFC 8200 section 4.5): it does not tell its port"
+    Options Drop "options" "request with IPv4 options or IPv6 extension headers (RFC 7126, RFC 7045)"
+    BadLength Drop "bad_length" "request shorter than its headers say"
+    Refused Drop "refused" "request for a resource that is available nowhere"
+    NoBackend Drop "no_backend" "request for an instance without a backend that passes its probes and can be reached"
+    NoTunnel Drop "no_tunnel" "request for a peer whose tunnel cannot be reached"
+    TooLong Drop "too_long" "request too long for the tunnel that may be fragmented or whose sender cannot be told"
+    TooBigLimit Drop "too_big_limit" "request too long for the tunnel, after enough such senders were told (RFC 4443 section 2.4)"
+    TunnelStranger Drop "tunnel_stranger" "tunnel packet from an address that is no peer's"
+    TunnelHeader Drop "tunnel_header" "tunnel packet with a header no peer sends: version, mark or site"
+    TunnelInner Drop "tunnel_inner" "tunnel packet that holds no whole IP packet"
+    TunnelUnknown Drop "tunnel_unknown" "tunnel packet for an address that is no resource's"
+    TunnelOlder Drop "tunnel_older" "forwarded here by a peer that knows an older epoch, and this site does not hold the resource"
+    TunnelNewer Drop "tunnel_newer" "forwarded here by a peer that knows a newer epoch, which this site does not know yet"
+    TunnelLoop Drop "tunnel_loop" "forwarded here in the same epoch, but this site does not hold the resource"
     Fault Drop "fault" "the reply left the resized frame: a defect of the program"
 }
 
 impl Outcome {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// The outcome with this counter.
+    #[inline(always)]
+    pub fn from_index(index: u32) -> Option<Self> {
+        // SAFETY: the variants are numbered from 0 on without a gap.
+        ((index as usize) < Self::COUNT).then(|| unsafe { core::mem::transmute::<u32, Self>(index) })
+    }
 
     /// The packet's counter.
     #[inline(always)]
@@ -130,6 +164,7 @@ mod tests {
         let mut names = HashSet::new();
         for (index, outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(outcome.index() as usize, index);
+            assert_eq!(Outcome::from_index(outcome.index()), Some(*outcome));
             assert!(names.insert(outcome.name()), "{} twice", outcome.name());
             let snake = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
             assert!(outcome.name().bytes().all(snake), "{}", outcome.name());

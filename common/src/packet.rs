@@ -30,12 +30,25 @@ pub trait Packet {
     /// Reads a value in network order that is `offset` behind a place.
     fn get<W: Word>(&self, place: Self::Place, offset: usize) -> Option<W>;
 
+    /// Writes a value in network order `offset` behind a place.
+    fn set<W: Word>(&mut self, place: Self::Place, offset: usize, word: W) -> Option<()>;
+
     /// Writes a value in network order and moves the place behind it.
     fn put<W: Word>(&mut self, place: &mut Self::Place, word: W) -> Option<()>;
 
     /// Gives the frame a new size of `length` bytes, more than the first `keep` of the old ones, which stay. They may have
     /// moved towards the end to make room: that is where the place is. `None`: the frame is as it was.
     fn reshape(&mut self, keep: usize, length: usize) -> Option<Self::Place>;
+
+    /// Puts `bytes` new bytes, whatever is in them, before the frame's first one. `None`: there is no room, and the frame
+    /// is as it was.
+    fn push(&mut self, bytes: usize) -> Option<()>;
+
+    /// Takes `bytes` bytes away from the frame's start. `None`: it has not so many, and is as it was.
+    fn pull(&mut self, bytes: usize) -> Option<()>;
+
+    /// Takes away what is behind the first `length` bytes. `None`: there are not so many, and the frame is as it was.
+    fn truncate(&mut self, length: usize) -> Option<()>;
 }
 
 /// The same number, but LLVM does not know that: it would leave out checks that follow from what it knows, and the

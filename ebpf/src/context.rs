@@ -74,7 +74,7 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
-        self.put(&mut (self.start + offset), word)
+        self.set(self.start, offset, word)
     }
 
     #[inline(always)]
@@ -103,11 +103,17 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn put<W: Word>(&mut self, place: &mut usize, word: W) -> Option<()> {
-        let address = self.within(*place, W::SIZE)?;
+    fn set<W: Word>(&mut self, place: usize, offset: usize, word: W) -> Option<()> {
+        let address = self.within(place + offset, W::SIZE)?;
         // SAFETY: within the packet, which is ours alone while the program runs.
         unsafe { word.write(address as *mut u8) };
-        *place = address + W::SIZE;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn put<W: Word>(&mut self, place: &mut usize, word: W) -> Option<()> {
+        self.set(*place, 0, word)?;
+        *place += W::SIZE;
         Some(())
     }
 
@@ -126,6 +132,29 @@ impl Packet for XdpPacket {
         // Every pointer into the packet is void after these calls.
         *self = Self::again(self.context);
         Some(opaque(self.start + front))
+    }
+
+    #[inline(always)]
+    fn push(&mut self, bytes: usize) -> Option<()> {
+        let moved = self.move_start(-(bytes as i32));
+        *self = Self::again(self.context);
+        moved.then_some(())
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, bytes: usize) -> Option<()> {
+        let moved = self.move_start(bytes as i32);
+        *self = Self::again(self.context);
+        moved.then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let delta = length as i32 - self.length() as i32;
+        // SAFETY: a helper on the program's own context; on failure it changes nothing.
+        let cut = delta <= 0 && unsafe { bpf_xdp_adjust_tail(self.context, delta) } == 0;
+        *self = Self::again(self.context);
+        cut.then_some(())
     }
 }
 

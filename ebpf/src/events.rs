@@ -1,4 +1,7 @@
 //! Rare events, for the agent's log. Never one per packet.
+//!
+//! Not marked as cold: such functions go into a section of their own, and aya 0.14 mistakes one for another that has the
+//! same offset in its section.
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -32,7 +35,6 @@ static NAMES: [[u8; NAME_BYTES]; Outcome::COUNT] = {
 static REPORTED: Array<u64, 1> = Array::new();
 
 /// Reports a counter's first packet on this CPU.
-#[cold]
 #[inline(never)]
 pub fn first(context: &XdpContext, outcome: u32) {
     let Some(name) = NAMES.get(outcome as usize) else {
@@ -45,7 +47,6 @@ pub fn first(context: &XdpContext, outcome: u32) {
 
 /// Reports that the lease has run out, once for each lease; twice if two CPUs notice it at the same moment, because this
 /// target has no atomic exchange.
-#[cold]
 #[inline(never)]
 pub fn unleased(context: &XdpContext) {
     let until = tables::lease();

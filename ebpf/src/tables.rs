@@ -8,9 +8,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use siteswap_common::{
-    answer::Tables,
-    maps::{AnswerSet, Control, MAX_LISTEN, NAME_SEEDS, NAME_SLOTS, NAME_TABLES, NameEntry, SETS},
+    answer::{self, Leased},
+    maps::{
+        ADDRESS_SEEDS as BUCKETS, ADDRESS_SLOTS, AddressEntry, AnswerSet, Control, FLOW_SETS, FlowSet, InstanceEntry,
+        MAX_LISTEN, MAX_PEERS, NAME_SEEDS, NAME_SLOTS, NameEntry, RING_CHUNKS, RingChunk, SETS, TABLES,
+        TARGETS as MOST_TARGETS, Target, TunnelPeer,
+    },
     outcome::Outcome,
+    steer::{self, Steered, flows},
 };
 
 /// Seeds by bucket. The inner map here is a template: the agent makes one like it, fills it, and puts it in with one
@@ -23,11 +28,46 @@ type Names = Array<NameEntry, { NAME_SLOTS as usize }>;
 /// Answers by index; likewise.
 type Answers = Array<AnswerSet, { SETS as usize }>;
 
-#[btf_map]
-static SEEDS: ArrayOfMaps<Seeds, { NAME_TABLES as usize }> = ArrayOfMaps::new();
+/// Seeds of addresses by bucket; likewise.
+type AddressSeeds = Array<u32, { BUCKETS as usize }>;
+
+/// Addresses by slot; likewise.
+type Addresses = Array<AddressEntry, { ADDRESS_SLOTS as usize }>;
 
 #[btf_map]
-static NAMES: ArrayOfMaps<Names, { NAME_TABLES as usize }> = ArrayOfMaps::new();
+static SEEDS: ArrayOfMaps<Seeds, { TABLES as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+static NAMES: ArrayOfMaps<Names, { TABLES as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+static ADDRESS_SEEDS: ArrayOfMaps<AddressSeeds, { TABLES as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+static ADDRESSES: ArrayOfMaps<Addresses, { TABLES as usize }> = ArrayOfMaps::new();
+
+/// Requests by resource.
+#[btf_map]
+static INSTANCES: Array<InstanceEntry, { SETS as usize }> = Array::new();
+
+/// Maglev's tables, one behind the other.
+#[btf_map]
+static RINGS: Array<RingChunk, { RING_CHUNKS as usize }> = Array::new();
+
+/// Backends and peers.
+#[btf_map]
+static TARGETS: Array<Target, { MOST_TARGETS as usize }> = Array::new();
+
+/// `BPF_F_MMAPABLE`: it makes a map's values begin at a page, and so each set of flows at a line of the cache.
+const ALIGNED: usize = 1 << 10;
+
+/// Flows that are known.
+#[btf_map]
+static FLOWS: Array<FlowSet, { FLOW_SETS as usize }, ALIGNED> = Array::new();
+
+/// ICMP errors in the present span of time: which one it is, and how many.
+#[btf_map]
+static ERRORS: Array<[u64; 2], 1> = Array::new();
 
 #[btf_map]
 static ANSWERS: ArrayOfMaps<Answers, 1> = ArrayOfMaps::new();
@@ -51,10 +91,29 @@ static DNS_V4: Listen<[u8; 4]> = Listen([[0; 4]; MAX_LISTEN]);
 #[unsafe(no_mangle)]
 static DNS_V6: Listen<[u8; 16]> = Listen([[0; 16]; MAX_LISTEN]);
 
+/// Set by the loader: address and port of this end of the tunnel, and what the site calls itself there, host order.
+#[unsafe(no_mangle)]
+static TUNNEL: [u32; 3] = [0; 3];
+
+/// Set by the loader: the other ends.
+#[unsafe(no_mangle)]
+static PEERS: [TunnelPeer; MAX_PEERS] = [TunnelPeer { address: [0; 4], site: 0 }; MAX_PEERS];
+
+/// Set by the loader: 1 in the program that explains what would become of a packet, and changes nothing.
+#[unsafe(no_mangle)]
+static EXPLAINS: u32 = 0;
+
+/// What the loader has set.
+#[inline(always)]
+fn constant(word: &u32) -> u32 {
+    // SAFETY: a reference; volatile, because the compiler knows only the zero. The verifier knows the loader's value.
+    unsafe { read_volatile(word) }
+}
+
 /// The maps as the fast path sees them.
 pub struct Maps;
 
-impl Tables for Maps {
+impl answer::Tables for Maps {
     #[inline(always)]
     fn serves_v4(&self, address: u32) -> bool {
         for served in &DNS_V4.0 {
@@ -90,12 +149,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn leased(&self) -> Option<u32> {
+    fn leased(&self) -> Option<Leased> {
         let control = CONTROL.get_ptr_mut(0)?;
         // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
         let (until, names) =
             unsafe { (read_volatile(&raw const (*control).lease_until), read_volatile(&raw const (*control).names)) };
-        (until > now(control)).then_some(names)
+        let now = now(control);
+        (until > now).then_some(Leased { names, now })
     }
 
     #[inline(always)]
@@ -111,6 +171,102 @@ impl Tables for Maps {
     #[inline(always)]
     fn set(&self, index: u32) -> Option<&AnswerSet> {
         ANSWERS.get_value(0, &index)
+    }
+}
+
+/// ICMP errors in a span of time: about a thousand a second.
+const MOST_ERRORS: u64 = 128;
+
+impl steer::Tables for Maps {
+    #[inline(always)]
+    fn addresses(&self) -> u32 {
+        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
+        CONTROL.get_ptr(0).map_or(0, |control| unsafe { read_volatile(&raw const (*control).addresses) })
+    }
+
+    #[inline(always)]
+    fn address_seed(&self, addresses: u32, bucket: u32) -> Option<u32> {
+        ADDRESS_SEEDS.get_value(addresses, &bucket).copied()
+    }
+
+    #[inline(always)]
+    fn address(&self, addresses: u32, slot: u32) -> Option<&AddressEntry> {
+        ADDRESSES.get_value(addresses, &slot)
+    }
+
+    #[inline(always)]
+    fn instance(&self, index: u32) -> Option<&InstanceEntry> {
+        INSTANCES.get(index)
+    }
+
+    #[inline(always)]
+    fn ring(&self, chunk: u32) -> Option<&RingChunk> {
+        RINGS.get(chunk)
+    }
+
+    #[inline(always)]
+    fn target(&self, index: u32) -> Option<&Target> {
+        TARGETS.get(index)
+    }
+
+    #[inline(always)]
+    fn flow_seed(&self) -> u64 {
+        // SAFETY: of the map's type; the agent wrote it before there was a program.
+        CONTROL.get_ptr(0).map_or(0, |control| unsafe { read_volatile(&raw const (*control).flow_seed) })
+    }
+
+    #[inline(always)]
+    fn flows(&self, set: u32) -> Option<&flows::Set> {
+        // SAFETY: as many words, aligned; nobody has a reference to what is in them.
+        FLOWS.get_ptr_mut(set).map(|set| unsafe { &*set.cast::<flows::Set>() })
+    }
+
+    #[inline(always)]
+    fn keep(&self, flow: &flows::Way, word: u64) {
+        if constant(&EXPLAINS) == 0 {
+            flow.store(word);
+        }
+    }
+
+    #[inline(always)]
+    fn tunnel(&self) -> (u32, u32) {
+        (constant(&TUNNEL[0]), constant(&TUNNEL[1]))
+    }
+
+    #[inline(always)]
+    fn site(&self) -> u32 {
+        constant(&TUNNEL[2])
+    }
+
+    #[inline(always)]
+    fn peer(&self, address: u32) -> Option<u32> {
+        for peer in &PEERS {
+            let peer = (&raw const *peer).cast::<u32>();
+            // SAFETY: two words, and aligned for the second.
+            let (other, site) = unsafe { (read_volatile(peer), read_volatile(peer.add(1))) };
+            if other == 0 {
+                return None;
+            }
+            if other == address.to_be() {
+                return Some(site);
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn may_tell(&self, now: u64) -> bool {
+        // 134 milliseconds.
+        let span = now >> 27;
+        let Some(errors) = ERRORS.get_ptr_mut(0) else { return false };
+        // SAFETY: of the map's type. Another CPU may count at the same time: then one more or less is sent.
+        let [counted, count] = unsafe { read_volatile(errors) };
+        let count = if counted == span { count } else { 0 };
+        if constant(&EXPLAINS) == 0 {
+            // SAFETY: as above.
+            unsafe { write_volatile(errors, [span, count + 1]) };
+        }
+        count < MOST_ERRORS
     }
 }
 
@@ -136,6 +292,26 @@ pub fn lease() -> u64 {
         .get_ptr(0)
         // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
         .map_or(0, |lease| unsafe { read_volatile(&raw const (*lease).lease_until) })
+}
+
+/// Whether this program only explains what it would do.
+#[inline(always)]
+pub fn explains() -> bool {
+    constant(&EXPLAINS) != 0
+}
+
+/// What the explaining program found: outcome, target, interface, and whether a known flow decided.
+#[btf_map]
+static EXPLAINED: Array<[u32; 4], 1> = Array::new();
+
+/// Leaves the explanation for the agent.
+#[inline(always)]
+pub fn explain(steered: Steered) {
+    if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
+        let Steered { outcome, interface, target, established } = steered;
+        // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
+        unsafe { *explained = [outcome.index(), target, interface, u32::from(established)] };
+    }
 }
 
 /// Counts the packet. Whether it is the counter's first on this CPU.

@@ -16,7 +16,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use siteswap::dataplane::OBJECT;
+use siteswap::dataplane::{OBJECT, verify};
 
 use crate::netns::Netns;
 
@@ -50,7 +50,7 @@ pub fn attach(node: &Netns, interface: &str, pins: &Path) -> Result<()> {
     let attached = node.enter(|| {
         let mut object = EbpfLoader::new().load(OBJECT)?;
         let program: &mut Xdp = object.program_mut("stub").context("the object has no program `stub`")?.try_into()?;
-        program.load()?;
+        verify(program)?;
         let link = program.attach(interface, XdpMode::Driver)?;
         let link = FdLink::try_from(program.take_link(link)?).map_err(|error| anyhow!(error))?;
         link.pin(&pin)?;

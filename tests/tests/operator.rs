@@ -86,7 +86,7 @@ fn explain_says_which_rule_put_which_address_where() -> Result<()> {
 fn what_does_not_exist_cannot_be_set_and_the_error_names_what_does() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     let refused = |arguments: &[&str]| siteswap(&lab, "east", arguments).unwrap_err().to_string();
-    assert!(refused(&["set", "wwww", "down"]).contains("there are: accounts, orders, www"));
+    assert!(refused(&["set", "wwww", "down"]).contains("it has: accounts, orders, www"));
     assert!(refused(&["set", "www@north", "down"]).contains("it has: east, west"));
     assert!(refused(&["set", "www", "sideways"]).contains("possible values: up, down, auto"));
     Ok(())

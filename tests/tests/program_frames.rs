@@ -9,6 +9,7 @@ use lab::program::{
     frames::{A, Datagram, Query, V4, V6},
     host::Host,
     kernel::Kernel,
+    requests,
 };
 use siteswap_common::{
     frame::Frame,
@@ -62,8 +63,9 @@ fn every_fixture_has_its_outcome_in_the_kernel_and_the_host_agrees_in_every_byte
 
 #[test]
 fn fixtures_reach_every_outcome_but_those_that_need_another_table() {
-    let reached: HashSet<Outcome> = fixtures::all().iter().map(|fixture| fixture.outcome).collect();
-    let apart = [Outcome::NoLease, Outcome::NoRoom, Outcome::Fault];
+    let queries = fixtures::all().into_iter().map(|fixture| fixture.outcome);
+    let reached: HashSet<Outcome> = queries.chain(requests::all().iter().map(|fixture| fixture.outcome)).collect();
+    let apart = [Outcome::NoLease, Outcome::NoRoom, Outcome::TooBigLimit, Outcome::Fault];
     for outcome in Outcome::ALL {
         assert_ne!(reached.contains(outcome), apart.contains(outcome), "{outcome:?}");
     }

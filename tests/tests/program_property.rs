@@ -89,7 +89,7 @@ fn judge(frame: &[u8], verdict: &Verdict) -> Result<(), TestCaseError> {
             let judged = judge_reply(frame, &verdict.frame);
             prop_assert!(judged.is_ok(), "{:#}", judged.unwrap_err());
         }
-        Action::Pass | Action::Drop => prop_assert_eq!(&verdict.frame, frame),
+        Action::Send | Action::Pass | Action::Drop => prop_assert_eq!(&verdict.frame, frame),
     }
     Ok(())
 }

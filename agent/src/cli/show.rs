@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::control::api::{BackendStatus, InstanceStatus, ResourceStatus, Status};
+use crate::control::api::{
+    BackendStatus, Drained, InstanceRow, InstanceStatus, ResourceStatus, Status, StepKind, Swapped,
+};
 use crate::link::PeerStatus;
 
 const GREEN: &str = "\x1b[32m";
@@ -14,7 +16,8 @@ pub fn status(status: &Status, colours: bool) -> String {
     let mut out = String::new();
     let paint = Paint(colours);
     let ready = if status.ready { paint.good("ready") } else { paint.bad("measuring, no answers yet") };
-    line(&mut out, format!("site {}: {ready} (siteswap {}, {})", status.site, status.version, status.config));
+    let drained = if status.drained { paint.bad(", drained") } else { String::new() };
+    line(&mut out, format!("site {}: {ready}{drained} (siteswap {}, {})", status.site, status.version, status.config));
     for resource in &status.resources {
         out.push('\n');
         show_resource(&mut out, resource, paint);
@@ -35,6 +38,95 @@ pub fn status(status: &Status, colours: bool) -> String {
         "last changes, newest first, with the time from finding to map",
         changes.map(|change| format!("{:>9.3} ms  {}", ms(change.micros), change.cause)),
     );
+    out
+}
+
+/// `siteswap instances`: a row each, ending in a newline. `now`: seconds since 1970.
+pub fn instances(rows: &[InstanceRow], now: u64, colours: bool) -> String {
+    let paint = Paint(colours);
+    let mut out = String::new();
+    let widest = |of: fn(&InstanceRow) -> usize, title: usize| rows.iter().map(of).max().unwrap_or(0).max(title);
+    let resource = widest(|row| row.resource.len(), 8);
+    let site = widest(|row| row.site.len(), 4);
+    let holder = widest(|row| row.holder.as_ref().map_or(1, String::len), 6);
+    line(
+        &mut out,
+        format!(
+            "{:resource$}  {:site$}  STATE     {:holder$}  EPOCH  AVAILABLE  SINCE     WHY",
+            "RESOURCE", "SITE", "HOLDER"
+        ),
+    );
+    for row in rows {
+        let available = match (row.available, row.drained) {
+            (true, false) => paint.good("yes      "),
+            (true, true) => paint.bad("drained  "),
+            (false, _) if !row.contact => paint.bad("silent   "),
+            (false, _) => paint.bad("no       "),
+        };
+        let since = row.since.map_or_else(|| "-".to_owned(), |since| ago(now.saturating_sub(since)));
+        let held = row.holder.as_deref().unwrap_or("-");
+        line(
+            &mut out,
+            format!(
+                "{:resource$}  {:site$}  {:<8}  {held:holder$}  {:>5}  {available}  {since:<8}  {}",
+                row.resource, row.site, row.state, row.epoch, row.why
+            ),
+        );
+    }
+    out
+}
+
+/// A length of time in its largest unit.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// What `siteswap swap` did.
+pub fn swapped(swapped: &Swapped) -> String {
+    let mut out = String::new();
+    let Swapped { resource, to, epoch, .. } = swapped;
+    if swapped.already {
+        line(&mut out, format!("{to} holds {resource} already, epoch {epoch}"));
+        return out;
+    }
+    line(&mut out, format!("{to} holds {resource}, epoch {epoch}"));
+    for step in &swapped.steps {
+        let what = match step.step {
+            StepKind::Asked => "asked",
+            StepKind::Taken => "taken",
+            StepKind::Published => "published",
+            StepKind::Adopted => "adopted",
+        };
+        let ms = std::time::Duration::from_micros(step.micros).as_secs_f64() * 1e3;
+        line(&mut out, format!("  {what:<9}  {:<12} {ms:>9.3} ms", step.site));
+    }
+    for site in &swapped.waiting {
+        line(&mut out, format!("  waiting    {site} is in contact and has not adopted it yet"));
+    }
+    for site in &swapped.absent {
+        line(&mut out, format!("  absent     {site} is not in contact and adopts it when it returns"));
+    }
+    out
+}
+
+/// What `siteswap drain` did.
+pub fn drained(site: &str, drained: &Drained) -> String {
+    let mut out = String::new();
+    line(&mut out, format!("{site} is drained"));
+    for (resource, to) in &drained.moved {
+        line(&mut out, format!("  moved    {resource} to {to}"));
+    }
+    for (resource, why) in &drained.stays {
+        line(&mut out, format!("  stays    {resource}: {why}"));
+    }
+    for resource in &drained.waiting {
+        line(&mut out, format!("  waiting  {resource}: no other site has taken it yet"));
+    }
     out
 }
 
@@ -79,6 +171,9 @@ fn show_resource(out: &mut String, resource: &ResourceStatus, paint: Paint) {
     let note = if resource.all_down { paint.bad("  no site is available: all_down") } else { String::new() };
     line(out, format!("  answer     {answer}{note}"));
     line(out, format!("  requests   {}", resource.arrival));
+    if let Some(site) = &resource.leaving {
+        line(out, format!("  flows      established at {site} finish there"));
+    }
     for instance in &resource.instances {
         line(out, format!("  {}", show_instance(instance, paint)));
     }
@@ -89,7 +184,8 @@ fn show_instance(instance: &InstanceStatus, paint: Paint) -> String {
     let measured = if view.measured { "available" } else { "not available" };
     let state = if instance.available { paint.good("in ") } else { paint.bad("out") };
     let forced = view.forced.map_or_else(String::new, |forced| format!("  set {forced} by an operator; measured:"));
-    format!("{:<10} {state} {:<8}{forced} {measured} ({})", view.site, view.state, view.why)
+    let drained = if view.drained { " drained," } else { "" };
+    format!("{:<10} {state} {:<8}{forced}{drained} {measured} ({})", view.site, view.state, view.why)
 }
 
 fn show_backend(backend: &BackendStatus, paint: Paint) -> String {

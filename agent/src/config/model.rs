@@ -121,6 +121,12 @@ pub struct Resource {
     pub all_down: AllDown,
     /// When a standby instance may become active by itself.
     pub takeover: Takeover,
+    /// Whether the site configured as active takes it back by itself.
+    pub failback: Failback,
+    /// How long that site must have been available and in contact with the holder before.
+    pub failback_after: Duration,
+    /// How long established flows may finish at a site that gave it up.
+    pub drain_time: Duration,
     /// How its backends are probed.
     pub probe: Probe,
     /// Its instances, by site. At least one.
@@ -184,13 +190,22 @@ pub enum AllDown {
 /// When a standby instance may take over from a holder that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takeover {
-    /// The holder's own site says that it cannot serve. Lost heartbeats alone prove nothing, and this site does not
-    /// probe the holder's public addresses yet.
+    /// The holder's own site says that it cannot serve; or its heartbeats are lost, and its public addresses do not
+    /// answer this site either.
     Confirmed,
-    /// That, or its heartbeats are lost.
+    /// The holder's own site says so, or its heartbeats are lost.
     Silence,
     /// Never by itself.
     Manual,
+}
+
+/// Whether a resource returns to the site configured as active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failback {
+    /// By an operator's order only.
+    Manual,
+    /// By itself.
+    Auto,
 }
 
 /// An instance's role as configured.

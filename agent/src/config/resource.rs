@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use hickory_proto::rr::LowerName;
@@ -11,12 +12,12 @@ use siteswap_common::maps::MAX_PORTS;
 use toml::de::DeValue;
 
 use super::{
-    AllDown, Instance, Port, Probe, Resource, Role, Takeover,
+    AllDown, Failback, Instance, Port, Probe, Resource, Role, Takeover,
     error::Span,
     probe::probe,
     section::Section,
     settings::{Context, distinct, too_many},
-    values::{address, backend, describe, domain, is_name, name_rule, port, quoted, whole, word},
+    values::{address, backend, describe, domain, duration, is_name, name_rule, port, quoted, whole, word},
 };
 
 /// `all_down` where it is a word.
@@ -30,6 +31,9 @@ enum AllDownWord {
 /// RFC 2181 §8.
 const MAX_TTL: u32 = (1 << 31) - 1;
 
+/// Longer is no waiting any more.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
 /// A resource as it stands in the file, with the places of what it shares with others.
 pub(super) struct Draft {
     pub(super) name: String,
@@ -40,6 +44,9 @@ pub(super) struct Draft {
     order: Vec<String>,
     all_down: AllDown,
     takeover: Takeover,
+    failback: Failback,
+    failback_after: Duration,
+    drain_time: Duration,
     /// `None`: wrong, and reported.
     probe: Option<Probe>,
 }
@@ -72,6 +79,9 @@ impl Draft {
             order: self.order,
             all_down: self.all_down,
             takeover: self.takeover,
+            failback: self.failback,
+            failback_after: self.failback_after,
+            drain_time: self.drain_time,
             probe: self.probe?,
             instances: instances.collect::<Option<_>>()?,
         })
@@ -96,6 +106,11 @@ fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let ttl = section.or("ttl", 5, whole(0..=MAX_TTL));
     let takeovers = [("confirmed", Takeover::Confirmed), ("silence", Takeover::Silence), ("manual", Takeover::Manual)];
     let takeover = section.or("takeover", Takeover::Confirmed, word(&takeovers));
+    let failbacks = [("manual", Failback::Manual), ("auto", Failback::Auto)];
+    let failback = section.or("failback", Failback::Manual, word(&failbacks));
+    let minute = Duration::from_secs(60);
+    let failback_after = section.or("failback_after", minute, duration(Duration::ZERO..=MAX_WAIT));
+    let drain_time = section.or("drain_time", minute, duration(Duration::ZERO..=MAX_WAIT));
     let all_down = all_down(section);
     let try_hint = "say what to try: tcp = true, or url = \"http://HOST/PATH\"";
     let probe = probe(&mut section.need_section("probe", try_hint), context);
@@ -103,7 +118,20 @@ fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let instances = instances(&sites, !domains.is_empty() || !ports.is_empty(), context);
     let order = order(section, &instances, context);
     section.finish();
-    Draft { name: name.to_owned(), domains, ports, instances, ttl, order, all_down, takeover, probe }
+    Draft {
+        name: name.to_owned(),
+        domains,
+        ports,
+        instances,
+        ttl,
+        order,
+        all_down,
+        takeover,
+        failback,
+        failback_after,
+        drain_time,
+        probe,
+    }
 }
 
 fn ports(section: &mut Section<'_>) -> Vec<Spanned<Port>> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     link::{LinkCounters, PeerStatus},
-    placement::{Arrival, InstanceView, Override},
+    placement::{Arrival, InstanceView, Override, State},
 };
 
 /// `GET /v1/status`
@@ -21,6 +21,8 @@ pub struct Status {
     pub site: String,
     /// The first complete round of probes is over and answers are given.
     pub ready: bool,
+    /// An operator has drained this site.
+    pub drained: bool,
     /// When the agent started, seconds since 1970.
     pub started: u64,
     /// The configuration file.
@@ -62,6 +64,8 @@ pub struct ResourceStatus {
     pub all_down: bool,
     /// What is done with a request that arrives here.
     pub arrival: Arrival,
+    /// The site that flows established before the last change finish at.
+    pub leaving: Option<String>,
 }
 
 /// One instance.
@@ -125,6 +129,110 @@ pub struct SetOverride {
     pub site: Option<String>,
     /// `None`: measured again (`auto`).
     pub state: Option<Override>,
+}
+
+/// One of `GET /v1/instances`: a resource at one site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRow {
+    /// The resource.
+    pub resource: String,
+    /// The site.
+    pub site: String,
+    /// Its state, as its own site last said; before that, as this site takes it to be.
+    pub state: State,
+    /// The site that holds the resource, likewise. `None`: every active instance serves.
+    pub holder: Option<String>,
+    /// The resource's epoch, likewise.
+    pub epoch: u64,
+    /// It can serve, as this site believes.
+    pub available: bool,
+    /// Its site is drained.
+    pub drained: bool,
+    /// Its site is in contact, or is this one.
+    pub contact: bool,
+    /// Why it has its state.
+    pub why: String,
+    /// Since when, seconds since 1970; `None` if its site has not said.
+    pub since: Option<u64>,
+}
+
+/// `POST /v1/swap`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// The resource.
+    pub resource: String,
+    /// The site that shall hold it.
+    pub to: String,
+    /// Milliseconds to wait until the others have adopted it.
+    pub wait_ms: u64,
+}
+
+/// Answer to [`Swap`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Swapped {
+    /// The resource.
+    pub resource: String,
+    /// The site that holds it.
+    pub to: String,
+    /// In this epoch.
+    pub epoch: u64,
+    /// It held it before; nothing was done.
+    pub already: bool,
+    /// What was done, in order.
+    pub steps: Vec<Step>,
+    /// Sites in contact that had not adopted it when the wait was over.
+    pub waiting: Vec<String>,
+    /// Sites that are not in contact and adopt it when they return.
+    pub absent: Vec<String>,
+}
+
+/// One step of a swap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was done.
+    pub step: StepKind,
+    /// The site that did it.
+    pub site: String,
+    /// How long it took, microseconds.
+    pub micros: u64,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepKind {
+    /// The order went to the site and its answer came back.
+    Asked,
+    /// The site stored the new epoch.
+    Taken,
+    /// The new holder's own answers follow.
+    Published,
+    /// Its report came with the new epoch, counted from when the taking was known here.
+    Adopted,
+}
+
+/// `POST /v1/drain`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// The site.
+    pub site: String,
+    /// Drain it, or take that back.
+    pub drained: bool,
+    /// Milliseconds to wait until what it holds has moved.
+    pub wait_ms: u64,
+}
+
+/// Answer to [`Drain`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Resources that another site holds now, and which.
+    pub moved: BTreeMap<String, String>,
+    /// Resources that stay, and why.
+    pub stays: BTreeMap<String, String>,
+    /// Resources that another site could take, and had not when the wait was over.
+    pub waiting: Vec<String>,
 }
 
 /// `POST /v1/explain`

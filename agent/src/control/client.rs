@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::api::{Explain, Explanation, Refusal, SetOverride, Status};
+use super::api::{Drain, Drained, Explain, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap, Swapped};
 
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,21 @@ impl Client {
     /// Sets an override or takes it back.
     pub async fn set(&self, order: &SetOverride) -> Result<(), ClientError> {
         self.ask(Method::PUT, "/v1/override", Some(order)).await
+    }
+
+    /// Every resource at every site.
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>, ClientError> {
+        self.ask(Method::GET, "/v1/instances", None::<()>).await
+    }
+
+    /// Makes a site the holder of a resource.
+    pub async fn swap(&self, order: &Swap) -> Result<Swapped, ClientError> {
+        self.ask(Method::POST, "/v1/swap", Some(order)).await
+    }
+
+    /// Drains a site or takes that back.
+    pub async fn drain(&self, order: &Drain) -> Result<Drained, ClientError> {
+        self.ask(Method::POST, "/v1/drain", Some(order)).await
     }
 
     /// Explains an answer.

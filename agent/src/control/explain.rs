@@ -41,6 +41,9 @@ pub fn explain(question: &Explain, knowledge: &Knowledge, decision: Option<&Deci
         say(&mut explanation, locality(client));
     }
     say(&mut explanation, format!("A request for it that arrives here: {}.", decided.placement.arrival));
+    if let Some(site) = &decided.leaving {
+        say(&mut explanation, format!("Flows established at {site} finish there."));
+    }
     Ok(explanation)
 }
 
@@ -65,9 +68,10 @@ fn elsewhere(name: &LowerName, knowledge: &Knowledge) -> String {
 fn sites(decided: &Decided, configured: &crate::config::Resource) -> Vec<String> {
     let order = configured.order.join(", ");
     let find = |site: &str| decided.instances.iter().find(|instance| instance.site == site);
-    let actives = decided.instances.iter().filter(|i| i.serves() && i.state == State::Active).count();
+    let answered = || decided.placement.answer.iter().filter_map(|site| find(site));
+    let actives = answered().filter(|instance| instance.state == State::Active).count();
     let mut lines = Vec::new();
-    for (place, instance) in decided.placement.answer.iter().filter_map(|site| find(site)).enumerate() {
+    for (place, instance) in answered().enumerate() {
         let addresses: Vec<String> =
             configured.instances[&instance.site].addresses.iter().map(IpAddr::to_string).collect();
         let rule = match instance.state {
@@ -79,7 +83,7 @@ fn sites(decided: &Decided, configured: &crate::config::Resource) -> Vec<String>
         let (site, addresses) = (&instance.site, addresses.join(", "));
         lines.push(format!("{}. {site}: {addresses}; {}. Place: {rule}.", place + 1, standing(instance)));
     }
-    for instance in decided.instances.iter().filter(|i| !i.serves()) {
+    for instance in decided.instances.iter().filter(|i| !decided.placement.answer.contains(&i.site)) {
         lines.push(format!("Left out: {}; {}.", instance.site, standing(instance)));
     }
     lines
@@ -87,7 +91,8 @@ fn sites(decided: &Decided, configured: &crate::config::Resource) -> Vec<String>
 
 fn standing(instance: &InstanceView) -> String {
     let measured = if instance.measured { "available" } else { "not available" };
-    let measured = format!("{} and {measured} ({})", instance.state, instance.why);
+    let drained = if instance.drained { "drained, " } else { "" };
+    let measured = format!("{drained}{} and {measured} ({})", instance.state, instance.why);
     match instance.forced {
         Some(Override::Up) => format!("set up by an operator; measured: {measured}"),
         Some(Override::Down) => format!("set down by an operator; measured: {measured}"),

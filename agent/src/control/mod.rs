@@ -3,6 +3,9 @@
 pub mod api;
 pub mod client;
 mod explain;
+mod instances;
+mod orders;
 pub mod server;
 
 pub use explain::explain;
+pub use instances::instances;

@@ -15,10 +15,14 @@ use axum::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
-use super::api::{Explain, Explanation, Refusal, SetOverride, Status};
+use super::{
+    api::{Drain, Explain, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap},
+    orders,
+};
+use crate::link::message::Response as Taken;
 
 /// What the agent's loop is asked, with where the answer goes.
 #[derive(Debug)]
@@ -27,6 +31,12 @@ pub enum Command {
     Status(oneshot::Sender<Box<Status>>),
     /// Set an override or take it back.
     Set(SetOverride, oneshot::Sender<Result<(), String>>),
+    /// Tell every resource at every site.
+    Instances(oneshot::Sender<Vec<InstanceRow>>),
+    /// Take a resource, or have another site take it; the answer says what came of it, not that others have adopted it.
+    Swap(Swap, oneshot::Sender<Result<Taken, String>>),
+    /// Drain a site or take that back; the answer says that it is stored there.
+    Drain(Drain, oneshot::Sender<Result<(), String>>),
     /// Explain an answer.
     Explain(Explain, oneshot::Sender<Result<Explanation, String>>),
     /// Read the configuration again.
@@ -71,49 +81,83 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
     make().map_err(|source| ControlError::Bind { path: path.to_owned(), source })
 }
 
+/// The agent's loop, as the handlers see it.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// What it is asked.
+    pub commands: mpsc::Sender<Command>,
+    /// Changes whenever it has acted.
+    pub acted: watch::Receiver<u64>,
+}
+
+impl Loop {
+    /// `None`: it is stopping.
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
 /// Serves until its task is dropped.
-pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, agent: Loop) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/override", put(set))
+        .route("/v1/instances", get(instances))
+        .route("/v1/swap", post(swap))
+        .route("/v1/drain", post(drain))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such path".to_owned()))
-        .with_state(commands);
+        .with_state(agent);
     axum::serve(listener, router).await
 }
 
-type Loop = State<mpsc::Sender<Command>>;
-
-async fn status(State(commands): Loop) -> Response {
-    match ask(&commands, Command::Status).await {
+async fn status(State(agent): State<Loop>) -> Response {
+    match agent.ask(Command::Status).await {
         Some(status) => Json(status).into_response(),
         None => stopping(),
     }
 }
 
-async fn set(State(commands): Loop, order: Result<Json<SetOverride>, JsonRejection>) -> Response {
+async fn instances(State(agent): State<Loop>) -> Response {
+    match agent.ask(Command::Instances).await {
+        Some(rows) => Json(rows).into_response(),
+        None => stopping(),
+    }
+}
+
+async fn set(State(agent): State<Loop>, order: Result<Json<SetOverride>, JsonRejection>) -> Response {
     match order {
-        Ok(Json(order)) => outcome(ask(&commands, |reply| Command::Set(order, reply)).await),
+        Ok(Json(order)) => outcome(agent.ask(|reply| Command::Set(order, reply)).await),
         Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
     }
 }
 
-async fn explain(State(commands): Loop, question: Result<Json<Explain>, JsonRejection>) -> Response {
+async fn swap(State(agent): State<Loop>, order: Result<Json<Swap>, JsonRejection>) -> Response {
+    match order {
+        Ok(Json(order)) => outcome(orders::swap(agent, order).await),
+        Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
+    }
+}
+
+async fn drain(State(agent): State<Loop>, order: Result<Json<Drain>, JsonRejection>) -> Response {
+    match order {
+        Ok(Json(order)) => outcome(orders::drain(agent, order).await),
+        Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
+    }
+}
+
+async fn explain(State(agent): State<Loop>, question: Result<Json<Explain>, JsonRejection>) -> Response {
     match question {
-        Ok(Json(question)) => outcome(ask(&commands, |reply| Command::Explain(question, reply)).await),
+        Ok(Json(question)) => outcome(agent.ask(|reply| Command::Explain(question, reply)).await),
         Err(rejection) => refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
     }
 }
 
-async fn reload(State(commands): Loop) -> Response {
-    outcome(ask(&commands, Command::Reload).await)
-}
-
-async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    commands.send(command(reply)).await.ok()?;
-    answer.await.ok()
+async fn reload(State(agent): State<Loop>) -> Response {
+    outcome(agent.ask(Command::Reload).await)
 }
 
 fn outcome(answer: Option<Result<impl serde::Serialize, String>>) -> Response {

@@ -58,11 +58,11 @@ pub enum Error {
         /// Wanted.
         to: PathBuf,
     },
-    /// More addresses to answer on than the program has room for.
-    #[error("`dns.listen` has {count} {family} addresses, but the program answers on at most {most}")]
-    TooManyAddresses {
-        /// `IPv4` or `IPv6`.
-        family: &'static str,
+    /// More of something than the program has room for.
+    #[error("there are {count} {what}, but the program has room for at most {most}")]
+    TooMany {
+        /// Of what, and what they are for.
+        what: &'static str,
         /// How many there are.
         count: usize,
         /// How many there may be.

@@ -1,14 +1,15 @@
 //! The compiled-in object: its maps and programs into the kernel, and templates for the inner maps.
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, FromRawFd, OwnedFd},
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::MapData,
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, Map, MapData},
     programs::{ProgramError, Xdp},
 };
 use aya_obj::{
@@ -16,7 +17,10 @@ use aya_obj::{
     generated::{bpf_attr, bpf_cmd},
 };
 use nix::{errno::Errno, libc};
-use siteswap_common::maps::MAX_LISTEN;
+use siteswap_common::{
+    maps::{MAX_LISTEN, MAX_PEERS, TunnelPeer},
+    steer::tunnel::site,
+};
 
 use super::{
     error::{Error, chain, errno},
@@ -33,28 +37,58 @@ pub static BENCHMARK: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"
 pub const PROGRAM: &str = "siteswap";
 
 /// Maps that outlive the agent.
-pub const PINNED: [&str; 5] = [SEEDS, NAMES, ANSWERS, CONTROL, COUNTERS];
+pub const PINNED: [&str; 11] =
+    [SEEDS, NAMES, ANSWERS, ADDRESS_SEEDS, ADDRESSES, INSTANCES, RINGS, TARGETS, FLOWS, CONTROL, COUNTERS];
 pub const SEEDS: &str = "SEEDS";
 pub const NAMES: &str = "NAMES";
 pub const ANSWERS: &str = "ANSWERS";
+pub const ADDRESS_SEEDS: &str = "ADDRESS_SEEDS";
+pub const ADDRESSES: &str = "ADDRESSES";
+pub const INSTANCES: &str = "INSTANCES";
+pub const RINGS: &str = "RINGS";
+pub const TARGETS: &str = "TARGETS";
+const FLOWS: &str = "FLOWS";
 pub const CONTROL: &str = "CONTROL";
 pub const COUNTERS: &str = "COUNTERS";
 
-/// The addresses the program answers on, as its read-only data has them.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Listen {
-    v4: [[u8; 4]; MAX_LISTEN],
-    v6: [[u8; 16]; MAX_LISTEN],
+/// What does not change while a program runs: the verifier knows it, and leaves out what it makes superfluous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Constants {
+    /// Addresses that queries are answered on.
+    pub dns: Vec<IpAddr>,
+    /// This site's name.
+    pub site: String,
+    /// This end of the tunnel.
+    pub tunnel: Option<SocketAddrV4>,
+    /// The other ends, with their sites' names.
+    pub peers: Vec<(Ipv4Addr, String)>,
 }
 
-impl Listen {
-    fn new(addresses: &[IpAddr]) -> Result<Self, Error> {
-        let mut listen = Self::default();
-        let v4: Vec<_> = addresses.iter().filter_map(|address| v4(*address)).collect();
-        let v6: Vec<_> = addresses.iter().filter_map(|address| v6(*address)).collect();
-        fill(&mut listen.v4, &v4, "IPv4")?;
-        fill(&mut listen.v6, &v6, "IPv6")?;
-        Ok(listen)
+/// The same as the program's read-only data has it. The first entry of zeros ends a list.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct ReadOnly {
+    v4: [[u8; 4]; MAX_LISTEN],
+    v6: [[u8; 16]; MAX_LISTEN],
+    tunnel: [u32; 3],
+    peers: [TunnelPeer; MAX_PEERS],
+}
+
+impl ReadOnly {
+    fn new(constants: &Constants) -> Result<Self, Error> {
+        let mut data = Self::default();
+        // Nothing is sent to the unspecified address, and its zeros would end the list.
+        let dns = || constants.dns.iter().filter(|address| !address.is_unspecified());
+        let v4: Vec<_> = dns().filter_map(|address| v4(*address)).collect();
+        let v6: Vec<_> = dns().filter_map(|address| v6(*address)).collect();
+        let peer = |(address, name): &(Ipv4Addr, String)| TunnelPeer { address: address.octets(), site: site(name) };
+        let peers: Vec<_> = constants.peers.iter().map(peer).collect();
+        fill(&mut data.v4, &v4, "IPv4 addresses to answer on")?;
+        fill(&mut data.v6, &v6, "IPv6 addresses to answer on")?;
+        fill(&mut data.peers, &peers, "peers with a tunnel")?;
+        if let Some(tunnel) = constants.tunnel {
+            data.tunnel = [tunnel.ip().to_bits(), tunnel.port().into(), site(&constants.site)];
+        }
+        Ok(data)
     }
 }
 
@@ -72,26 +106,17 @@ fn v6(address: IpAddr) -> Option<[u8; 16]> {
     }
 }
 
-/// The first all-zero entry ends the list, so an unspecified address (which no packet is sent to) is left out.
-fn fill<const N: usize>(
-    listen: &mut [[u8; N]; MAX_LISTEN],
-    addresses: &[[u8; N]],
-    family: &'static str,
-) -> Result<(), Error> {
-    let addresses = addresses.iter().filter(|address| **address != [0; N]);
-    let count = addresses.clone().count();
-    if count > MAX_LISTEN {
-        return Err(Error::TooManyAddresses { family, count, most: MAX_LISTEN });
+fn fill<T: Copy, const N: usize>(list: &mut [T; N], items: &[T], what: &'static str) -> Result<(), Error> {
+    if items.len() > N {
+        return Err(Error::TooMany { what, count: items.len(), most: N });
     }
-    for (slot, address) in listen.iter_mut().zip(addresses) {
-        *slot = *address;
-    }
+    list[..items.len()].copy_from_slice(items);
     Ok(())
 }
 
 /// Loads maps, the pinned ones from their pins if they are there, and the program.
-pub fn load(dns: &[IpAddr], pins: &Pins) -> Result<(Ebpf, Templates), Error> {
-    let listen = Listen::new(dns)?;
+pub fn load(constants: &Constants, pins: &Pins) -> Result<(Ebpf, Templates), Error> {
+    let data = ReadOnly::new(constants)?;
     if aya::features().btf().is_none() {
         // Also what a process without privileges sees.
         if !nix::unistd::Uid::effective().is_root() {
@@ -103,18 +128,34 @@ pub fn load(dns: &[IpAddr], pins: &Pins) -> Result<(Ebpf, Templates), Error> {
     for (map, definition) in &templates.pinned {
         pins::drop_misfit(&pins.map(map), definition)?;
     }
+    Ok((load_program(&data, pins, false)?, templates))
+}
+
+/// Loads the program that says what would become of a packet, on the same maps, and changes nothing.
+pub fn load_explaining(constants: &Constants, pins: &Pins) -> Result<Ebpf, Error> {
+    load_program(&ReadOnly::new(constants)?, pins, true)
+}
+
+fn load_program(data: &ReadOnly, pins: &Pins, explains: bool) -> Result<Ebpf, Error> {
+    let explains = u32::from(explains);
     let mut loader = EbpfLoader::new();
-    loader.override_global("DNS_V4", &listen.v4, true).override_global("DNS_V6", &listen.v6, true);
+    loader
+        .override_global("DNS_V4", &data.v4, true)
+        .override_global("DNS_V6", &data.v6, true)
+        .override_global("TUNNEL", &data.tunnel, true)
+        .override_global("PEERS", &data.peers, true)
+        .override_global("EXPLAINS", &explains, true);
     for map in PINNED {
         loader.map_pin_path(map, pins.map(map));
     }
     let mut ebpf = loader.load(OBJECT).map_err(Error::loading)?;
     verify(program(&mut ebpf)?).map_err(|error| Error::verifying(PROGRAM, error))?;
-    Ok((ebpf, templates))
+    Ok(ebpf)
 }
 
-/// Loads the program. The kernel breaks off for a signal, which a child's end is too, and wants to be asked again.
-fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
+/// Loads a program. The kernel breaks off its verification for a signal, which a child's end is too, and wants to be asked
+/// again.
+pub fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
     const TRIES: usize = 10;
     for _ in 1..TRIES {
         match program.load() {
@@ -132,14 +173,15 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .ok_or_else(|| Error::Object(format!("it has no XDP program `{PROGRAM}`")))
 }
 
+/// Maps of maps, whose inner maps are made while the program runs.
+const OUTER: [&str; 5] = [SEEDS, NAMES, ANSWERS, ADDRESS_SEEDS, ADDRESSES];
+
 /// What inner maps are made from. With the object's BTF, so that `bpftool map dump` prints their fields by name, and
-/// because kernels before 6.2 take no other into the maps that the program has.
+/// because Linux 6.1 takes no other into the maps that the program has.
 #[derive(Debug)]
 pub struct Templates {
     pinned: Vec<(&'static str, aya_obj::Map)>,
-    seeds: aya_obj::Map,
-    names: aya_obj::Map,
-    answers: aya_obj::Map,
+    inner: BTreeMap<&'static str, aya_obj::Map>,
     btf: OwnedFd,
 }
 
@@ -151,8 +193,11 @@ impl Templates {
         let missing = |map: &str| Error::Object(format!("it has no map {map}"));
         let pinned = PINNED.map(|map| Ok((map, parsed.maps.get(map).cloned().ok_or_else(|| missing(map))?)));
         let pinned = pinned.into_iter().collect::<Result<Vec<_>, Error>>()?;
-        let inner = |map: &str| parsed.maps[map].inner().ok_or_else(|| missing(&format!("inside {map}")));
-        let (seeds, names, answers) = (inner(SEEDS)?, inner(NAMES)?, inner(ANSWERS)?);
+        let inner = |map: &'static str| {
+            let inner = parsed.maps.get(map).and_then(aya_obj::Map::inner);
+            Ok((map, inner.ok_or_else(|| missing(&format!("inside {map}")))?))
+        };
+        let inner = OUTER.into_iter().map(inner).collect::<Result<_, Error>>()?;
         // As the loader does with its own copy; the maps' type numbers are the same in both.
         let features = aya::features().btf().ok_or_else(|| Error::kernel("BTF"))?;
         let btf = parsed
@@ -163,22 +208,19 @@ impl Templates {
             io::ErrorKind::PermissionDenied => Error::permission("load BTF"),
             _ => object(&error),
         })?;
-        Ok(Self { pinned, seeds, names, answers, btf })
+        Ok(Self { pinned, inner, btf })
     }
 
-    /// An all-zero map to put into `SEEDS`.
-    pub fn seeds(&self) -> Result<MapData, Error> {
-        MapData::create(self.seeds.clone(), "seeds", Some(self.btf.as_fd())).map_err(Error::map(SEEDS))
-    }
-
-    /// An all-zero map to put into `NAMES`.
-    pub fn names(&self) -> Result<MapData, Error> {
-        MapData::create(self.names.clone(), "names", Some(self.btf.as_fd())).map_err(Error::map(NAMES))
-    }
-
-    /// An all-zero map to put into `ANSWERS`.
-    pub fn answers(&self) -> Result<MapData, Error> {
-        MapData::create(self.answers.clone(), "answers", Some(self.btf.as_fd())).map_err(Error::map(ANSWERS))
+    /// An all-zero map to put into `outer`, one of the maps of maps.
+    ///
+    /// # Errors
+    /// There is no such map, or the kernel makes none.
+    pub fn make<V: Pod>(&self, outer: &'static str) -> Result<Array<MapData, V>, Error> {
+        let missing = || Error::Object(format!("it has no map inside {outer}"));
+        let template = self.inner.get(outer).ok_or_else(missing)?.clone();
+        let name = outer.to_lowercase();
+        let map = MapData::create(template, &name, Some(self.btf.as_fd())).map_err(Error::map(outer))?;
+        Array::try_from(Map::Array(map)).map_err(Error::map(outer))
     }
 }
 
@@ -204,19 +246,40 @@ fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
+    fn answering(dns: Vec<IpAddr>) -> Constants {
+        Constants { dns, ..Constants::default() }
+    }
+
     #[test]
     fn addresses_of_both_families_keep_their_order_and_end_with_zeros() {
         let addresses = ["192.0.2.2", "2001:db8:1::2", "192.0.2.3", "::", "0.0.0.0"].map(|text| text.parse().unwrap());
-        let listen = Listen::new(&addresses).unwrap();
-        assert_eq!(listen.v4[..3], [[192, 0, 2, 2], [192, 0, 2, 3], [0; 4]]);
-        assert_eq!(listen.v6[0][..4], [0x20, 0x01, 0x0d, 0xb8]);
-        assert_eq!(listen.v6[1], [0; 16]);
+        let data = ReadOnly::new(&answering(addresses.to_vec())).unwrap();
+        assert_eq!(data.v4[..3], [[192, 0, 2, 2], [192, 0, 2, 3], [0; 4]]);
+        assert_eq!(data.v6[0][..4], [0x20, 0x01, 0x0d, 0xb8]);
+        assert_eq!(data.v6[1], [0; 16]);
+        assert_eq!(data.tunnel, [0; 3]);
     }
 
     #[test]
     fn more_addresses_than_fit_are_refused_with_the_limit() {
         let addresses: Vec<IpAddr> = (1..=9).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-        let error = Listen::new(&addresses).unwrap_err().to_string();
+        let error = ReadOnly::new(&answering(addresses)).unwrap_err().to_string();
         assert!(error.contains("9 IPv4 addresses") && error.contains("at most 8"), "{error}");
+    }
+
+    #[test]
+    fn both_ends_of_the_tunnel_call_a_site_the_same() {
+        let east = Constants {
+            site: "east".into(),
+            tunnel: Some("10.255.0.1:7401".parse().unwrap()),
+            peers: vec![("10.255.0.2".parse().unwrap(), "west".into())],
+            ..Constants::default()
+        };
+        let data = ReadOnly::new(&east).unwrap();
+        assert_eq!(data.tunnel, [0x0aff_0001, 7401, site("east")]);
+        assert_eq!(
+            data.peers[..2],
+            [TunnelPeer { address: [10, 255, 0, 2], site: site("west") }, TunnelPeer::default()]
+        );
     }
 }

@@ -8,12 +8,15 @@ mod error;
 mod events;
 mod load;
 mod pins;
+pub mod requests;
 mod tables;
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    net::IpAddr,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,26 +24,29 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray},
 };
+use hickory_proto::rr::LowerName;
 use nix::{
     errno::Errno,
     time::{ClockId, clock_gettime},
 };
 use siteswap_common::{
-    maps::{AnswerSet, Control, NAME_TABLES, NameEntry},
+    maps::{AnswerSet, Control, TABLES},
     outcome::Outcome,
 };
 
 pub use self::{
     attach::Attachment,
     error::Error,
-    load::{BENCHMARK, OBJECT, PROGRAM, Templates},
+    load::{BENCHMARK, Constants, OBJECT, PROGRAM, Templates, verify},
+    requests::Requests,
 };
 use self::{
-    load::{ANSWERS, CONTROL, COUNTERS, NAMES, SEEDS},
+    load::{ADDRESS_SEEDS, ADDRESSES, ANSWERS, CONTROL, COUNTERS, INSTANCES, NAMES, RINGS, SEEDS, TARGETS},
     pins::Pins,
-    tables::{Compiled, Contents, Left, Slots},
+    requests::{Register, Write, Writes},
+    tables::{Left, Sets, Slots},
 };
-use crate::{answers::AnswerTable, config};
+use crate::{answers::AnswerTable, config, nexthop::Hops};
 
 /// The program in the kernel, and the hands on its maps.
 #[derive(Debug)]
@@ -49,14 +55,24 @@ pub struct Dataplane {
     templates: Templates,
     pins: Pins,
     config: config::Dataplane,
+    constants: Constants,
     attachments: Vec<(String, Attachment)>,
-    /// What the maps hold, once this agent has published.
-    published: Option<Contents>,
-    slots: Slots,
-    current: Option<Answers>,
-    spare: Option<Answers>,
+    contents: Contents,
     /// Held for its task, which ends with it.
     _events: Option<events::Forwarder>,
+}
+
+/// What the maps hold, as far as this agent knows.
+#[derive(Debug, Default)]
+struct Contents {
+    slots: Slots,
+    /// The map behind `ANSWERS[0]`, and the one that takes its place next.
+    current: Option<Answers>,
+    spare: Option<Answers>,
+    /// The names that were published, and the resources they lead to.
+    names: Option<(Arc<BTreeMap<LowerName, usize>>, Vec<(u64, u32)>)>,
+    register: Register,
+    addresses: Option<Vec<requests::Claim>>,
 }
 
 /// An inner map of `ANSWERS`.
@@ -74,7 +90,13 @@ impl fmt::Debug for Answers {
 
 impl Answers {
     fn new(templates: &Templates) -> Result<Self, Error> {
-        Ok(Self { map: array(templates.answers()?, ANSWERS)?, sets: Vec::new() })
+        Ok(Self { map: templates.make(ANSWERS)?, sets: Vec::new() })
+    }
+
+    /// Whether it holds `sets`.
+    fn hold(&self, sets: &[Option<AnswerSet>]) -> bool {
+        let length = self.sets.len().max(sets.len());
+        (0..length).all(|index| self.sets.get(index).copied().flatten() == sets.get(index).copied().flatten())
     }
 
     /// Makes it hold `sets`.
@@ -105,16 +127,16 @@ pub struct Published {
 }
 
 impl Dataplane {
-    /// Loads the program, answering on `dns`, and puts it on the configured interfaces: in place of the one a previous
-    /// agent left there, with no packet lost, and on its maps. Inside a tokio runtime the program's log is forwarded.
+    /// Loads the program and puts it on the configured interfaces: in place of the one a previous agent left there, with no
+    /// packet lost, and on its maps. Inside a tokio runtime the program's log is forwarded.
     ///
     /// Blocks while the kernel verifies the program, which may take a second.
-    pub fn start(config: &config::Dataplane, dns: &[IpAddr]) -> Result<Self, Error> {
+    pub fn start(config: &config::Dataplane, constants: &Constants) -> Result<Self, Error> {
         attach::indices(&config.interfaces)?;
         let pins = Pins::new(&config.pins);
         pins.create()?;
-        let (mut ebpf, templates) = load::load(dns, &pins)?;
-        let slots = slots_in_use(&ebpf);
+        let (mut ebpf, templates) = load::load(constants, &pins)?;
+        let contents = found(&mut ebpf)?;
         let events = events::forward(&mut ebpf);
         let program = load::program(&mut ebpf)?;
         let attachments = attach::attach(program, &config.interfaces, config.mode, &pins)?;
@@ -124,27 +146,22 @@ impl Dataplane {
             templates,
             pins,
             config: config.clone(),
+            constants: constants.clone(),
             attachments,
-            published: None,
-            slots,
-            current: None,
-            spare: None,
+            contents,
             _events: events,
         })
     }
 
     /// Takes a changed configuration, with no packet lost. On an error everything is as it was.
-    pub fn reconfigure(&mut self, config: &config::Dataplane, dns: &[IpAddr]) -> Result<(), Error> {
+    pub fn reconfigure(&mut self, config: &config::Dataplane, constants: &Constants) -> Result<(), Error> {
         if config.pins != self.config.pins {
             return Err(Error::PinsMoved { from: self.config.pins.clone(), to: config.pins.clone() });
         }
-        match Self::start(config, dns) {
+        match Self::start(config, constants) {
             Ok(new) => {
                 let old = std::mem::replace(self, new);
-                self.published = old.published;
-                self.slots = old.slots;
-                self.current = old.current;
-                self.spare = old.spare;
+                self.contents = old.contents;
                 Ok(())
             }
             Err(error) => {
@@ -162,17 +179,17 @@ impl Dataplane {
     /// [`Published`]. Between the exchange of the answers and that of the names, a query for a name of a new resource
     /// goes up to the agent's server; all others are answered by the program throughout.
     pub fn publish(&mut self, table: &AnswerTable) -> Result<Published, Error> {
-        let Compiled { contents, slots, left } = tables::compile(table, &self.slots);
-        let old = self.published.take();
-        let same_sets = old.as_ref().is_some_and(|old| old.sets == contents.sets);
-        let same_names = old.as_ref().is_some_and(|old| old.names == contents.names);
         let mut published = Published { answers: None, names: None };
-        if !same_sets {
-            published.answers = Some(self.exchange_answers(&contents)?);
-            self.slots = slots;
+        let Sets { sets, slots, owners } = tables::sets(table, &self.contents.slots);
+        if !self.contents.current.as_ref().is_some_and(|current| current.hold(&sets)) {
+            published.answers = Some(self.exchange_answers(&sets)?);
+            self.contents.slots = slots;
         }
-        if !same_names {
-            for (name, why) in &left {
+        // A failover changes no name, and a hundred thousand of them are not compiled in passing.
+        let same = |(names, resources): &(_, _)| *names == table.names && *resources == owners;
+        if !self.contents.names.as_ref().is_some_and(same) {
+            let names = tables::names(table, &owners);
+            for (name, why) in &names.left {
                 let why = match why {
                     Left::TooLong => "it is too long",
                     Left::NoSlot => "it has another name's hash, or there are too many names",
@@ -180,50 +197,83 @@ impl Dataplane {
                 };
                 tracing::info!(%name, "answered by the agent's server only: {why}");
             }
-            published.names = Some(self.exchange_names(&contents)?);
+            published.names = Some(self.exchange_names(&names)?);
+            self.contents.names = Some((Arc::clone(&table.names), owners));
         }
-        self.published = Some(contents);
         Ok(published)
     }
 
     /// Fills the map that no packet sees, and puts it in the other's place.
-    fn exchange_answers(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let mut next = match self.spare.take() {
+    fn exchange_answers(&mut self, sets: &[Option<AnswerSet>]) -> Result<Instant, Error> {
+        let mut next = match self.contents.spare.take() {
             Some(spare) => spare,
             None => Answers::new(&self.templates)?,
         };
-        next.fill(&contents.sets)?;
-        let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = outer(&mut self.ebpf, ANSWERS)?;
+        next.fill(sets)?;
+        let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = map(&mut self.ebpf, ANSWERS)?;
         let moment = Instant::now();
         outer.set(0, &next.map, 0).map_err(Error::map(ANSWERS))?;
         // The kernel has waited until no packet saw the old one. Made before it is needed: the kernel may take longer for
         // two megabytes than a failover should.
-        let old = self.current.replace(next);
-        self.spare = Some(old.map_or_else(|| Answers::new(&self.templates), Ok)?);
+        let old = self.contents.current.replace(next);
+        self.contents.spare = Some(old.map_or_else(|| Answers::new(&self.templates), Ok)?);
         Ok(moment)
     }
 
-    /// Fills the table that is not current, and makes it so.
-    fn exchange_names(&mut self, contents: &Contents) -> Result<Instant, Error> {
-        let mut control = self.control()?.get(&0, 0).map_err(Error::map(CONTROL))?;
-        control.names = (control.names + 1) % NAME_TABLES;
-
-        let mut seeds: Array<_, u32> = array(self.templates.seeds()?, SEEDS)?;
-        for (bucket, seed) in (0..).zip(&contents.seeds).filter(|(_, seed)| **seed != 0) {
-            seeds.set(bucket, seed, 0).map_err(Error::map(SEEDS))?;
-        }
-        let mut entries: Array<_, NameEntry> = array(self.templates.names()?, NAMES)?;
-        for (slot, entry) in &contents.names {
-            entries.set(*slot, entry, 0).map_err(Error::map(NAMES))?;
-        }
-        let mut slots: ArrayOfMaps<_, Array<MapData, u32>> = outer(&mut self.ebpf, SEEDS)?;
-        slots.set(control.names, &seeds, 0).map_err(Error::map(SEEDS))?;
-        let mut slots: ArrayOfMaps<_, Array<MapData, NameEntry>> = outer(&mut self.ebpf, NAMES)?;
-        slots.set(control.names, &entries, 0).map_err(Error::map(NAMES))?;
-
+    /// Fills the table of names that is not current, and makes it so.
+    fn exchange_names(&mut self, names: &tables::Names) -> Result<Instant, Error> {
+        let next = (self.control()?.names + 1) % TABLES;
+        self.exchange(SEEDS, next, numbered(&names.seeds))?;
+        self.exchange(NAMES, next, names.entries.iter().copied())?;
         let moment = Instant::now();
-        self.control()?.set(0, control, 0).map_err(Error::map(CONTROL))?;
+        self.set_control(|control| control.names = next)?;
         Ok(moment)
+    }
+
+    /// Makes the program do with requests what `requests` says. What did not change is left alone. Established flows stay
+    /// where they are.
+    pub fn steer(&mut self, requests: &Requests, hops: &Hops) -> Result<(), Error> {
+        let Writes { before, after } = self.contents.register.compile(requests, hops);
+        self.write(&before)?;
+        let claims = self.contents.register.claims(requests);
+        if self.contents.addresses.as_ref() != Some(&claims) {
+            let addresses = requests::addresses(&claims);
+            for address in &addresses.left {
+                tracing::error!(%address, "left to the host: there are too many addresses");
+            }
+            let next = (self.control()?.addresses + 1) % TABLES;
+            self.exchange(ADDRESS_SEEDS, next, numbered(&addresses.seeds))?;
+            self.exchange(ADDRESSES, next, addresses.entries.iter().copied())?;
+            self.set_control(|control| control.addresses = next)?;
+            self.contents.addresses = Some(claims);
+        }
+        self.write(&after)
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), Error> {
+        for write in writes {
+            match *write {
+                Write::Instance(index, entry) => set(&mut self.ebpf, INSTANCES, index, entry)?,
+                Write::Chunk(index, chunk) => set(&mut self.ebpf, RINGS, index, chunk)?,
+                Write::Target(index, target) => set(&mut self.ebpf, TARGETS, index, target)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a new map with these entries, and zeros otherwise, into `slot` of a map of maps.
+    fn exchange<V: Pod>(
+        &mut self,
+        name: &'static str,
+        slot: u32,
+        entries: impl IntoIterator<Item = (u32, V)>,
+    ) -> Result<(), Error> {
+        let mut inner: Array<MapData, V> = self.templates.make(name)?;
+        for (index, entry) in entries {
+            inner.set(index, entry, 0).map_err(Error::map(name))?;
+        }
+        let mut outer: ArrayOfMaps<_, Array<MapData, V>> = map(&mut self.ebpf, name)?;
+        outer.set(slot, &inner, 0).map_err(Error::map(name))
     }
 
     /// Lets the program answer for `duration` from now.
@@ -231,15 +281,18 @@ impl Dataplane {
         let failed = |error: Errno| Error::Map { map: CONTROL, cause: error.to_string() };
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(failed)?;
         let until = Duration::from(now).saturating_add(duration).as_nanos();
-        let mut map = self.control()?;
-        let control = map.get(&0, 0).map_err(Error::map(CONTROL))?;
-        let control = Control { lease_until: u64::try_from(until).unwrap_or(u64::MAX), ..control };
-        map.set(0, control, 0).map_err(Error::map(CONTROL))
+        self.set_control(|control| control.lease_until = u64::try_from(until).unwrap_or(u64::MAX))
     }
 
-    fn control(&mut self) -> Result<Array<&mut MapData, Control>, Error> {
-        let missing = || Error::Map { map: CONTROL, cause: "is not in the object".into() };
-        self.ebpf.map_mut(CONTROL).ok_or_else(missing)?.try_into().map_err(Error::map(CONTROL))
+    fn control(&mut self) -> Result<Control, Error> {
+        let map: Array<_, Control> = map(&mut self.ebpf, CONTROL)?;
+        map.get(&0, 0).map_err(Error::map(CONTROL))
+    }
+
+    fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), Error> {
+        let mut control = self.control()?;
+        change(&mut control);
+        set(&mut self.ebpf, CONTROL, 0, control)
     }
 
     /// Packets by outcome, all CPUs together, since the maps were made.
@@ -272,20 +325,44 @@ impl Dataplane {
     }
 }
 
-/// `inner`, which is an array of `V`.
-fn array<V: Pod>(inner: MapData, name: &'static str) -> Result<Array<MapData, V>, Error> {
-    Array::try_from(aya::maps::Map::Array(inner)).map_err(Error::map(name))
-}
-
-fn outer<'a, V>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<&'a mut MapData, V>, Error>
+/// A map of the program's, as what it is.
+fn map<'a, M>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<M, Error>
 where
-    ArrayOfMaps<&'a mut MapData, V>: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
+    M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
 {
     let missing = || Error::Map { map: name, cause: "is not in the object".into() };
     ebpf.map_mut(name).ok_or_else(missing)?.try_into().map_err(Error::map(name))
 }
 
-/// The indices in the answers that a previous agent published, so that its names stay right when new answers come.
+fn set<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value: V) -> Result<(), Error> {
+    let mut map: Array<_, V> = map(ebpf, name)?;
+    map.set(index, value, 0).map_err(Error::map(name))
+}
+
+/// Every entry of an array.
+fn entries<V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Vec<(u32, V)>, Error> {
+    let map: Array<_, V> = map(ebpf, name)?;
+    (0..).zip(map.iter()).map(|(index, value)| Ok((index, value.map_err(Error::map(name))?))).collect()
+}
+
+fn numbered(seeds: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+    (0..).zip(seeds.iter().copied()).filter(|(_, seed)| *seed != 0)
+}
+
+/// What a previous agent left in the maps, so that names, requests and flows stay right when this one publishes.
+fn found(ebpf: &mut Ebpf) -> Result<Contents, Error> {
+    let register = Register::found(entries(ebpf, INSTANCES)?, entries(ebpf, TARGETS)?);
+    let control: Array<_, Control> = map(ebpf, CONTROL)?;
+    let control = control.get(&0, 0).map_err(Error::map(CONTROL))?;
+    if control.flow_seed == 0 {
+        // Random, as every hasher's state is.
+        let flow_seed = RandomState::new().build_hasher().finish() | 1;
+        set(ebpf, CONTROL, 0, Control { flow_seed, ..control })?;
+    }
+    Ok(Contents { slots: slots_in_use(ebpf), register, ..Contents::default() })
+}
+
+/// The indices in the answers that a previous agent published.
 fn slots_in_use(ebpf: &Ebpf) -> Slots {
     let read = || -> Option<Slots> {
         let outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = ebpf.map(ANSWERS)?.try_into().ok()?;

@@ -7,33 +7,33 @@ use siteswap_common::{
     answers,
     maps::{self, NameEntry},
     name,
-    placing::{Places, place},
+    placing::{NAMES, Places},
 };
 
 use crate::answers::{AnswerSet, AnswerTable};
 
-/// Which index of the map behind `ANSWERS[0]` each set has, by [`set_id`]. A resource keeps its index as long as it is
+/// Which index of the map behind `ANSWERS[0]` each set has, by [`id`]. A resource keeps its index as long as it is
 /// configured, so that names published earlier stay right when a new table comes, even from a restarted agent.
 pub type Slots = BTreeMap<u64, u32>;
 
-/// The contents of the inner maps.
+/// What goes into the map behind `ANSWERS[0]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
+pub struct Sets {
     /// By index; unused ones are `None`.
     pub sets: Vec<Option<maps::AnswerSet>>,
-    /// By slot.
-    pub names: BTreeMap<u32, NameEntry>,
-    /// By bucket: what leads a name to its slot.
-    pub seeds: Vec<u32>,
-}
-
-/// Contents, where each set went, and what the program will not answer.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Compiled {
-    /// What goes into the maps.
-    pub contents: Contents,
     /// For the next compilation.
     pub slots: Slots,
+    /// Each resource's id and index, in the table's order: what names are compiled from.
+    pub owners: Vec<(u64, u32)>,
+}
+
+/// What goes into the maps behind `NAMES` and `SEEDS`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// By slot.
+    pub entries: Vec<(u32, NameEntry)>,
+    /// By bucket: what leads a name to its slot.
+    pub seeds: Vec<u32>,
     /// Names that stay with the agent's server, and why.
     pub left: Vec<(LowerName, Left)>,
 }
@@ -49,9 +49,9 @@ pub enum Left {
     NoSet,
 }
 
-/// Compiles `table`, keeping the indices in `slots` for resources that are still there.
-pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
-    let ids: Vec<_> = table.sets.iter().map(|set| set_id(&set.resource)).collect();
+/// Compiles the answers of `table`, keeping the indices in `slots` for resources that are still there.
+pub fn sets(table: &AnswerTable, slots: &Slots) -> Sets {
+    let ids: Vec<_> = table.sets.iter().map(|set| id(&set.resource)).collect();
     let slots = assign(&ids, slots);
     let length = slots.values().max().map_or(0, |&highest| highest as usize + 1).min(maps::SETS as usize);
     let mut sets = vec![None; length];
@@ -60,29 +60,35 @@ pub fn compile(table: &AnswerTable, slots: &Slots) -> Compiled {
             *slot = Some(entry(set, *id));
         }
     }
+    let owners = ids.iter().map(|id| (*id, slots[id])).collect();
+    Sets { sets, slots, owners }
+}
+
+/// Compiles the names of `table`; `owners` are those of its sets.
+pub fn names(table: &AnswerTable, owners: &[(u64, u32)]) -> Names {
     let (mut entries, mut left) = (Vec::new(), Vec::new());
     for (owner, &index) in table.names.iter() {
-        let id = ids[index];
-        match wire(owner).and_then(|wire| name::entry(&wire, slots[&id], id)) {
-            _ if slots[&id] >= maps::SETS => left.push((owner.clone(), Left::NoSet)),
+        let (id, set) = owners[index];
+        match wire(owner).and_then(|wire| name::entry(&wire, set, id)) {
+            _ if set >= maps::SETS => left.push((owner.clone(), Left::NoSet)),
             None => left.push((owner.clone(), Left::TooLong)),
             Some((hash, entry)) => entries.push((owner, hash, entry)),
         }
     }
     let hashes: Vec<_> = entries.iter().map(|(_, hash, _)| *hash).collect();
-    let Places { seeds, slots: places } = place(&hashes);
-    let mut names = BTreeMap::new();
-    for ((owner, _, entry), place) in entries.into_iter().zip(places) {
-        match place {
-            Some(slot) => drop(names.insert(slot, entry)),
-            None => left.push((owner.clone(), Left::NoSlot)),
+    let Places { seeds, slots } = NAMES.place(&hashes);
+    let mut names = Names { entries: Vec::new(), seeds, left };
+    for ((owner, _, entry), slot) in entries.into_iter().zip(slots) {
+        match slot {
+            Some(slot) => names.entries.push((slot, entry)),
+            None => names.left.push((owner.clone(), Left::NoSlot)),
         }
     }
-    Compiled { contents: Contents { sets, names, seeds }, slots, left }
+    names
 }
 
-/// Names a resource's set: FNV-1a, 64 bits, of the resource's name. The same in every run, and never zero.
-fn set_id(resource: &str) -> u64 {
+/// Names a resource: FNV-1a, 64 bits, of the resource's name. The same in every run, and never zero.
+pub fn id(resource: &str) -> u64 {
     let hash = resource
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -90,7 +96,7 @@ fn set_id(resource: &str) -> u64 {
 }
 
 /// Indices for `ids`: the old ones where there are, otherwise the lowest that no set in the new table has.
-fn assign(ids: &[u64], old: &Slots) -> Slots {
+pub fn assign(ids: &[u64], old: &Slots) -> Slots {
     let mut slots: Slots = ids.iter().filter_map(|id| Some((*id, *old.get(id)?))).collect();
     let taken: BTreeSet<_> = slots.values().copied().collect();
     let mut free = (0..).filter(|slot| !taken.contains(slot));
@@ -135,19 +141,24 @@ mod tests {
         table
     }
 
-    fn names_of(contents: &Contents, resource: &str) -> Vec<u32> {
-        let id = set_id(resource);
-        contents.names.values().filter(|entry| entry.set_id == id).map(|entry| entry.set).collect()
+    fn compile(table: &AnswerTable, slots: &Slots) -> (Sets, Names) {
+        let sets = sets(table, slots);
+        let names = names(table, &sets.owners);
+        (sets, names)
+    }
+
+    fn sets_of(names: &Names, resource: &str) -> Vec<u32> {
+        names.entries.iter().filter(|(_, entry)| entry.set_id == id(resource)).map(|(_, entry)| entry.set).collect()
     }
 
     #[test]
     fn each_name_points_at_its_resources_set() {
         let table = table(&[("www", &["www.shop.test."]), ("orders", &["orders.shop.test.", "o.shop.test."])]);
-        let Compiled { contents, left, .. } = compile(&table, &Slots::new());
-        assert_eq!(left, []);
-        assert_eq!(contents.names.len(), 3);
-        for entry in contents.names.values() {
-            let set = contents.sets[entry.set as usize].unwrap();
+        let (Sets { sets, .. }, names) = compile(&table, &Slots::new());
+        assert_eq!(names.left, []);
+        assert_eq!(names.entries.len(), 3);
+        for (_, entry) in names.entries {
+            let set = sets[entry.set as usize].unwrap();
             assert_eq!(set.id, entry.set_id);
             assert_eq!((set.v4_count, set.v6_count, set.ttl), (1, 1, 30));
             assert_eq!(set.v4[0], [192, 0, 2, 80]);
@@ -157,14 +168,14 @@ mod tests {
     #[test]
     fn a_resource_keeps_its_index_when_others_come_and_go() {
         let before = compile(&table(&[("a", &["a.test."]), ("b", &["b.test."]), ("c", &["c.test."])]), &Slots::new());
-        let after = compile(&table(&[("d", &["d.test."]), ("c", &["c.test."]), ("e", &["e.test."])]), &before.slots);
-        assert_eq!(names_of(&before.contents, "c"), [2]);
-        assert_eq!(names_of(&after.contents, "c"), [2]);
+        let after = compile(&table(&[("d", &["d.test."]), ("c", &["c.test."]), ("e", &["e.test."])]), &before.0.slots);
+        assert_eq!(sets_of(&before.1, "c"), [2]);
+        assert_eq!(sets_of(&after.1, "c"), [2]);
         // The freed indices are used again, for sets with other ids: the names that pointed there match nothing.
-        assert_eq!(names_of(&after.contents, "d"), [0]);
-        assert_eq!(names_of(&after.contents, "e"), [1]);
-        for entry in before.contents.names.values() {
-            let now = after.contents.sets[entry.set as usize].unwrap();
+        assert_eq!(sets_of(&after.1, "d"), [0]);
+        assert_eq!(sets_of(&after.1, "e"), [1]);
+        for (_, entry) in before.1.entries {
+            let now = after.0.sets[entry.set as usize].unwrap();
             assert!(now.id != entry.set_id || entry.set == 2);
         }
     }
@@ -179,7 +190,7 @@ mod tests {
     fn a_set_without_addresses_goes_up() {
         let mut table = table(&[("www", &["www.shop.test."])]);
         table.sets[0].addresses.clear();
-        let set = compile(&table, &Slots::new()).contents.sets[0].unwrap();
+        let set = sets(&table, &Slots::new()).sets[0].unwrap();
         assert_eq!((set.v4_count, set.v6_count), (0, 0));
     }
 
@@ -187,9 +198,8 @@ mod tests {
     fn names_too_long_for_the_map_stay_with_the_server() {
         let label = "a".repeat(60);
         let long = format!("{label}.{label}.{label}.test.");
-        let table = table(&[("www", &[&long, "www.shop.test."])]);
-        let compiled = compile(&table, &Slots::new());
-        assert_eq!(compiled.contents.names.len(), 1);
-        assert_eq!(compiled.left, [(LowerName::new(&long.parse().unwrap()), Left::TooLong)]);
+        let (_, names) = compile(&table(&[("www", &[&long, "www.shop.test."])]), &Slots::new());
+        assert_eq!(names.entries.len(), 1);
+        assert_eq!(names.left, [(LowerName::new(&long.parse().unwrap()), Left::TooLong)]);
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config,
     link::LinkEvent,
-    placement::{Arrival, Override},
+    placement::{Arrival, Changes, Override, State},
     probe::ProbeEvent,
 };
 
@@ -57,12 +57,7 @@ backends = ["10.2.0.21:7001"]
 /// What `site` knows at first: nothing.
 pub fn knowledge(site: &str) -> Knowledge {
     let config = config::parse(&FILE.replace("SITE", site), Path::new("/etc/siteswap/test.toml")).expect("a good file");
-    Knowledge {
-        evidence: Evidence::new(&config),
-        config: Arc::new(config),
-        overrides: Overrides::new(),
-        tenures: Tenures::new(),
-    }
+    Knowledge::new(Arc::new(config))
 }
 
 /// One backend's verdict.
@@ -90,11 +85,20 @@ pub fn contact(knowledge: &mut Knowledge, peer: &str, contact: bool) {
     knowledge.evidence.heard(event);
 }
 
+/// What the loop does with changes once they are stored.
+fn enter(knowledge: &mut Knowledge, changes: Changes) {
+    for (resource, change) in changes {
+        let record = knowledge.record(&resource, &change, 0);
+        knowledge.enter(resource, change, record);
+    }
+}
+
 /// `from` tells `to` what it decided.
 fn tell(from: &Knowledge, to: &mut Knowledge) {
     let report = from.report(&from.decide(&names(&from.config)));
     to.evidence.heard(LinkEvent::Report { peer: from.config.site.clone(), report });
-    to.tenures.extend(to.adopt());
+    let adopted = to.adopt();
+    enter(to, adopted);
 }
 
 /// Two sites with everything up, in contact.
@@ -186,9 +190,9 @@ fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() 
     probe(&mut east, "orders", "10.1.0.21:7001", false);
     tell(&east, &mut west);
     let decision = west.decide(&names(&west.config));
-    let taken = west.take_over(&decision);
-    assert_eq!(taken["orders"], Tenure { epoch: 1, holder: Some("west".into()) });
-    west.tenures.extend(taken);
+    let taken = west.take(&decision, Instant::now());
+    assert_eq!(taken["orders"].tenure, Tenure { epoch: 1, holder: Some("west".into()) });
+    enter(&mut west, taken);
     assert_eq!(placed(&west).arrival, Arrival::Serve);
 
     tell(&west, &mut east);
@@ -197,7 +201,11 @@ fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() 
     assert_eq!(placed(&east).arrival, Arrival::Forward("west".into()), "it returns as standby");
     assert_eq!(placed(&west).arrival, Arrival::Serve);
     let decision = west.decide(&names(&west.config));
-    assert!(west.take_over(&decision).is_empty(), "once");
+    assert!(west.take(&decision, Instant::now()).is_empty(), "once");
+    let record = |knowledge: &Knowledge| knowledge.instances["orders"].clone();
+    let why = "took over from east: the peer reports: 0 of 1 backends pass; 10.1.0.21:7001: connection refused";
+    assert_eq!((record(&west).state, record(&west).why.as_str()), (State::Active, why));
+    assert_eq!((record(&east).state, record(&east).why.as_str()), (State::Standby, "west holds it since epoch 1"));
 }
 
 #[test]

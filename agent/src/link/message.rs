@@ -1,16 +1,16 @@
 //! What crosses the link, byte by byte: a version, then the message in postcard's encoding.
 //!
-//! A heartbeat is a datagram; a report is a stream of its own. Nothing a peer sends is believed before it is checked
-//! here.
+//! A heartbeat is a datagram; a report is a stream of its own; a request is a bi-directional stream that its response
+//! comes back on. Nothing a peer sends is believed before it is checked here.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::evidence::Report;
+use crate::{evidence::Report, placement::MAX_EPOCH};
 
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.
@@ -19,12 +19,18 @@ pub const MAX_INSTANCES: usize = 10_000;
 pub const MAX_NAME: usize = 32;
 /// A reason is at most this long, in bytes; longer ones are cut before they are sent.
 pub const MAX_REASON: usize = 256;
+/// A report names at most this many sites.
+pub const MAX_SITES: usize = 255;
+/// A request is at most this long, in bytes.
+pub const MAX_REQUEST: usize = 64;
+/// A response is at most this long, in bytes.
+pub const MAX_RESPONSE: usize = MAX_REASON + 64;
 
-/// Version and numbers of an encoded instance without names and reason: two lengths, two flags, a number of up to ten
-/// bytes, and the reason's length.
-const INSTANCE_OVERHEAD: usize = 2 + 2 + 10 + 2;
-/// Version, site and the message's own numbers.
-const MESSAGE_OVERHEAD: usize = 1 + 1 + MAX_NAME + 10 + 10 + 3;
+/// An encoded instance without names and reasons: two lengths, two flags and a state, two numbers of up to ten bytes, and
+/// two reasons' lengths.
+const INSTANCE_OVERHEAD: usize = 2 + 2 + 1 + 2 * 10 + 2 * 2;
+/// Version, site, the message's own numbers, the drain, and the sites in contact with their number.
+const MESSAGE_OVERHEAD: usize = 1 + 1 + MAX_NAME + 10 + 10 + 3 + 1 + 2 + MAX_SITES * (1 + MAX_NAME);
 
 const _: () = assert!(MESSAGE_OVERHEAD + MAX_INSTANCES * (2 * MAX_NAME + INSTANCE_OVERHEAD) <= MAX_MESSAGE);
 
@@ -50,6 +56,40 @@ pub struct ReportMessage {
     pub report: Report,
 }
 
+/// What one site's agent asks another's to do, because an operator has ordered it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Take this resource, if its epoch is still this one.
+    Take {
+        /// The resource.
+        resource: String,
+        /// Its epoch where the order was given.
+        epoch: u64,
+    },
+    /// Drain your site, or take that back.
+    Drain(bool),
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// The resource is taken.
+    Taken {
+        /// In this epoch.
+        epoch: u64,
+        /// How long that took, from the request's arrival until it was stored.
+        stored: Duration,
+        /// How long until it was in the site's own answers, from then on.
+        published: Duration,
+    },
+    /// The site held the resource already, in this epoch.
+    Holds(u64),
+    /// It is drained, or is not any more.
+    Drained,
+    /// It was not done, and why.
+    Refused(String),
+}
+
 /// Why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
@@ -65,6 +105,12 @@ pub enum MessageError {
     /// Too many instances.
     #[error("{0} instances, at most {MAX_INSTANCES} may be reported")]
     Instances(usize),
+    /// Too many sites.
+    #[error("in contact with {0} sites, at most {MAX_SITES} may be reported")]
+    Sites(usize),
+    /// An epoch that no resource reaches.
+    #[error("epoch {0}, at most {MAX_EPOCH} is believed")]
+    Epoch(u64),
     /// A name that names nothing.
     #[error("{0:?} cannot name a site or resource")]
     Name(String),
@@ -104,6 +150,7 @@ pub fn encode_report(mut message: ReportMessage) -> Result<Vec<u8>, MessageError
     let room = room_for_reasons(message.report.instances.len())?;
     for instance in message.report.instances.values_mut() {
         tidy(&mut instance.reason, room);
+        tidy(&mut instance.why, room);
     }
     check(&message)?;
     Ok(encode(&message))
@@ -122,13 +169,76 @@ pub fn decode_report(bytes: &[u8]) -> Result<ReportMessage, MessageError> {
     Ok(message)
 }
 
-/// Bytes that each instance's reason may take.
+/// A request's bytes.
+///
+/// # Errors
+/// `Name`, `Epoch`: the peer would refuse it.
+pub fn encode_request(request: &Request) -> Result<Vec<u8>, MessageError> {
+    check_request(request)?;
+    Ok(encode(request))
+}
+
+/// Reads and checks a request.
+///
+/// # Errors
+/// `TooLong`, `Version`, `Malformed`, `Name`, `Epoch`.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, MessageError> {
+    if bytes.len() > MAX_REQUEST {
+        return Err(MessageError::TooLong);
+    }
+    let request = decode(bytes, "request")?;
+    check_request(&request)?;
+    Ok(request)
+}
+
+/// A response's bytes. Its reason is cut and cleaned, so that it will be accepted.
+pub fn encode_response(mut response: Response) -> Vec<u8> {
+    if let Response::Refused(reason) = &mut response {
+        tidy(reason, MAX_REASON);
+    }
+    encode(&response)
+}
+
+/// Reads and checks a response.
+///
+/// # Errors
+/// `TooLong`, `Version`, `Malformed`, `Epoch`, `Reason`.
+pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
+    if bytes.len() > MAX_RESPONSE {
+        return Err(MessageError::TooLong);
+    }
+    let response = decode(bytes, "response")?;
+    match &response {
+        Response::Taken { epoch, .. } | Response::Holds(epoch) => check_epoch(*epoch)?,
+        Response::Refused(reason) => check_reason("its refusal", reason)?,
+        Response::Drained => {}
+    }
+    Ok(response)
+}
+
+fn check_request(request: &Request) -> Result<(), MessageError> {
+    match request {
+        Request::Take { resource, epoch } => check_name(resource).and_then(|()| check_epoch(*epoch)),
+        Request::Drain(_) => Ok(()),
+    }
+}
+
+fn check_epoch(epoch: u64) -> Result<(), MessageError> {
+    if epoch <= MAX_EPOCH { Ok(()) } else { Err(MessageError::Epoch(epoch)) }
+}
+
+fn check_reason(about: &str, reason: &str) -> Result<(), MessageError> {
+    let good = reason.len() <= MAX_REASON && !reason.contains(char::is_control);
+    if good { Ok(()) } else { Err(MessageError::Reason(about.to_owned())) }
+}
+
+/// Bytes that each of an instance's two reasons may take.
 fn room_for_reasons(instances: usize) -> Result<usize, MessageError> {
     if instances > MAX_INSTANCES {
         return Err(MessageError::Instances(instances));
     }
     let each = (MAX_MESSAGE - MESSAGE_OVERHEAD) / instances.max(1);
-    Ok((each - 2 * MAX_NAME - INSTANCE_OVERHEAD).min(MAX_REASON))
+    Ok(((each - 2 * MAX_NAME - INSTANCE_OVERHEAD) / 2).min(MAX_REASON))
 }
 
 fn tidy(reason: &mut String, room: usize) {
@@ -142,16 +252,19 @@ fn tidy(reason: &mut String, room: usize) {
 
 fn check(message: &ReportMessage) -> Result<(), MessageError> {
     check_name(&message.site)?;
-    let instances = &message.report.instances;
+    let Report { contacts, instances, .. } = &message.report;
+    if contacts.len() > MAX_SITES {
+        return Err(MessageError::Sites(contacts.len()));
+    }
+    contacts.iter().try_for_each(|site| check_name(site))?;
     if instances.len() > MAX_INSTANCES {
         return Err(MessageError::Instances(instances.len()));
     }
     for (resource, instance) in instances {
         check_name(resource)?;
         instance.holder.as_deref().map_or(Ok(()), check_name)?;
-        if instance.reason.len() > MAX_REASON || instance.reason.contains(char::is_control) {
-            return Err(MessageError::Reason(resource.clone()));
-        }
+        check_reason(resource, &instance.reason)?;
+        check_reason(resource, &instance.why)?;
     }
     Ok(())
 }

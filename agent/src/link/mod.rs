@@ -3,7 +3,7 @@
 //! Of two sites, the one whose name sorts first dials the other. Each end proves that it holds the key whose fingerprint
 //! the other has configured (`trust`). Heartbeats go as datagrams, three in each period, and decide contact
 //! ([`contact`]); reports go whole, each on a stream of its own, when they change and on every new connection
-//! ([`message`]).
+//! ([`message`]). An operator's order for another site goes as a request, on a stream that its response comes back on.
 
 mod accept;
 mod backoff;
@@ -31,7 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 use quinn::{AsyncUdpSocket, Endpoint, VarInt};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
 
@@ -43,6 +43,7 @@ use crate::{
 use accept::{Acceptor, Admitted};
 use dial::Dialler;
 use keys::Identity;
+use message::{Request, Response};
 use peer::{Peer, Rhythm, State, locked};
 use status::Counters;
 
@@ -71,6 +72,26 @@ pub enum LinkEvent {
         /// All of its instances.
         report: Report,
     },
+}
+
+/// A peer's agent asks this one to do something, because an operator has ordered it there.
+#[derive(Debug)]
+pub struct Asked {
+    /// The peer's site.
+    pub peer: String,
+    /// What it asks.
+    pub request: Request,
+    /// Where the response goes. Dropped, the peer hears that there is none.
+    pub reply: oneshot::Sender<Response>,
+}
+
+/// What the link tells the agent.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// What it has found out.
+    pub events: mpsc::Sender<LinkEvent>,
+    /// What peers ask.
+    pub asked: mpsc::Sender<Asked>,
 }
 
 /// Why the link does not start, or does not take a new configuration, and what to do.
@@ -129,7 +150,7 @@ pub struct Link {
     admitted: Arc<ArcSwap<Admitted>>,
     counters: Arc<Counters>,
     report: watch::Receiver<Report>,
-    events: mpsc::Sender<LinkEvent>,
+    inbox: Inbox,
     acceptor: AbortHandle,
 }
 
@@ -146,7 +167,7 @@ struct Handle {
 impl Link {
     /// Listens, and connects to the peers. `report` is what this site's peers are told; its value now is sent first.
     ///
-    /// Must be called within a tokio runtime. `events` must be read: see `LinkEvent`.
+    /// Must be called within a tokio runtime. What comes into `inbox` must be read: a peer whose events wait is not heard.
     ///
     /// # Errors
     /// The address cannot be listened on, or keys and configuration do not fit together.
@@ -154,7 +175,7 @@ impl Link {
         config: &Config,
         identity: Identity,
         report: watch::Receiver<Report>,
-        events: mpsc::Sender<LinkEvent>,
+        inbox: Inbox,
     ) -> Result<Self, LinkError> {
         check(config, &identity)?;
         let listen = config.link.listen;
@@ -180,7 +201,7 @@ impl Link {
             admitted,
             counters,
             report,
-            events,
+            inbox,
             acceptor: tokio::spawn(acceptor.run()).abort_handle(),
         };
         link.apply(config);
@@ -196,6 +217,17 @@ impl Link {
     /// What was counted since the start.
     pub fn counters(&self) -> LinkCounters {
         self.counters.read()
+    }
+
+    /// Asks a peer's agent; what it gives can be awaited without this link. The error says why there is no response, after
+    /// some seconds at most. What was asked may have been done nevertheless.
+    pub fn ask(&self, peer: &str, request: Request) -> impl Future<Output = Result<Response, String>> + Send + 'static {
+        let connection = self.peers.get(peer).and_then(|handle| locked(&handle.state).confirmed());
+        let peer = peer.to_owned();
+        async move {
+            let connection = connection.ok_or_else(|| format!("{peer} is not connected"))?;
+            session::ask(connection, request).await.map_err(|error| format!("{peer} gave no response: {error}"))
+        }
     }
 
     /// Where the link listens, with the port the system chose if port 0 was configured.
@@ -276,7 +308,8 @@ impl Link {
             report: self.report.clone(),
             accepted: accepted_receiver,
             dialler,
-            events: self.events.clone(),
+            events: self.inbox.events.clone(),
+            asked: self.inbox.asked.clone(),
             counters: Arc::clone(&self.counters),
             state: Arc::clone(&state),
         };

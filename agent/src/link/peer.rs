@@ -13,14 +13,14 @@ use tokio::sync::{mpsc, watch};
 use crate::evidence::Report;
 
 use super::{
-    LinkEvent,
+    Asked, LinkEvent,
     accept::canonical,
     close::{self, Close},
     contact::{Change, Contact},
     dial::{Dial, Dialler},
     message::{self, MessageError, ReportMessage},
     schedule::{Schedule, Tick},
-    session::{Heard, Session},
+    session::{Asking, Heard, Session},
     status::{Counters, PeerStatus},
 };
 
@@ -77,6 +77,11 @@ impl State {
             last_error: self.last_error.clone(),
         }
     }
+
+    /// The connection that the peer has spoken on.
+    pub(super) fn confirmed(&self) -> Option<Connection> {
+        self.connection.clone().filter(|_| self.confirmed)
+    }
 }
 
 /// The state, also when a thread that held it panicked: every write leaves it whole.
@@ -96,6 +101,7 @@ pub(super) struct Peer {
     pub(super) accepted: mpsc::Receiver<Connection>,
     pub(super) dialler: Option<Dialler>,
     pub(super) events: mpsc::Sender<LinkEvent>,
+    pub(super) asked: mpsc::Sender<Asked>,
     pub(super) counters: Arc<Counters>,
     pub(super) state: Arc<Mutex<State>>,
 }
@@ -151,6 +157,7 @@ impl Running {
                 heard = hear(&mut self.session) => match heard {
                     Heard::Datagram(datagram) => self.heartbeat(&datagram),
                     Heard::Report(report) => self.report(report).await,
+                    Heard::Request(request) => self.request(request).await,
                     Heard::Closed(error) => self.closed(&error),
                 },
             }
@@ -296,6 +303,18 @@ impl Running {
         }
         let peer = self.peer.name.clone();
         self.tell(LinkEvent::Report { peer, report: message.report }).await;
+    }
+
+    async fn request(&mut self, request: Result<Asking, MessageError>) {
+        match request {
+            Ok((request, reply)) => {
+                self.confirm();
+                let peer = self.peer.name.clone();
+                // As with events; the peer hears that there is no response.
+                let _ = self.peer.asked.send(Asked { peer, request, reply }).await;
+            }
+            Err(error) => self.refuse(&error),
+        }
     }
 
     async fn tell_contact(&mut self, change: Change) {

@@ -111,7 +111,7 @@ fn transport(period: Duration) -> TransportConfig {
         .initial_rtt(Duration::from_millis(100))
         .mtu_discovery_config(None)
         .enable_segmentation_offload(false)
-        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(2))
         .max_concurrent_uni_streams(VarInt::from_u32(4))
         .stream_receive_window(VarInt::from_u32(128 << 10))
         .receive_window(VarInt::from_u32(256 << 10))

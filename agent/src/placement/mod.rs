@@ -1,6 +1,7 @@
 //! The one decision: for a resource, seen from one site, which available sites are answered in which order, and what
 //! happens to a request that arrives here. Pure: no clock, no I/O, no locks.
 
+mod instance;
 mod tenure;
 #[cfg(test)]
 mod tests;
@@ -10,15 +11,18 @@ use std::{cmp::Reverse, fmt};
 
 use serde::{Deserialize, Serialize};
 
-pub use tenure::{Tenure, Tenures, adopt, take_over};
+pub use instance::{Instance, Instances};
+pub(crate) use tenure::takeover_cause;
+pub use tenure::{Cause, Change, Changes, MAX_EPOCH, Tenure, Tenures, adopt, may_fail_back, may_take_over};
 pub use view::{InstanceView, Override, Overrides, State, Why, view};
 
-use crate::config::Resource;
+use crate::config::{Resource, Takeover};
 
 /// What was decided for one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The available sites, the one to try first at the front. Empty: the resource's `all_down` policy applies.
+    /// The available sites, the one to try first at the front; drained ones only where there is no other. Empty: the
+    /// resource's `all_down` policy applies.
     pub answer: Vec<String>,
     /// What is done with a request for the resource that arrives at this site.
     pub arrival: Arrival,
@@ -30,10 +34,14 @@ pub struct Placement {
 pub enum Arrival {
     /// Served here.
     Serve,
-    /// Served here after this site has taken over, if the resource's `takeover` rule lets it.
+    /// Served here after this site has taken over, which the resource's `takeover` rule lets it, and which it does as
+    /// soon as the change is stored.
     TakeOver,
-    /// Forwarded to this site.
+    /// Forwarded to this available site.
     Forward(String),
+    /// Forwarded to this site, which holds the resource and is silent: no other may take over yet, and its tunnel may
+    /// still work.
+    ForwardSilent(String),
     /// Refused, and counted.
     Refuse,
 }
@@ -44,28 +52,49 @@ impl fmt::Display for Arrival {
             Self::Serve => f.write_str("serve here"),
             Self::TakeOver => f.write_str("serve here, after taking over"),
             Self::Forward(site) => write!(f, "forward to {site}"),
+            Self::ForwardSilent(site) => write!(f, "forward to {site}, the silent holder: no site may take over yet"),
             Self::Refuse => f.write_str("refuse"),
         }
     }
 }
 
-/// Decides for one resource, seen from `site`. `instances` are in the resource's policy order (`view` gives them so).
+/// Decides for one resource, seen from `site`. `instances` are in the resource's policy order (`view` gives them so),
+/// `rule` is the resource's.
 ///
-/// Available active instances come before available standby ones, and the policy's order decides among equals. The
-/// first standby of that order is the one to take over where no active instance is available, so that all sites with the
-/// same evidence agree on it.
-pub fn place(site: &str, instances: &[InstanceView]) -> Placement {
-    let mut available: Vec<&InstanceView> = instances.iter().filter(|i| i.serves()).collect();
+/// Available active instances come before available standby ones, and the policy's order decides among equals. A drained
+/// site's instance counts only where no other is available. The first standby of that order is the one to take over
+/// where no active instance is available, so that all sites with the same evidence agree on it.
+pub fn place(site: &str, instances: &[InstanceView], rule: Takeover) -> Placement {
+    let serving: Vec<&InstanceView> = instances.iter().filter(|instance| instance.serves()).collect();
+    let mut answer: Vec<&InstanceView> = serving.iter().copied().filter(|instance| !instance.drained).collect();
+    if answer.is_empty() {
+        answer.clone_from(&serving);
+    }
     // Stable: the policy's order stays among equals.
-    available.sort_by_key(|instance| Reverse(instance.state == State::Active));
-    let own = available.iter().find(|instance| instance.site == site);
-    let arrival = match (own, available.first()) {
-        (_, None) => Arrival::Refuse,
-        (Some(own), _) if own.state == State::Active => Arrival::Serve,
-        (Some(own), Some(first)) if own.site == first.site => Arrival::TakeOver,
-        (_, Some(first)) => Arrival::Forward(first.site.clone()),
+    answer.sort_by_key(|instance| Reverse(instance.state == State::Active));
+
+    let own_or_first = |candidates: &[&InstanceView]| {
+        let mut active = candidates.iter().filter(|instance| instance.state == State::Active);
+        let first = active.clone().next()?;
+        Some(if active.any(|instance| instance.site == site) { site.to_owned() } else { first.site.clone() })
     };
-    Placement { answer: available.into_iter().map(|i| i.site.clone()).collect(), arrival }
+    let to = |target: String| if target == site { Arrival::Serve } else { Arrival::Forward(target) };
+    let allowed = may_take_over(instances, rule);
+    let arrival = match (answer.first(), own_or_first(&answer)) {
+        (None, _) => Arrival::Refuse,
+        (_, Some(active)) => to(active),
+        (Some(first), None) if allowed && first.site == site => Arrival::TakeOver,
+        // A drained site goes on until the first standby has taken over.
+        (Some(first), None) => match own_or_first(&serving) {
+            Some(drained) => to(drained),
+            None if allowed => Arrival::Forward(first.site.clone()),
+            None => instances
+                .iter()
+                .find(|instance| instance.silent_holder())
+                .map_or(Arrival::Refuse, |holder| Arrival::ForwardSilent(holder.site.clone())),
+        },
+    };
+    Placement { answer: answer.into_iter().map(|instance| instance.site.clone()).collect(), arrival }
 }
 
 /// The addresses to answer with, in order: each site's as configured, or what the `all_down` policy gives where no site

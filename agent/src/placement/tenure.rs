@@ -1,12 +1,12 @@
-//! Who holds a resource: epochs, taking over, and adopting what a peer knows better. Pure.
+//! Who holds a resource: epochs, who may change the holder and why, and adopting what a peer knows better. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arrival, InstanceView, Override, Placement, State, Why};
+use super::{InstanceView, Override, State, Why};
 use crate::{
-    config::{Role, Takeover},
+    config::{Failback, Resource, Role, Takeover},
     evidence::InstanceReport,
 };
 
@@ -26,6 +26,47 @@ pub const MAX_EPOCH: u64 = 1 << 48;
 /// Tenures by resource; a resource without one is in epoch 0.
 pub type Tenures = BTreeMap<String, Tenure>;
 
+/// A tenure that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The new one.
+    pub tenure: Tenure,
+    /// Why this site took the resource. `None`: it did not; it adopts what a peer knows better.
+    pub cause: Option<Cause>,
+}
+
+/// Changes by resource.
+pub type Changes = BTreeMap<String, Change>;
+
+/// Why a site took a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No active instance could serve, and the `takeover` rule allowed it.
+    TakeOver {
+        /// The sites it was taken from.
+        from: Vec<String>,
+        /// What was known of the first of them.
+        because: String,
+    },
+    /// The site that held it is drained.
+    Drain(String),
+    /// This site is the one configured as active.
+    FailBack,
+    /// An operator's order.
+    Swap,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TakeOver { from, because } => write!(f, "took over from {}: {because}", from.join(", ")),
+            Self::Drain(site) => write!(f, "{site} is drained"),
+            Self::FailBack => f.write_str("fail-back"),
+            Self::Swap => f.write_str("swap by an operator"),
+        }
+    }
+}
+
 impl Tenure {
     /// The state of `site`'s instance: a holder is active and the others stand by, whatever their configured roles.
     pub fn state(&self, site: &str, role: Role) -> State {
@@ -36,31 +77,62 @@ impl Tenure {
             (Some(_), _) => State::Standby,
         }
     }
+
+    /// The next one, in which `site` holds the resource because of `cause`. `None`: there is no epoch after this one.
+    pub fn taken(&self, site: &str, cause: Cause) -> Option<Change> {
+        let tenure = Tenure { epoch: self.epoch + 1, holder: Some(site.to_owned()) };
+        (self.epoch < MAX_EPOCH).then_some(Change { tenure, cause: Some(cause) })
+    }
 }
 
-/// The tenure after this site has taken over, or `None` where it must not.
+/// Whether the first available standby may take over: the rule allows it by what is known of every active instance.
 ///
-/// It may where placement says so and the rule allows what the evidence shows of every active instance: the holder
-/// itself, or an operator, says it cannot serve; or, under [`Takeover::Silence`], its site is silent. Under
-/// [`Takeover::Confirmed`] silence alone is not enough.
-pub fn take_over(
-    site: &str,
-    rule: Takeover,
-    placement: &Placement,
-    instances: &[InstanceView],
-    now: &Tenure,
-) -> Option<Tenure> {
-    if placement.arrival != Arrival::TakeOver || rule == Takeover::Manual {
-        return None;
-    }
+/// Its own site, or an operator, says that it cannot serve; or its site is silent, alone ([`Takeover::Silence`]) or with
+/// public addresses that do not answer ([`Takeover::Confirmed`]). Nothing is taken from a site that a peer in contact is
+/// still in contact with. A drained site's operator gives it away under every rule.
+pub fn may_take_over(instances: &[InstanceView], rule: Takeover) -> bool {
     let lost = |instance: &InstanceView| match instance.why {
+        _ if instance.drained => true,
+        _ if rule == Takeover::Manual => false,
         _ if instance.forced == Some(Override::Down) => true,
-        Why::Reported(_) | Why::Probes(_) | Why::Disabled => true,
+        Why::Reported(_) | Why::Probes(_) | Why::Disabled | Why::Lost(_) => true,
         Why::Silence => rule == Takeover::Silence,
-        Why::Unreported => false,
+        Why::Vouched(_) | Why::Unreported => false,
     };
-    let allowed = instances.iter().filter(|instance| instance.state == State::Active).all(lost);
-    allowed.then(|| Tenure { epoch: now.epoch + 1, holder: Some(site.to_owned()) })
+    let mut active = instances.iter().filter(|instance| instance.state == State::Active).peekable();
+    // Without an active instance there is nobody to take it from, nor anybody's word that it may be taken.
+    (active.peek().is_some() || rule != Takeover::Manual) && active.all(lost)
+}
+
+/// Why the resource is taken over, where it is.
+pub(crate) fn takeover_cause(instances: &[InstanceView]) -> Cause {
+    let active: Vec<&InstanceView> = instances.iter().filter(|instance| instance.state == State::Active).collect();
+    match active.iter().find(|instance| instance.drained) {
+        Some(drained) => Cause::Drain(drained.site.clone()),
+        None => Cause::TakeOver {
+            from: active.iter().map(|instance| instance.site.clone()).collect(),
+            because: match active.first() {
+                Some(first) if first.forced == Some(Override::Down) => "an operator set it down".to_owned(),
+                Some(first) => first.why.to_string(),
+                None => "no instance is active".to_owned(),
+            },
+        },
+    }
+}
+
+/// Whether `site` should take the resource back once it has been so for the resource's `failback_after`: it is the first
+/// that is configured as active, available, and in contact with the holder.
+pub fn may_fail_back(site: &str, resource: &Resource, instances: &[InstanceView], now: &Tenure) -> bool {
+    if resource.failback != Failback::Auto {
+        return false;
+    }
+    let configured = resource.order.iter().find(|site| resource.instances[*site].role == Role::Active);
+    let find = |site: &str| instances.iter().find(|instance| instance.site == site);
+    let away = now.holder.as_deref().filter(|holder| *holder != site);
+    let heard = |holder: &str| find(holder).is_some_and(|holder| matches!(holder.why, Why::Reported(_)));
+    configured.is_some_and(|first| first == site)
+        && away.is_some_and(heard)
+        && find(site).is_some_and(|own| own.serves() && !own.drained)
 }
 
 /// The tenure after hearing a peer's: the higher epoch wins. Two sites that took over in the same epoch, out of contact

@@ -5,11 +5,11 @@ use crate::{config::Takeover, evidence::InstanceReport};
 
 fn instance(site: &str, state: State, available: bool) -> InstanceView {
     let why = if site == "here" { Why::Probes(String::new()) } else { Why::Reported(String::new()) };
-    InstanceView { site: site.to_owned(), state, measured: available, forced: None, why }
+    InstanceView { site: site.to_owned(), state, measured: available, forced: None, why, drained: false }
 }
 
 fn two(here: (State, bool), peer: (State, bool)) -> Placement {
-    place("here", &[instance("here", here.0, here.1), instance("peer", peer.0, peer.1)])
+    place("here", &[instance("here", here.0, here.1), instance("peer", peer.0, peer.1)], Takeover::Confirmed)
 }
 
 fn decided(answer: &[&str], arrival: Arrival) -> Placement {
@@ -26,13 +26,13 @@ use State::{Active, Disabled, Standby};
 fn both_active_and_available_are_answered_in_policy_order_and_served_here() {
     assert_eq!(two((Active, true), (Active, true)), decided(&["here", "peer"], Arrival::Serve));
     let turned = [instance("peer", Active, true), instance("here", Active, true)];
-    assert_eq!(place("here", &turned), decided(&["peer", "here"], Arrival::Serve));
+    assert_eq!(place("here", &turned, Takeover::Confirmed), decided(&["peer", "here"], Arrival::Serve));
 }
 
 #[test]
 fn active_here_comes_before_the_peer_standby_even_if_the_policy_prefers_the_peer() {
     let turned = [instance("peer", Standby, true), instance("here", Active, true)];
-    assert_eq!(place("here", &turned), decided(&["here", "peer"], Arrival::Serve));
+    assert_eq!(place("here", &turned, Takeover::Confirmed), decided(&["here", "peer"], Arrival::Serve));
 }
 
 #[test]
@@ -65,77 +65,183 @@ fn nothing_available_is_refused() {
     assert_eq!(two((Disabled, true), (Disabled, true)), decided(&[], Arrival::Refuse));
 }
 
-/// Every combination of state and availability of `sites`, each as the list of instances in policy order.
+/// What can be known of one instance besides its state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    Available,
+    Failing,
+    Silent,
+    Lost,
+    Vouched,
+}
+
+use Known::{Available, Failing, Lost, Silent, Vouched};
+
+fn known(site: &str, state: State, known: Known, drained: bool) -> InstanceView {
+    let why = match known {
+        Available | Failing => Why::Reported(String::new()),
+        Silent => Why::Silence,
+        Lost => Why::Lost("nothing answers".to_owned()),
+        Vouched => Why::Vouched("third".to_owned()),
+    };
+    InstanceView { site: site.to_owned(), state, measured: known == Available, forced: None, why, drained }
+}
+
+/// Every combination of what can be known of each of `sites`, each as the list of instances in policy order.
 fn combinations(sites: &[&str]) -> Vec<Vec<InstanceView>> {
     let mut all = vec![Vec::new()];
     for site in sites {
-        let mut longer = Vec::new();
-        for combination in &all {
-            for state in [Active, Standby, Disabled] {
-                for available in [true, false] {
-                    let mut next = combination.clone();
-                    next.push(instance(site, state, available));
-                    longer.push(next);
-                }
+        let mut one = Vec::new();
+        for state in [Active, Standby, Disabled] {
+            for what in [Available, Failing, Silent, Lost, Vouched] {
+                one.extend([true, false].map(|drained| known(site, state, what, drained)));
             }
         }
-        all = longer;
+        let longer = |combination: &Vec<InstanceView>| -> Vec<Vec<InstanceView>> {
+            one.iter().map(|instance| [&combination[..], &[instance.clone()]].concat()).collect()
+        };
+        all = all.iter().flat_map(longer).collect();
     }
     all
 }
 
+const RULES: [Takeover; 3] = [Takeover::Confirmed, Takeover::Silence, Takeover::Manual];
+
 #[test]
 fn every_combination_of_two_and_three_sites_keeps_the_invariants() {
     let mut count = 0;
-    for sites in [&["here", "peer"][..], &["here", "peer", "third"], &["peer", "here", "third"]] {
+    for sites in [&["here", "peer"][..], &["here", "peer", "third"]] {
         for instances in combinations(sites) {
-            for site in sites {
-                invariants(site, &instances);
-                count += 1;
+            for rule in RULES {
+                // No site is silent to itself.
+                let seeing = instances.iter().filter(|i| matches!(i.why, Why::Reported(_))).map(|i| i.site.as_str());
+                let placements: Vec<_> = seeing.map(|site| (site, place(site, &instances, rule))).collect();
+                for (site, placement) in &placements {
+                    answers(&instances, placement);
+                    arrivals(site, &instances, rule, placement);
+                    count += 1;
+                }
+                let takers = placements.iter().filter(|(_, placement)| placement.arrival == Arrival::TakeOver);
+                assert!(takers.count() <= 1, "at most one takes over where all have the same evidence: {instances:?}");
             }
         }
     }
-    assert_eq!(count, 36 * 2 + 216 * 3 * 2);
+    assert_eq!(count, 12 * 30 * 3 * 2 + 12 * 30 * 30 * 3 * 3);
 }
 
-fn invariants(site: &str, instances: &[InstanceView]) {
-    let placement = place(site, instances);
+fn answers(instances: &[InstanceView], placement: &Placement) {
     let find = |name: &str| instances.iter().find(|i| i.site == name).expect("an instance");
-    let says = format!("{site}: {instances:?} -> {placement:?}");
-
+    let says = || format!("{instances:?} -> {placement:?}");
     let serving: Vec<&InstanceView> = instances.iter().filter(|i| i.serves()).collect();
-    assert_eq!(placement.answer.len(), serving.len(), "exactly the available sites are answered: {says}");
-    assert!(placement.answer.iter().all(|s| find(s).serves()), "{says}");
+    let spared = serving.iter().any(|i| !i.drained);
+    let expected: Vec<&&InstanceView> = serving.iter().filter(|i| !spared || !i.drained).collect();
+    assert_eq!(
+        placement.answer.len(),
+        expected.len(),
+        "the available sites, drained ones rather than nobody: {}",
+        says()
+    );
+    assert!(placement.answer.iter().all(|s| find(s).serves() && !(spared && find(s).drained)), "{}", says());
     let states: Vec<State> = placement.answer.iter().map(|s| find(s).state).collect();
-    assert!(states.is_sorted_by_key(|s| *s != Active), "active before standby: {says}");
+    assert!(states.is_sorted_by_key(|s| *s != Active), "active before standby: {}", says());
     for state in [Active, Standby] {
         let of = |list: Vec<&str>| list.into_iter().filter(|s| find(s).state == state).collect::<Vec<_>>().join(" ");
         let answered = of(placement.answer.iter().map(String::as_str).collect());
-        let policy = of(serving.iter().map(|i| i.site.as_str()).collect());
-        assert_eq!(answered, policy, "policy order among equals: {says}");
+        let policy = of(expected.iter().map(|i| i.site.as_str()).collect());
+        assert_eq!(answered, policy, "policy order among equals: {}", says());
     }
+}
 
+fn arrivals(site: &str, instances: &[InstanceView], rule: Takeover, placement: &Placement) {
+    let find = |name: &str| instances.iter().find(|i| i.site == name).expect("an instance");
+    let says = || format!("{site}, {rule:?}: {instances:?} -> {placement:?}");
+    let serving = || instances.iter().filter(|i| i.serves());
     let own = find(site);
     match &placement.arrival {
-        Arrival::Serve => assert!(own.serves() && own.state == Active, "{says}"),
+        Arrival::Serve => assert!(own.serves() && own.state == Active, "{}", says()),
         Arrival::TakeOver => {
-            assert!(own.serves() && own.state == Standby, "{says}");
-            assert!(serving.iter().all(|i| i.state == Standby), "only where no active instance can: {says}");
+            assert!(own.serves() && own.state == Standby, "{}", says());
+            assert!(serving().all(|i| i.state == Standby || i.drained), "only where no active one can: {}", says());
+            assert!(may_take_over(instances, rule), "{}", says());
         }
         Arrival::Forward(to) => {
-            assert!(to != site && find(to).serves(), "{says}");
-            let there = place(to, instances).arrival;
-            assert!(matches!(there, Arrival::Serve | Arrival::TakeOver), "never forwarded twice: {says}");
+            assert!(to != site && find(to).serves(), "{}", says());
+            let there = place(to, instances, rule).arrival;
+            assert!(matches!(there, Arrival::Serve | Arrival::TakeOver), "never forwarded twice: {}", says());
         }
-        Arrival::Refuse => assert!(serving.is_empty(), "{says}"),
+        Arrival::ForwardSilent(to) => {
+            assert!(to != site && find(to).silent_holder() && !find(to).serves(), "{}", says());
+            assert!(serving().all(|i| i.state == Standby) && !may_take_over(instances, rule), "{}", says());
+        }
+        Arrival::Refuse => {
+            let refused = serving().count() == 0 || !may_take_over(instances, rule);
+            assert!(refused && serving().all(|i| i.state == Standby), "{}", says());
+        }
     }
 }
 
 #[test]
-fn at_most_one_site_takes_over_where_all_have_the_same_evidence() {
-    for instances in combinations(&["here", "peer", "third"]) {
-        let takers = ["here", "peer", "third"].iter().filter(|s| place(s, &instances).arrival == Arrival::TakeOver);
-        assert!(takers.count() <= 1, "{instances:?}");
+fn the_rule_by_everything_that_can_be_known_of_the_only_active_instance() {
+    for (what, drained, confirmed, silence, manual) in [
+        (Available, false, true, true, false),
+        (Failing, false, true, true, false),
+        (Silent, false, false, true, false),
+        (Lost, false, true, true, false),
+        (Vouched, false, false, false, false),
+        (Available, true, true, true, true),
+        (Failing, true, true, true, true),
+    ] {
+        let instances = [known("here", Standby, Available, false), known("peer", Active, what, drained)];
+        let allowed = RULES.map(|rule| may_take_over(&instances, rule));
+        assert_eq!(allowed, [confirmed, silence, manual], "{what:?}, drained: {drained}");
+    }
+}
+
+#[test]
+fn every_active_instance_must_be_lost_before_one_is_taken_over_from() {
+    let sites = ["peer", "third"];
+    let one = |what| {
+        let active = sites.iter().zip(what).map(|(site, what)| known(site, Active, what, false));
+        active.chain([known("here", Standby, Available, false)]).collect::<Vec<_>>()
+    };
+    assert_eq!(place("here", &one([Lost, Lost]), Takeover::Confirmed).arrival, Arrival::TakeOver);
+    let first = Arrival::ForwardSilent("peer".to_owned());
+    assert_eq!(place("here", &one([Lost, Silent]), Takeover::Confirmed).arrival, first, "perhaps the other serves");
+    assert_eq!(place("here", &one([Lost, Vouched]), Takeover::Silence).arrival, first);
+}
+
+#[test]
+fn where_the_rule_does_not_allow_a_takeover_requests_go_to_the_silent_holder_and_without_one_are_refused() {
+    let placed = |what, rule| {
+        let instances = [known("here", Standby, Available, false), known("peer", Active, what, false)];
+        let placement = place("here", &instances, rule);
+        assert_eq!(placement.answer, ["here"]);
+        placement.arrival
+    };
+    let silent = Arrival::ForwardSilent("peer".to_owned());
+    assert_eq!(placed(Silent, Takeover::Confirmed), silent);
+    assert_eq!(placed(Vouched, Takeover::Silence), silent);
+    assert_eq!(placed(Lost, Takeover::Manual), silent, "an operator decides; perhaps the tunnel works");
+    assert_eq!(placed(Failing, Takeover::Manual), Arrival::Refuse, "it said itself that it cannot");
+    let mut down = [known("here", Standby, Available, false), known("peer", Active, Silent, false)];
+    down[1].forced = Some(Override::Down);
+    assert_eq!(place("here", &down, Takeover::Manual).arrival, Arrival::Refuse, "an operator said that it cannot");
+}
+
+#[test]
+fn a_drained_holder_serves_until_another_has_taken_over_and_where_none_can() {
+    let drained = known("peer", Active, Available, true);
+    for rule in RULES {
+        let instances = [drained.clone(), known("here", Standby, Available, false)];
+        assert_eq!(place("here", &instances, rule), decided(&["here"], Arrival::TakeOver), "{rule:?}");
+        assert_eq!(place("peer", &instances, rule), decided(&["here"], Arrival::Serve), "{rule:?}");
+        let taken = [known("peer", Standby, Available, true), known("here", Active, Available, false)];
+        assert_eq!(place("peer", &taken, rule), decided(&["here"], Arrival::Forward("here".to_owned())), "{rule:?}");
+        let alone = [drained.clone(), known("here", Standby, Failing, false)];
+        assert_eq!(place("peer", &alone, rule), decided(&["peer"], Arrival::Serve), "{rule:?}");
+        assert_eq!(place("here", &alone, rule), decided(&["peer"], forward()), "{rule:?}");
+        let both = [drained.clone(), known("here", Active, Available, false)];
+        assert_eq!(place("peer", &both, rule), decided(&["here"], Arrival::Forward("here".to_owned())), "{rule:?}");
     }
 }
 
@@ -152,26 +258,34 @@ fn an_override_is_believed_before_the_measurement_and_does_not_hide_it() {
     assert!(!disabled.serves(), "disabled stays disabled");
 }
 
-fn silent(mut instance: InstanceView) -> InstanceView {
-    instance.why = Why::Silence;
-    instance
-}
-
-fn taken(rule: Takeover, peer: InstanceView) -> Option<Tenure> {
+fn taken(rule: Takeover, peer: InstanceView) -> Option<Change> {
     let instances = [instance("here", Standby, true), peer];
-    take_over("here", rule, &place("here", &instances), &instances, &Tenure { epoch: 4, holder: Some("peer".into()) })
+    let now = Tenure { epoch: 4, holder: Some("peer".into()) };
+    let placement = place("here", &instances, rule);
+    (placement.arrival == Arrival::TakeOver).then(|| now.taken("here", takeover_cause(&instances)).expect("an epoch"))
 }
 
 #[test]
 fn the_takeover_rule_decides_and_the_epoch_rises_by_one() {
-    let ours = Some(Tenure { epoch: 5, holder: Some("here".into()) });
-    let failing = instance("peer", Active, false);
-    assert_eq!(taken(Takeover::Silence, failing.clone()), ours);
-    assert_eq!(taken(Takeover::Confirmed, failing.clone()), ours, "the holder itself says it cannot");
-    assert_eq!(taken(Takeover::Manual, failing.clone()), None);
-    assert_eq!(taken(Takeover::Silence, silent(failing.clone())), ours);
-    assert_eq!(taken(Takeover::Confirmed, silent(failing)), None, "silence alone proves nothing");
+    let ours = |because: &str| {
+        let cause = Cause::TakeOver { from: vec!["peer".to_owned()], because: because.to_owned() };
+        Some(Change { tenure: Tenure { epoch: 5, holder: Some("here".into()) }, cause: Some(cause) })
+    };
+    let failing = || instance("peer", Active, false);
+    let reported = "the peer reports: ";
+    assert_eq!(taken(Takeover::Silence, failing()), ours(reported));
+    assert_eq!(taken(Takeover::Confirmed, failing()), ours(reported), "the holder itself says it cannot");
+    assert_eq!(taken(Takeover::Manual, failing()), None);
+    let silent = |what| known("peer", Active, what, false);
+    assert_eq!(taken(Takeover::Silence, silent(Silent)), ours("the peer is not in contact"));
+    assert_eq!(taken(Takeover::Confirmed, silent(Silent)), None, "silence alone proves nothing");
+    let lost = "the peer is not in contact, and nothing answers";
+    assert_eq!(taken(Takeover::Confirmed, silent(Lost)), ours(lost));
+    assert_eq!(taken(Takeover::Silence, silent(Vouched)), None, "another site is in contact with it");
     assert_eq!(taken(Takeover::Silence, instance("peer", Active, true)), None, "the holder serves");
+    let drained = known("peer", Active, Available, true);
+    assert_eq!(taken(Takeover::Manual, drained).and_then(|change| change.cause), Some(Cause::Drain("peer".to_owned())));
+    assert_eq!(Tenure { epoch: MAX_EPOCH, holder: None }.taken("here", Cause::Swap), None, "no epoch is left");
 }
 
 #[test]
@@ -190,6 +304,9 @@ fn the_higher_epoch_wins_and_never_goes_back() {
         available: true,
         epoch,
         holder: Some(holder.to_owned()),
+        state: Standby,
+        why: String::new(),
+        since: 0,
         reason: String::new(),
     };
     let now = Tenure { epoch: 2, holder: Some("west".into()) };

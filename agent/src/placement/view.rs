@@ -23,6 +23,8 @@ pub struct InstanceView {
     pub forced: Option<Override>,
     /// Where `measured` comes from.
     pub why: Why,
+    /// Its site is drained: it serves only where no other can.
+    pub drained: bool,
 }
 
 /// An instance's state now: its configured role, or what a change of holder made of it.
@@ -60,6 +62,10 @@ pub enum Why {
     Reported(String),
     /// The peer is not in contact, so nothing it said counts.
     Silence,
+    /// Nor do its public addresses answer this site: what was tried.
+    Lost(String),
+    /// The peer is not in contact with this site, but with this other one, which is.
+    Vouched(String),
     /// In contact, but it has not reported this resource.
     Unreported,
     /// Its configuration disables it.
@@ -76,9 +82,15 @@ impl InstanceView {
     pub fn serves(&self) -> bool {
         self.state != State::Disabled && self.available()
     }
+
+    /// Active as far as is known, and silent.
+    pub fn silent_holder(&self) -> bool {
+        let silent = matches!(self.why, Why::Silence | Why::Lost(_) | Why::Vouched(_));
+        self.state == State::Active && silent && self.forced != Some(Override::Down)
+    }
 }
 
-/// The instances of `resource`, in the order of its policy, seen from `config`'s site.
+/// The instances of `resource`, in the order of its policy, seen from `config`'s site, which is `drained` or not.
 ///
 /// # Panics
 ///
@@ -88,6 +100,7 @@ pub fn view(
     resource: &str,
     evidence: &Evidence,
     overrides: &Overrides,
+    drained: bool,
     tenure: &Tenure,
 ) -> Vec<InstanceView> {
     let configured = &config.resources[resource];
@@ -96,7 +109,8 @@ pub fn view(
         let state = tenure.state(site, configured.instances[site].role);
         let (measured, why) = measure(config, resource, site, state, evidence);
         let forced = overrides.get(&(resource.to_owned(), site.clone())).copied();
-        views.push(InstanceView { site: site.clone(), state, measured, forced, why });
+        let drained = if *site == config.site { drained } else { evidence.drained(site) };
+        views.push(InstanceView { site: site.clone(), state, measured, forced, why, drained });
     }
     views
 }
@@ -110,11 +124,21 @@ fn measure(config: &Config, resource: &str, site: &str, state: State, evidence: 
         return (own.available(), Why::Probes(own.reason()));
     }
     let Some(peer) = evidence.peers.get(site).filter(|peer| peer.contact) else {
-        return (false, Why::Silence);
+        return (false, silence(resource, site, evidence));
     };
     match peer.report.as_ref().and_then(|report| report.instances.get(resource)) {
         Some(report) => (report.available, Why::Reported(report.reason.clone())),
         None => (false, Why::Unreported),
+    }
+}
+
+/// What is known of a peer that is not in contact.
+fn silence(resource: &str, site: &str, evidence: &Evidence) -> Why {
+    let tried = evidence.peers.get(site).and_then(|peer| peer.lost.get(resource));
+    match (evidence.voucher(site), tried) {
+        (Some(voucher), _) => Why::Vouched(voucher.to_owned()),
+        (None, Some(tried)) => Why::Lost(tried.clone()),
+        (None, None) => Why::Silence,
     }
 }
 
@@ -165,6 +189,8 @@ impl fmt::Display for Why {
             Self::Probes(reason) => write!(f, "this site's probes: {reason}"),
             Self::Reported(reason) => write!(f, "the peer reports: {reason}"),
             Self::Silence => f.write_str("the peer is not in contact"),
+            Self::Lost(tried) => write!(f, "the peer is not in contact, and {tried}"),
+            Self::Vouched(site) => write!(f, "the peer is not in contact, but {site} is in contact with it"),
             Self::Unreported => f.write_str("the peer is in contact but has not reported this resource"),
             Self::Disabled => f.write_str("disabled by configuration"),
         }

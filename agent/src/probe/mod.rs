@@ -1,8 +1,10 @@
 //! Probes: this site's backends are tried, and what is believed of them is told.
 //!
 //! `attempt` tries a backend once, [`RiseFall`] turns results into belief, and [`Probes`] keeps a task for each backend.
+//! [`Reach`] tries the public addresses of peers that are silent.
 
 mod attempt;
+mod reach;
 mod rise_fall;
 mod search;
 #[cfg(test)]
@@ -18,6 +20,7 @@ use std::{
 use tokio::{sync::mpsc::Sender, task::AbortHandle, time};
 
 pub use attempt::{Attempt, Prober};
+pub use reach::Reach;
 pub use rise_fall::{Change, RiseFall};
 
 use crate::config::{Config, Probe, Role};
@@ -239,7 +242,7 @@ fn first_pause(interval: Duration, index: u32, count: u32) -> Duration {
     interval - (interval / 2).mul_f64(f64::from(index) / f64::from(count.max(1)))
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in it is whole at every moment.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

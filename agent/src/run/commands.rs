@@ -19,6 +19,12 @@ impl Agent {
         // A reply nobody waits for any more is no error.
         match command {
             Command::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            Command::Instances(reply) => {
+                let decision = self.knowledge.decide(&self.names);
+                drop(reply.send(control::instances(&self.knowledge, &decision)));
+            }
+            Command::Swap(order, reply) => self.swap(order, reply)?,
+            Command::Drain(order, reply) => self.drain(order, reply)?,
             Command::Explain(question, reply) => {
                 drop(reply.send(control::explain(&question, &self.knowledge, self.decision.as_ref())));
             }
@@ -45,8 +51,7 @@ impl Agent {
     fn set(&mut self, order: &SetOverride) -> Result<(), String> {
         let config = &self.knowledge.config;
         let Some(resource) = config.resources.get(&order.resource) else {
-            let known: Vec<&str> = config.resources.keys().map(String::as_str).collect();
-            return Err(format!("there is no resource \"{}\"; there are: {}", order.resource, known.join(", ")));
+            return Err(self.knowledge.no_resource(&order.resource));
         };
         let site = order.site.as_ref().unwrap_or(&config.site);
         if !resource.instances.contains_key(site) {
@@ -81,9 +86,9 @@ impl Agent {
         let said = |error: &dyn std::error::Error| error.to_string();
         self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
-            (Some(dataplane), false) => dataplane
-                .reconfigure(&new.dataplane, &publish::program_addresses(&new))
-                .map_err(|error| said(&error))?,
+            (Some(dataplane), false) => {
+                dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?
+            }
             (None, true) => {}
             (None, false) => self.dataplane = publish::attach(&new).map_err(|error| format!("{error:#}"))?,
             (Some(_), true) => {
@@ -99,6 +104,7 @@ impl Agent {
         self.lease = lease_ticks(&config);
         self.pending = Some(Arc::new(zones));
         self.knowledge.config = config;
+        self.reconfigured().map_err(|error| said(&error))?;
         tracing::info!("a new configuration is taken");
         self.act("a new configuration", Instant::now()).map_err(|error| format!("{error:#}"))
     }
@@ -110,6 +116,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             site: config.site.clone(),
             ready: self.decision.is_some(),
+            drained: self.knowledge.drained,
             started: self.started,
             config: config.file.display().to_string(),
             resources: decision.resources.iter().map(|(name, decided)| self.resource(name, decided)).collect(),
@@ -137,6 +144,7 @@ impl Agent {
             addresses: published.map(|set| set.addresses.clone()).unwrap_or_default(),
             all_down: decided.placement.answer.is_empty(),
             arrival: decided.placement.arrival.clone(),
+            leaving: decided.leaving.clone(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -11,8 +10,14 @@ use anyhow::Context;
 
 use super::Agent;
 use crate::{
-    config::Config, control::api::Change, dataplane::Dataplane, decision::Decision, dns, evidence::Evidence,
-    link::LinkEvent, probe::ProbeEvent,
+    config::Config,
+    control::api::Change,
+    dataplane::{Constants, Dataplane},
+    decision::Decision,
+    dns,
+    evidence::Evidence,
+    link::LinkEvent,
+    probe::ProbeEvent,
 };
 
 /// The last changes of answers.
@@ -72,16 +77,23 @@ pub fn attach(config: &Config) -> anyhow::Result<Option<Dataplane>> {
         tracing::info!("no interface is configured: the agent's own server answers everything");
         return Ok(None);
     }
-    let dataplane = Dataplane::start(&config.dataplane, &program_addresses(config))?;
+    let dataplane = Dataplane::start(&config.dataplane, &constants(config))?;
     for (interface, attachment) in dataplane.attachments() {
         tracing::info!(interface, %attachment, "the program is attached");
     }
     Ok(Some(dataplane))
 }
 
-/// The addresses the program answers on: it knows port 53 only.
-pub fn program_addresses(config: &Config) -> Vec<IpAddr> {
-    if config.dns.port == 53 { config.dns.listen.clone() } else { Vec::new() }
+/// What the program is loaded with.
+pub fn constants(config: &Config) -> Constants {
+    let peers = config.peers().filter_map(|site| Some((*config.sites[site].tunnel?.ip(), site.to_owned())));
+    Constants {
+        // It knows port 53 only.
+        dns: if config.dns.port == 53 { config.dns.listen.clone() } else { Vec::new() },
+        site: config.site.clone(),
+        tunnel: config.sites[&config.site].tunnel,
+        peers: peers.collect(),
+    }
 }
 
 /// How long the first answer waits for peers to appear: the periods they need to be in contact, one that has begun

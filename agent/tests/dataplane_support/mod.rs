@@ -180,7 +180,7 @@ impl Drop for Client {
 pub fn stub(interface: &str) -> Ebpf {
     let mut ebpf = Ebpf::load(OBJECT).unwrap();
     let program: &mut Xdp = ebpf.program_mut("stub").unwrap().try_into().unwrap();
-    program.load().unwrap();
+    siteswap::dataplane::verify(program).unwrap();
     program.attach(interface, XdpMode::Driver).unwrap();
     ebpf
 }

@@ -16,7 +16,7 @@ use hickory_proto::{
 };
 use siteswap::{
     answers::{AnswerSet, AnswerTable},
-    config::{self, AllDown, Check, Probe, Resource, Takeover},
+    config::{self, AllDown, Check, Failback, Probe, Resource, Takeover},
     dns::{Outcome, Response, Transport, ZoneError, Zones, respond},
 };
 use tempfile::TempDir;
@@ -97,11 +97,15 @@ pub fn lower(name: &str) -> LowerName {
 
 pub fn resource(domains: &[&str]) -> Resource {
     Resource {
+        ports: Vec::new(),
         domains: domains.iter().map(|name| lower(name)).collect(),
         ttl: 20,
         order: Vec::new(),
         all_down: AllDown::All,
         takeover: Takeover::Confirmed,
+        failback: Failback::Manual,
+        failback_after: Duration::ZERO,
+        drain_time: Duration::ZERO,
         probe: Probe {
             check: Check::Tcp,
             interval: Duration::from_secs(1),

@@ -16,7 +16,8 @@ use std::{
 use siteswap::{
     config::{self, Config, Dataplane, Dns, Mode},
     evidence::{InstanceReport, Report},
-    link::{Link, LinkError, LinkEvent, PeerStatus, keys},
+    link::{Asked, Inbox, Link, LinkError, LinkEvent, PeerStatus, keys},
+    placement::State,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -108,8 +109,16 @@ impl World {
 
 /// A report that says `reason` about `www`.
 pub fn report(reason: &str) -> Report {
-    let instance = InstanceReport { available: true, epoch: 3, holder: None, reason: reason.to_owned() };
-    Report { instances: [("www".to_owned(), instance)].into() }
+    let instance = InstanceReport {
+        available: true,
+        epoch: 3,
+        holder: None,
+        state: State::Active,
+        why: "configured".to_owned(),
+        since: 0,
+        reason: reason.to_owned(),
+    };
+    Report { instances: [("www".to_owned(), instance)].into(), ..Report::default() }
 }
 
 /// What the agent around the link would be: it reports "NAME is well" until told otherwise.
@@ -117,15 +126,18 @@ pub struct Agent {
     pub link: Link,
     pub report: watch::Sender<Report>,
     pub events: mpsc::Receiver<LinkEvent>,
+    pub asked: mpsc::Receiver<Asked>,
 }
 
 impl Agent {
     pub async fn start(config: Config) -> Result<Self, LinkError> {
         let identity = keys::load(&config.link.key).unwrap();
         let (report, reports) = watch::channel(report(&format!("{} is well", config.site)));
-        let (sender, events) = mpsc::channel(64);
-        let link = Link::start(&config, identity, reports, sender).await?;
-        Ok(Self { link, report, events })
+        let (event_sender, events) = mpsc::channel(64);
+        let (asked_sender, asked) = mpsc::channel(4);
+        let inbox = Inbox { events: event_sender, asked: asked_sender };
+        let link = Link::start(&config, identity, reports, inbox).await?;
+        Ok(Self { link, report, events, asked })
     }
 
     pub fn say(&self, reason: &str) {

@@ -176,6 +176,8 @@ pub struct Datagram {
     pub udp_checksum: Option<u16>,
     /// UDP payload.
     pub payload: Vec<u8>,
+    /// What follows the IP header instead of UDP.
+    pub transport: Option<Vec<u8>>,
     /// Bytes after the packet, as Ethernet pads it.
     pub padding: Vec<u8>,
 }
@@ -205,6 +207,7 @@ impl Datagram {
             udp_length: None,
             udp_checksum: None,
             payload: payload.to_vec(),
+            transport: None,
             padding: Vec::new(),
         }
     }
@@ -219,13 +222,13 @@ impl Datagram {
         };
         frame.extend(self.ethertype.unwrap_or(ethertype).to_be_bytes());
         frame.extend(ip);
-        frame.extend(self.udp());
+        frame.extend(self.transport());
         frame.extend(&self.padding);
         frame
     }
 
     fn v4(&self, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
-        let total = length(20 + self.options.len() + 8 + self.payload.len());
+        let total = length(20 + self.options.len() + self.transport().len());
         let mut header = vec![self.version, self.service];
         header.extend(self.ip_length.unwrap_or(total).to_be_bytes());
         header.extend(self.fragment);
@@ -239,7 +242,7 @@ impl Datagram {
     }
 
     fn v6(&self, source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
-        let payload = length(self.options.len() + 8 + self.payload.len());
+        let payload = length(self.options.len() + self.transport().len());
         let mut header = vec![self.version | self.service >> 4, self.service << 4, 0, 0];
         header.extend(self.ip_length.unwrap_or(payload).to_be_bytes());
         header.extend([self.protocol, self.hops]);
@@ -247,6 +250,10 @@ impl Datagram {
         header.extend(destination);
         header.extend(&self.options);
         header
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        self.transport.clone().unwrap_or_else(|| self.udp())
     }
 
     fn udp(&self) -> Vec<u8> {

@@ -2,18 +2,22 @@
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
-use siteswap::dataplane::{OBJECT, Templates};
+use siteswap::dataplane::{OBJECT, Templates, verify};
 use siteswap_common::{
-    maps::{AnswerSet, Control, NameEntry},
+    maps::{AddressEntry, AnswerSet, Control, NameEntry},
     outcome::{Action, Outcome},
-    placing::place,
+    placing::{ADDRESSES, NAMES, Places},
 };
 
-use super::{Verdict, table::Table};
+use super::{
+    Verdict,
+    host::FLOW_SEED,
+    table::{Table, hash},
+};
 
 /// Longer than any frame that `BPF_PROG_TEST_RUN` takes.
 const PAGE: usize = 4096;
@@ -25,52 +29,79 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the program for the table's DNS addresses and publishes the table.
+    /// Loads the program for the table's DNS addresses and tunnel, and publishes the table.
     pub fn new(table: &Table) -> Result<Self> {
         let ebpf = EbpfLoader::new()
             .override_global("DNS_V4", &table.dns_v4, true)
             .override_global("DNS_V6", &table.dns_v6, true)
+            .override_global("TUNNEL", &table.tunnel, true)
+            .override_global("PEERS", &table.peers, true)
             .load(OBJECT)?;
         let mut kernel = Self { ebpf, templates: Templates::new()? };
         kernel.publish_sets(&table.sets)?;
         kernel.publish_names(&table.names)?;
+        kernel.publish_addresses(&table.addresses)?;
+        kernel.publish_requests(table)?;
         kernel.lease(if table.leased { u64::MAX } else { 0 })?;
-        kernel.program_mut("siteswap")?.load()?;
+        verify(kernel.program_mut("siteswap")?)?;
         Ok(kernel)
     }
 
     /// Replaces the table of names.
     pub fn publish_names(&mut self, names: &[(u64, NameEntry)]) -> Result<()> {
         let hashes: Vec<_> = names.iter().map(|(hash, _)| *hash).collect();
-        let places = place(&hashes);
-        let mut seeds: Array<_, u32> = Map::Array(self.templates.seeds()?).try_into()?;
-        for (bucket, seed) in (0..).zip(&places.seeds).filter(|(_, seed)| **seed != 0) {
-            seeds.set(bucket, seed, 0)?;
-        }
-        let mut entries: Array<_, NameEntry> = Map::Array(self.templates.names()?).try_into()?;
-        for (slot, (_, entry)) in places.slots.iter().zip(names) {
-            entries.set(slot.context("a name without a place")?, entry, 0)?;
-        }
-        let mut outer: ArrayOfMaps<_, Array<MapData, u32>> = self.map_mut("SEEDS")?.try_into()?;
-        outer.set(0, &seeds, 0)?;
-        let mut outer: ArrayOfMaps<_, Array<MapData, NameEntry>> = self.map_mut("NAMES")?.try_into()?;
-        Ok(outer.set(0, &entries, 0)?)
+        let entries: Vec<_> = names.iter().map(|(_, entry)| *entry).collect();
+        self.publish(["SEEDS", "NAMES"], &NAMES.place(&hashes), &entries)
+    }
+
+    /// Replaces the table of resources' addresses.
+    pub fn publish_addresses(&mut self, addresses: &[AddressEntry]) -> Result<()> {
+        let hashes: Vec<_> = addresses.iter().map(hash).collect();
+        self.publish(["ADDRESS_SEEDS", "ADDRESSES"], &ADDRESSES.place(&hashes), addresses)
+    }
+
+    fn publish<V: Pod>(&mut self, [seeds, keys]: [&'static str; 2], places: &Places, entries: &[V]) -> Result<()> {
+        let found = (0..).zip(places.seeds.iter().copied()).filter(|(_, seed)| *seed != 0);
+        self.exchange(seeds, found)?;
+        let slots = places.slots.iter().map(|slot| slot.context("a key without a place"));
+        let slots = slots.collect::<Result<Vec<_>>>()?;
+        self.exchange(keys, slots.into_iter().zip(entries.iter().copied()))
     }
 
     /// Replaces the table of answers.
     pub fn publish_sets(&mut self, sets: &[AnswerSet]) -> Result<()> {
-        let mut inner: Array<_, AnswerSet> = Map::Array(self.templates.answers()?).try_into()?;
-        for (index, set) in (0..).zip(sets) {
-            inner.set(index, set, 0)?;
+        self.exchange("ANSWERS", (0..).zip(sets.iter().copied()))
+    }
+
+    /// Says what becomes of requests, but for their addresses.
+    pub fn publish_requests(&mut self, table: &Table) -> Result<()> {
+        self.fill("INSTANCES", &table.instances)?;
+        self.fill("RINGS", &table.rings)?;
+        self.fill("TARGETS", &table.targets)
+    }
+
+    fn fill<V: Pod>(&mut self, name: &'static str, values: &[V]) -> Result<()> {
+        let mut map: Array<_, V> = self.map_mut(name)?.try_into()?;
+        for (index, value) in (0..).zip(values) {
+            map.set(index, value, 0)?;
         }
-        let mut outer: ArrayOfMaps<_, Array<MapData, AnswerSet>> = self.map_mut("ANSWERS")?.try_into()?;
+        Ok(())
+    }
+
+    /// Puts a new map into the first slot of a map of maps.
+    fn exchange<V: Pod>(&mut self, name: &'static str, entries: impl Iterator<Item = (u32, V)>) -> Result<()> {
+        let mut inner: Array<MapData, V> = self.templates.make(name)?;
+        for (index, entry) in entries {
+            inner.set(index, entry, 0)?;
+        }
+        let mut outer: ArrayOfMaps<_, Array<MapData, V>> = self.map_mut(name)?.try_into()?;
         Ok(outer.set(0, &inner, 0)?)
     }
 
     /// Sets the end of the lease.
     pub fn lease(&mut self, until: u64) -> Result<()> {
-        let mut control: Array<_, Control> = self.map_mut("CONTROL")?.try_into()?;
-        Ok(control.set(0, Control { lease_until: until, names: 0, reserved: 0, jiffy: 0, time: 0 }, 0)?)
+        let control = Control { lease_until: until, names: 0, addresses: 0, jiffy: 0, time: 0, flow_seed: FLOW_SEED };
+        self.fill("CONTROL", &[control])
     }
 
     /// Every counter's total over all CPUs, in the order of [`Outcome::ALL`].
@@ -123,6 +154,7 @@ fn action(number: u32) -> Result<Action> {
         1 => Action::Drop,
         2 => Action::Pass,
         3 => Action::Transmit,
+        4 => Action::Send,
         _ => bail!("XDP action {number}"),
     })
 }

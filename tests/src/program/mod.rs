@@ -6,6 +6,7 @@ pub mod fixtures;
 pub mod frames;
 pub mod host;
 pub mod kernel;
+pub mod requests;
 pub mod stopwatch;
 pub mod table;
 

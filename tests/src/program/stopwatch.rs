@@ -9,7 +9,7 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 
-use siteswap::dataplane::BENCHMARK;
+use siteswap::dataplane::{BENCHMARK, verify};
 
 use super::{kernel::Kernel, table::Table};
 
@@ -49,7 +49,7 @@ impl Stopwatch {
         let kernel = Kernel::new(table)?;
         let mut bench = Ebpf::load(BENCHMARK)?;
         for name in ["restore", "reflector"] {
-            xdp_mut(&mut bench, name)?.load()?;
+            verify(xdp_mut(&mut bench, name)?)?;
         }
         let mut targets = ProgramArray::try_from(bench.take_map("TARGETS").context("TARGETS")?)?;
         let program = kernel.program("siteswap")?.fd()?;

@@ -2,8 +2,9 @@
 
 use siteswap_common::{
     answers,
-    maps::{AnswerSet, MAX_LISTEN, NameEntry},
+    maps::{AddressEntry, AnswerSet, InstanceEntry, MAX_LISTEN, MAX_PEERS, NameEntry, RingChunk, Target, TunnelPeer},
     name,
+    steer::address_hash,
 };
 
 /// Names, their answers, and where queries are answered.
@@ -19,6 +20,18 @@ pub struct Table {
     pub dns_v6: [[u8; 16]; MAX_LISTEN],
     /// Whether the agent's lease runs.
     pub leased: bool,
+    /// Resources' addresses.
+    pub addresses: Vec<AddressEntry>,
+    /// By index.
+    pub instances: Vec<InstanceEntry>,
+    /// By index.
+    pub rings: Vec<RingChunk>,
+    /// By index.
+    pub targets: Vec<Target>,
+    /// Address and port of this end of the tunnel, and what the site calls itself there.
+    pub tunnel: [u32; 3],
+    /// The other ends.
+    pub peers: [TunnelPeer; MAX_PEERS],
 }
 
 impl Table {
@@ -30,6 +43,12 @@ impl Table {
             dns_v4: [[0; 4]; MAX_LISTEN],
             dns_v6: [[0; 16]; MAX_LISTEN],
             leased: true,
+            addresses: Vec::new(),
+            instances: Vec::new(),
+            rings: Vec::new(),
+            targets: vec![Target::NONE],
+            tunnel: [0; 3],
+            peers: [TunnelPeer::default(); MAX_PEERS],
         };
         table.dns_v4[..v4.len()].copy_from_slice(v4);
         table.dns_v6[..v6.len()].copy_from_slice(v6);
@@ -57,6 +76,12 @@ impl Table {
         let id = self.sets[set as usize].id;
         self.names.push(name::entry(&wire(name), set, id).expect("a name the program can find"));
     }
+}
+
+/// The hash of an entry's address.
+pub fn hash(entry: &AddressEntry) -> u64 {
+    let (high, low) = entry.address.split_at(8);
+    address_hash([high, low].map(|half| u64::from_be_bytes(half.try_into().expect("eight bytes"))))
 }
 
 /// A name in wire format: its labels, which are split at dots, each behind its length.

@@ -59,6 +59,8 @@ fn what_is_not_given_has_its_default() {
     assert_eq!(orders.order, ["east", "west"]);
     assert_eq!(orders.all_down, AllDown::All);
     assert_eq!(orders.takeover, Takeover::Confirmed);
+    assert_eq!((orders.failback, orders.failback_after), (Failback::Manual, Duration::from_secs(60)));
+    assert_eq!(orders.drain_time, Duration::from_secs(60));
     assert_eq!(
         orders.probe,
         Probe {
@@ -110,7 +112,7 @@ fn everything_can_be_said() {
         .replace("[\"wan0\"]", "[]\nmode = \"generic\"\npins = \"/p\"\nlease = \"1m\"")
         .replace(
             "\"www.shop.test\"]",
-            "\"WWW.shop.test.\", \"shop.test\"]\nttl = 2147483647\norder = [\"west\", \"east\"]\nall_down = \"servfail\"\ntakeover = \"silence\"",
+            "\"WWW.shop.test.\", \"shop.test\"]\nttl = 2147483647\norder = [\"west\", \"east\"]\nall_down = \"servfail\"\ntakeover = \"silence\"\nfailback = \"auto\"\nfailback_after = \"0s\"\ndrain_time = \"5m\"",
         )
         .replace(
             "\"http://www.shop.test/\"",
@@ -130,6 +132,8 @@ fn everything_can_be_said() {
     assert_eq!(www.ttl, (1 << 31) - 1);
     assert_eq!(www.order, ["west", "east"]);
     assert_eq!((&www.all_down, www.takeover), (&AllDown::ServFail, Takeover::Silence));
+    assert_eq!((www.failback, www.failback_after), (Failback::Auto, Duration::ZERO));
+    assert_eq!(www.drain_time, Duration::from_secs(300));
     let Check::Http(page) = &www.probe.check else {
         panic!("{:?}", www.probe.check);
     };

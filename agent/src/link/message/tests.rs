@@ -1,18 +1,36 @@
 use proptest::{collection::btree_map, prelude::*};
 
-use crate::evidence::InstanceReport;
+use crate::{evidence::InstanceReport, placement::State};
 
 use super::*;
 
 fn instance() -> impl Strategy<Value = InstanceReport> {
-    (any::<bool>(), any::<u64>(), proptest::option::of("[a-z0-9][a-z0-9-]{0,31}"), "\\PC{0,60}")
-        .prop_map(|(available, epoch, holder, reason)| InstanceReport { available, epoch, holder, reason })
+    let holder = proptest::option::of("[a-z0-9][a-z0-9-]{0,31}");
+    let state = prop::sample::select(vec![State::Active, State::Standby, State::Disabled]);
+    let texts = ("\\PC{0,60}", "\\PC{0,60}");
+    (any::<bool>(), any::<u64>(), holder, state, any::<u64>(), texts).prop_map(
+        |(available, epoch, holder, state, since, (why, reason))| InstanceReport {
+            available,
+            epoch,
+            holder,
+            state,
+            why,
+            since,
+            reason,
+        },
+    )
 }
 
 fn message() -> impl Strategy<Value = ReportMessage> {
     let instances = btree_map("[a-z0-9][a-z0-9-]{0,31}", instance(), 0..8);
-    ("[a-z][a-z0-9-]{0,31}", any::<u64>(), any::<u32>(), instances).prop_map(|(site, number, period, instances)| {
-        ReportMessage { site, number, period: Duration::from_millis(period.into()), report: Report { instances } }
+    let contacts = prop::collection::btree_set("[a-z0-9][a-z0-9-]{0,31}", 0..4);
+    let report = (any::<bool>(), contacts, instances).prop_map(|(drained, contacts, instances)| Report {
+        drained,
+        contacts,
+        instances,
+    });
+    ("[a-z][a-z0-9-]{0,31}", any::<u64>(), any::<u32>(), report).prop_map(|(site, number, period, report)| {
+        ReportMessage { site, number, period: Duration::from_millis(period.into()), report }
     })
 }
 
@@ -21,14 +39,27 @@ fn sample() -> ReportMessage {
         available: true,
         epoch: 7,
         holder: Some("west".to_owned()),
+        state: State::Standby,
+        why: "west holds it since epoch 7".to_owned(),
+        since: 1_800_000_000,
         reason: "2 of 2 backends answer".to_owned(),
     };
     ReportMessage {
         site: "east".to_owned(),
         number: 1,
         period: Duration::from_millis(500),
-        report: Report { instances: [("www".to_owned(), instance)].into() },
+        report: Report {
+            drained: false,
+            contacts: ["west".to_owned()].into(),
+            instances: [("www".to_owned(), instance)].into(),
+        },
     }
+}
+
+fn sample_in_contact_with(sites: usize) -> ReportMessage {
+    let mut message = sample();
+    message.report.contacts = (0..sites).map(|i| format!("s{i}")).collect();
+    message
 }
 
 /// `sample()` after `change`, encoded without the sender's checks.
@@ -59,6 +90,28 @@ proptest! {
         for bytes in [&bytes, &versioned] {
             let _ = decode_heartbeat(bytes);
             let _ = decode_report(bytes);
+            let _ = decode_request(bytes);
+            let _ = decode_response(bytes);
+        }
+    }
+
+    #[test]
+    fn requests_and_responses_arrive_as_they_were_sent_and_fit(
+        resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, drain: bool, times: (u32, u32), reason in "\\PC{0,80}",
+    ) {
+        for request in [Request::Take { resource, epoch }, Request::Drain(drain)] {
+            let bytes = encode_request(&request).unwrap();
+            prop_assert!(bytes.len() <= MAX_REQUEST);
+            prop_assert_eq!(decode_request(&bytes).unwrap(), request);
+        }
+        let (stored, published) = (Duration::from_micros(times.0.into()), Duration::from_micros(times.1.into()));
+        let taken = Response::Taken { epoch, stored, published };
+        for response in [taken, Response::Holds(epoch), Response::Drained, Response::Refused(reason)] {
+            let read = decode_response(&encode_response(response.clone())).unwrap();
+            match (read, response) {
+                (Response::Refused(read), Response::Refused(sent)) => prop_assert!(sent.starts_with(&read)),
+                (read, sent) => prop_assert_eq!(read, sent),
+            }
         }
     }
 
@@ -89,6 +142,38 @@ fn every_cut_of_a_message_is_refused() {
 }
 
 #[test]
+fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
+    let request = encode(&Request::Take { resource: "orders".to_owned(), epoch: 300 });
+    let response = encode_response(Response::Refused("no".to_owned()));
+    for length in 0..request.len() {
+        assert_eq!(decode_request(&request[..length]), Err(MessageError::Malformed("request")), "{length}");
+    }
+    for length in 0..response.len() {
+        assert_eq!(decode_response(&response[..length]), Err(MessageError::Malformed("response")), "{length}");
+    }
+    assert_eq!(decode_request(&[&request[..], &[0]].concat()), Err(MessageError::Malformed("request")));
+    assert_eq!(decode_response(&[&response[..], &[0]].concat()), Err(MessageError::Malformed("response")));
+    assert_eq!(decode_request(&[VERSION; MAX_REQUEST + 1]), Err(MessageError::TooLong));
+    assert_eq!(decode_response(&[VERSION; MAX_RESPONSE + 1]), Err(MessageError::TooLong));
+}
+
+#[test]
+fn requests_and_responses_that_break_the_rules_are_refused() {
+    let take = |resource: &str, epoch| encode(&Request::Take { resource: resource.to_owned(), epoch });
+    for name in ["", "Orders", "or ders", "or\u{1b}[2Jders", &"a".repeat(MAX_NAME + 1)] {
+        assert!(matches!(decode_request(&take(name, 1)), Err(MessageError::Name(_))), "{name:?}");
+    }
+    let over = MAX_EPOCH + 1;
+    assert_eq!(decode_request(&take("orders", over)), Err(MessageError::Epoch(over)));
+    assert_eq!(decode_response(&encode(&Response::Holds(over))), Err(MessageError::Epoch(over)));
+    let refused = encode(&Response::Refused("\u{1b}[2J".to_owned()));
+    assert_eq!(decode_response(&refused), Err(MessageError::Reason("its refusal".to_owned())));
+    let long = Response::Refused("é\n".repeat(MAX_REASON));
+    assert!(encode_response(long.clone()).len() <= MAX_RESPONSE);
+    assert!(decode_response(&encode_response(long)).is_ok(), "cut and cleaned before it is sent");
+}
+
+#[test]
 fn another_version_is_named() {
     let mut bytes = encode_report(sample()).unwrap();
     bytes[0] = 9;
@@ -103,6 +188,8 @@ fn names_and_reasons_that_break_the_rules_are_refused() {
     for name in ["", "-east", "East", "ea st", "ea\u{1b}[2Jst", "östlich", &long] {
         let bytes = sent(|message, _| message.site = name.to_owned());
         assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
+        let bytes = sent(|message, _| message.report.contacts = [name.to_owned()].into());
+        assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
         let bytes = sent(|_, instance| instance.holder = Some(name.to_owned()));
         assert!(matches!(decode_report(&bytes), Err(MessageError::Name(_))), "{name:?}");
         let bytes = sent(|message, instance| {
@@ -112,6 +199,8 @@ fn names_and_reasons_that_break_the_rules_are_refused() {
     }
     for reason in ["two\nlines".to_owned(), "\u{1b}[2J".to_owned(), "x".repeat(MAX_REASON + 1)] {
         let bytes = sent(|_, instance| instance.reason = reason.clone());
+        assert_eq!(decode_report(&bytes), Err(MessageError::Reason("www".to_owned())), "{reason:?}");
+        let bytes = sent(|_, instance| instance.why = reason.clone());
         assert_eq!(decode_report(&bytes), Err(MessageError::Reason("www".to_owned())), "{reason:?}");
     }
 }
@@ -123,9 +212,13 @@ fn the_largest_report_fits_and_one_instance_more_is_refused() {
         available: true,
         epoch: u64::MAX,
         holder: Some("h".repeat(MAX_NAME)),
+        state: State::Disabled,
+        why: "é\n".repeat(MAX_REASON),
+        since: u64::MAX,
         reason: "é\n".repeat(MAX_REASON),
     };
     let name = |i: usize| format!("{i:032}");
+    message.report.contacts = (0..MAX_SITES).map(name).collect();
     message.site = "s".repeat(MAX_NAME);
     message.number = u64::MAX;
     message.report.instances = (0..MAX_INSTANCES).map(|i| (name(i), instance.clone())).collect();
@@ -133,10 +226,17 @@ fn the_largest_report_fits_and_one_instance_more_is_refused() {
     assert!(bytes.len() <= MAX_MESSAGE, "{}", bytes.len());
     assert_eq!(decode_report(&bytes).unwrap().report.instances.len(), MAX_INSTANCES);
 
+    message.report.contacts.insert("one-more".to_owned());
+    assert_eq!(encode_report(message.clone()), Err(MessageError::Sites(MAX_SITES + 1)));
+    assert_eq!(decode_report(&encode(&sample_in_contact_with(MAX_SITES + 1))), Err(MessageError::Sites(MAX_SITES + 1)));
+    message.report.contacts.clear();
     message.report.instances.insert(name(MAX_INSTANCES), instance);
     let error = Err(MessageError::Instances(MAX_INSTANCES + 1));
     assert_eq!(encode_report(message.clone()), error);
-    message.report.instances.values_mut().for_each(|instance| instance.reason.clear());
+    message.report.instances.values_mut().for_each(|instance| {
+        instance.reason.clear();
+        instance.why.clear();
+    });
     assert_eq!(decode_report(&encode(&message)).map(|_| vec![]), error);
     assert_eq!(decode_report(&vec![VERSION; MAX_MESSAGE + 1]), Err(MessageError::TooLong));
 }

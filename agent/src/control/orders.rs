@@ -1,0 +1,203 @@
+//! Orders that take a while: a swap and a drain, from the order until the other sites have followed. Each runs in the task
+//! of its request. Whoever gave the order may go away at any moment: the loop has done all of a step, or nothing.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout;
+
+use super::{
+    api::{Drain, Drained, InstanceRow, Step, StepKind, Swap, Swapped},
+    server::{Command, Loop},
+};
+use crate::{link::message::Response, placement::State};
+
+/// Has a site take a resource, and waits until the others have adopted that. `None`: the agent is stopping.
+pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped, String>> {
+    let (began, wait) = (Instant::now(), Duration::from_millis(order.wait_ms));
+    let response = match agent.ask(|reply| Command::Swap(order.clone(), reply)).await? {
+        Ok(response) => response,
+        Err(refusal) => return Some(Err(refusal)),
+    };
+    let Swap { resource, to, .. } = order;
+    let mut swapped =
+        Swapped { resource, to, epoch: 0, already: false, steps: vec![], waiting: vec![], absent: vec![] };
+    let (epoch, stored, published) = match response {
+        Response::Taken { epoch, stored, published } => (epoch, stored, published),
+        Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
+        Response::Refused(reason) => return Some(Err(reason)),
+        Response::Drained => return Some(Err(format!("{} answered another question", swapped.to))),
+    };
+    let (known, there) = (Instant::now(), stored + published);
+    swapped.epoch = epoch;
+    let steps = [
+        (StepKind::Asked, (known - began).saturating_sub(there)),
+        (StepKind::Taken, stored),
+        (StepKind::Published, published),
+    ];
+    swapped.steps.extend(steps.map(|(step, took)| Step { step, site: swapped.to.clone(), micros: micros(took) }));
+
+    let deadline = tokio::time::Instant::from_std(began + wait);
+    let following = follow(&mut agent, |rows| {
+        swapped.adopted(rows, known.elapsed());
+        swapped.waiting.is_empty()
+    });
+    within(deadline, following).await?;
+    Some(Ok(swapped))
+}
+
+/// Drains a site or takes that back, and waits until what it held has moved. `None`: the agent is stopping.
+pub(super) async fn drain(mut agent: Loop, order: Drain) -> Option<Result<Drained, String>> {
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(order.wait_ms);
+    let before = agent.ask(Command::Instances).await?;
+    if let Err(refusal) = agent.ask(|reply| Command::Drain(order.clone(), reply)).await? {
+        return Some(Err(refusal));
+    }
+    let mut drained = Drained::default();
+    if order.drained {
+        let following = follow(&mut agent, |rows| {
+            let known = rows.iter().any(|row| row.site == order.site && row.drained);
+            drained = moved(&order.site, &before, rows);
+            drained.waiting.is_empty() && (known || before.iter().all(|row| row.site != order.site))
+        });
+        within(deadline, following).await?;
+    }
+    Some(Ok(drained))
+}
+
+/// Looks at the rows now and whenever the loop has acted, until `done`. `None`: the agent is stopping.
+async fn follow(agent: &mut Loop, mut done: impl FnMut(&[InstanceRow]) -> bool) -> Option<()> {
+    loop {
+        agent.acted.mark_unchanged();
+        let rows = agent.ask(Command::Instances).await?;
+        if done(&rows) {
+            return Some(());
+        }
+        agent.acted.changed().await.ok()?;
+    }
+}
+
+/// What was seen until the deadline is enough.
+async fn within(deadline: tokio::time::Instant, following: impl Future<Output = Option<()>>) -> Option<()> {
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    timeout(left.max(Duration::from_millis(1)), following).await.unwrap_or(Some(()))
+}
+
+impl Swapped {
+    /// Takes in who has adopted it by now, `since` it was known to be taken.
+    fn adopted(&mut self, rows: &[InstanceRow], since: Duration) {
+        let others = rows.iter().filter(|row| row.resource == self.resource && row.site != self.to);
+        let (here, away): (Vec<_>, Vec<_>) = others.partition(|row| row.contact);
+        let (adopted, waiting): (Vec<_>, Vec<_>) = here.into_iter().partition(|row| row.epoch >= self.epoch);
+        let names = |rows: Vec<&InstanceRow>| rows.into_iter().map(|row| row.site.clone()).collect();
+        (self.waiting, self.absent) = (names(waiting), names(away));
+        for row in adopted {
+            if !self.steps.iter().any(|step| step.step == StepKind::Adopted && step.site == row.site) {
+                let (step, site) = (StepKind::Adopted, row.site.clone());
+                self.steps.push(Step { step, site, micros: micros(since) });
+            }
+        }
+    }
+}
+
+/// What became of the resources that were active at `site` `before`.
+fn moved(site: &str, before: &[InstanceRow], now: &[InstanceRow]) -> Drained {
+    let of = |rows: &[InstanceRow]| -> BTreeMap<String, InstanceRow> {
+        let rows = rows.iter().filter(|row| row.site == site && row.state == State::Active);
+        rows.map(|row| (row.resource.clone(), row.clone())).collect()
+    };
+    let (before, still) = (of(before), of(now));
+    let mut drained = Drained::default();
+    for resource in before.into_keys() {
+        let mut others = now.iter().filter(|row| row.resource == resource && row.site != site && row.contact);
+        let mut serving = others.clone().filter(|row| row.available && !row.drained);
+        if !still.contains_key(&resource) {
+            let holder = others.find(|row| row.state == State::Active).map(|row| row.site.clone());
+            drained.moved.insert(resource, holder.unwrap_or_default());
+        } else if serving.clone().any(|row| row.state == State::Active) {
+            // Others are active beside it: there is nothing to move.
+        } else if serving.next().is_some() {
+            drained.waiting.push(resource);
+        } else {
+            drained.stays.insert(resource, "no other site is available".to_owned());
+        }
+    }
+    drained
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(resource: &str, site: &str, state: State, epoch: u64) -> InstanceRow {
+        InstanceRow {
+            resource: resource.to_owned(),
+            site: site.to_owned(),
+            state,
+            holder: None,
+            epoch,
+            available: true,
+            drained: false,
+            contact: true,
+            why: String::new(),
+            since: None,
+        }
+    }
+
+    #[test]
+    fn a_swap_is_over_when_all_in_contact_report_the_new_epoch() {
+        let mut swapped = Swapped {
+            resource: "orders".to_owned(),
+            to: "west".to_owned(),
+            epoch: 4,
+            already: false,
+            steps: vec![],
+            waiting: vec![],
+            absent: vec![],
+        };
+        let mut rows = [
+            row("orders", "east", State::Active, 3),
+            row("orders", "north", State::Standby, 3),
+            row("orders", "west", State::Active, 4),
+            row("www", "east", State::Active, 0),
+        ];
+        rows[1].contact = false;
+        swapped.adopted(&rows, Duration::from_micros(5));
+        assert_eq!((&swapped.waiting[..], &swapped.absent[..]), (&["east".to_owned()][..], &["north".to_owned()][..]));
+        assert!(swapped.steps.is_empty());
+        rows[0].epoch = 4;
+        for micros in [7, 9] {
+            swapped.adopted(&rows, Duration::from_micros(micros));
+        }
+        assert!(swapped.waiting.is_empty());
+        assert_eq!(swapped.steps, [Step { step: StepKind::Adopted, site: "east".to_owned(), micros: 7 }], "once");
+    }
+
+    #[test]
+    fn a_drain_says_what_has_moved_what_stays_and_what_could_still_move() {
+        let before = [
+            row("accounts", "east", State::Active, 0),
+            row("accounts", "west", State::Standby, 0),
+            row("orders", "east", State::Active, 0),
+            row("orders", "west", State::Standby, 0),
+            row("mail", "east", State::Active, 0),
+            row("mail", "west", State::Standby, 0),
+            row("www", "east", State::Active, 0),
+            row("www", "west", State::Active, 0),
+        ];
+        let mut now = before.clone();
+        (now[0].state, now[1].state) = (State::Standby, State::Active);
+        now[3].available = false;
+        let drained = moved("east", &before, &now);
+        assert_eq!(drained.moved, [("accounts".to_owned(), "west".to_owned())].into());
+        assert_eq!(drained.stays, [("orders".to_owned(), "no other site is available".to_owned())].into());
+        assert_eq!(drained.waiting, ["mail"], "www is active at west already");
+    }
+}

@@ -1,0 +1,401 @@
+//! From what should become of requests to the maps' entries. Pure: nothing here touches the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+};
+
+use siteswap_common::{
+    maps::{
+        AddressEntry, InstanceEntry, MAX_PORTS, PortEntry, RING_CHUNK, RING_CHUNKS, RingChunk, SETS, Steer, TARGETS,
+        Target, TargetKind,
+    },
+    placing::{ADDRESSES, Places},
+    steer::{address_hash, tunnel::OVERHEAD},
+};
+
+use super::tables::{self, Slots};
+use crate::{
+    config::Port,
+    maglev,
+    nexthop::{Hop, Hops},
+};
+
+/// What should become of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// The resources that have ports, by name.
+    pub resources: BTreeMap<String, Resource>,
+    /// This site's end of the tunnel.
+    pub own_tunnel: Option<Ipv4Addr>,
+    /// The peers' ends, by site.
+    pub tunnels: BTreeMap<String, SocketAddrV4>,
+}
+
+/// What should become of requests for one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// What its requests are sent to, at every site.
+    pub addresses: Vec<IpAddr>,
+    /// And where there.
+    pub ports: Vec<Port>,
+    /// The resource's.
+    pub epoch: u64,
+    /// What becomes of a request that belongs to no established flow.
+    pub arrival: Arrival,
+    /// The site whose established flows go on there, if it is another than `arrival` says.
+    pub leaving: Option<Leaving>,
+    /// All backends of this site with their weights, and whether they pass their probes.
+    pub backends: Vec<Backend>,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// A backend serves it.
+    Serve,
+    /// It goes to this site.
+    Forward(String),
+    /// It is dropped.
+    Refuse,
+}
+
+/// Where established flows go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// At this site's backends.
+    Here,
+    /// At this peer's.
+    Peer(String),
+}
+
+/// A backend of this site's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// Its address on the LAN.
+    pub address: IpAddr,
+    /// Its share of new flows, in proportion to the others'.
+    pub weight: u32,
+    /// It passes its probes.
+    pub up: bool,
+}
+
+/// What the maps hold, and whose it is. It is kept from one compilation to the next, and read from the maps by an agent that
+/// is started anew: established flows know their targets by index.
+#[derive(Clone, Debug, Default)]
+pub struct Register {
+    instances: Slots,
+    held: BTreeMap<u32, InstanceEntry>,
+    owners: BTreeMap<Owner, u32>,
+    /// By index. Those of nobody keep their generation.
+    targets: BTreeMap<u32, Target>,
+    /// From here on an index for a new target is looked for, so that none is given away again soon.
+    next: u32,
+    rings: BTreeMap<u64, Ring>,
+}
+
+/// A resource's id, or 0 for a peer, and an address.
+type Owner = (u64, [u8; 16]);
+
+/// Where an instance's table of backends is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ring {
+    /// Index of its first part.
+    first: u32,
+    /// Entries.
+    size: u32,
+    /// The targets and weights it was made from; `None`: another agent made it.
+    made_from: Option<Vec<(u32, maglev::Weighted)>>,
+}
+
+/// A change of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// In `INSTANCES`.
+    Instance(u32, InstanceEntry),
+    /// In `RINGS`.
+    Chunk(u32, RingChunk),
+    /// In `TARGETS`.
+    Target(u32, Target),
+}
+
+/// Changes in an order in which nothing refers to what is not there: `before` the table of addresses is exchanged, and
+/// `after` that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// What comes.
+    pub before: Vec<Write>,
+    /// What goes.
+    pub after: Vec<Write>,
+}
+
+/// What goes into the maps behind `ADDRESSES` and `ADDRESS_SEEDS`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// By slot.
+    pub entries: Vec<(u32, AddressEntry)>,
+    /// By bucket.
+    pub seeds: Vec<u32>,
+    /// One address too many, and those after it.
+    pub left: Vec<IpAddr>,
+}
+
+/// An address and what its entry says, before it has a slot.
+pub type Claim = (IpAddr, AddressEntry);
+
+impl Register {
+    /// From what is in the maps.
+    pub fn found(
+        instances: impl IntoIterator<Item = (u32, InstanceEntry)>,
+        targets: impl IntoIterator<Item = (u32, Target)>,
+    ) -> Self {
+        let mut register = Self::default();
+        for (index, entry) in instances.into_iter().filter(|(_, entry)| entry.id != 0) {
+            register.instances.insert(entry.id, index);
+            register.held.insert(index, entry);
+            let ring = Ring { first: entry.ring, size: entry.ring_size, made_from: None };
+            register.rings.insert(entry.id, ring);
+        }
+        for (index, target) in targets.into_iter().filter(|(_, target)| *target != Target::NONE) {
+            if target.address != [0; 16] {
+                register.owners.insert((target.owner, target.address), index);
+            }
+            register.targets.insert(index, target);
+            register.next = index + 1;
+        }
+        register
+    }
+
+    /// What must be written so that the maps say what `requests` does, with `hops` for the ways to backends and peers.
+    pub fn compile(&mut self, requests: &Requests, hops: &Hops) -> Writes {
+        let ids: Vec<u64> = requests.resources.keys().map(|name| tables::id(name)).collect();
+        self.instances = tables::assign(&ids, &self.instances);
+        let mut writes = Writes::default();
+        self.place_targets(requests, hops, &mut writes);
+        self.rings.retain(|id, _| ids.contains(id));
+        let mut instances = BTreeMap::new();
+        for (resource, id) in requests.resources.values().zip(ids) {
+            let index = self.instances[&id];
+            if index < SETS {
+                instances.insert(index, self.instance(id, resource, requests, &mut writes));
+            }
+        }
+        for (index, entry) in &instances {
+            if self.held.get(index) != Some(entry) {
+                writes.before.push(Write::Instance(*index, *entry));
+            }
+        }
+        let gone = self.held.keys().filter(|index| !instances.contains_key(index));
+        writes.after.extend(gone.map(|index| Write::Instance(*index, InstanceEntry::NONE)));
+        self.held = instances;
+        writes
+    }
+
+    /// All addresses of all resources, with their entries.
+    pub fn claims(&self, requests: &Requests) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for (name, resource) in &requests.resources {
+            let id = tables::id(name);
+            let Some(&instance) = self.instances.get(&id).filter(|index| **index < SETS) else { continue };
+            let mut ports = [PortEntry::default(); MAX_PORTS];
+            for (entry, port) in ports.iter_mut().zip(&resource.ports) {
+                *entry = PortEntry { protocol: port.protocol.number(), reserved: 0, port: port.number };
+            }
+            let port_count = u32::try_from(resource.ports.len().min(MAX_PORTS)).expect("a few");
+            for address in &resource.addresses {
+                let entry = AddressEntry { address: mapped(*address), instance_id: id, instance, port_count, ports };
+                claims.push((*address, entry));
+            }
+        }
+        claims
+    }
+
+    /// Gives every backend and every peer an index, and says what is there.
+    fn place_targets(&mut self, requests: &Requests, hops: &Hops, writes: &mut Writes) {
+        let wanted = targets(requests, hops);
+        let gone: Vec<_> = self.owners.keys().filter(|owner| !wanted.contains_key(*owner)).copied().collect();
+        for owner in gone {
+            let index = self.owners.remove(&owner).expect("just listed");
+            let generation = self.targets[&index].generation;
+            self.target(index, Target { generation, ..Target::NONE }, writes);
+        }
+        for (owner, target) in wanted {
+            let Some(index) = self.owners.get(&owner).copied().or_else(|| self.free_target()) else {
+                tracing::error!("more than {TARGETS} backends and peers: the program does not use all of them");
+                return;
+            };
+            let last = self.targets.get(&index);
+            let generation = match (self.owners.insert(owner, index), last) {
+                (Some(_), Some(last)) => last.generation,
+                (None, Some(last)) => (last.generation + 1) % 256,
+                (_, None) => 0,
+            };
+            self.target(index, Target { generation, ..target }, writes);
+        }
+    }
+
+    fn target(&mut self, index: u32, target: Target, writes: &mut Writes) {
+        if self.targets.insert(index, target) != Some(target) {
+            let reachable = target.kind != TargetKind::None as u32;
+            let list = if reachable { &mut writes.before } else { &mut writes.after };
+            list.push(Write::Target(index, target));
+        }
+    }
+
+    /// An index that nobody has.
+    fn free_target(&mut self) -> Option<u32> {
+        let taken: BTreeSet<u32> = self.owners.values().copied().collect();
+        let next = self.next.max(1);
+        let index = (next..TARGETS).chain(1..next).find(|index| !taken.contains(index))?;
+        self.next = index + 1;
+        Some(index)
+    }
+
+    fn instance(&mut self, id: u64, resource: &Resource, requests: &Requests, writes: &mut Writes) -> InstanceEntry {
+        let peer = |site: &String| {
+            let tunnel = requests.tunnels.get(site)?;
+            self.owners.get(&(0, mapped((*tunnel.ip()).into()))).copied()
+        };
+        let (steer, peer_index) = match &resource.arrival {
+            Arrival::Serve => (Steer::Serve, 0),
+            Arrival::Forward(site) => (Steer::Forward, peer(site).unwrap_or(0)),
+            Arrival::Refuse => (Steer::Refuse, 0),
+        };
+        let (stay, leaving) = match &resource.leaving {
+            None => (0, 0),
+            Some(Leaving::Here) => (1, 0),
+            Some(Leaving::Peer(site)) => (0, peer(site).unwrap_or(0)),
+        };
+        let Ring { first, size, .. } = self.ring(id, resource, writes);
+        InstanceEntry {
+            id,
+            epoch: resource.epoch,
+            ring: first,
+            ring_size: size,
+            steer: steer as u32,
+            peer: peer_index,
+            leaving,
+            stay,
+        }
+    }
+
+    /// The instance's table of backends, made anew in another place if its backends have changed.
+    fn ring(&mut self, id: u64, resource: &Resource, writes: &mut Writes) -> Ring {
+        let reachable = |backend: &&Backend| {
+            let index = self.owners.get(&(id, mapped(backend.address)));
+            let target = index.and_then(|index| self.targets.get(index));
+            target.is_some_and(|target| target.kind == TargetKind::Backend as u32)
+        };
+        let backends: Vec<(u32, maglev::Weighted)> = resource
+            .backends
+            .iter()
+            .filter(reachable)
+            .map(|backend| (self.owners[&(id, mapped(backend.address))], ((backend.address, 0).into(), backend.weight)))
+            .collect();
+        if let Some(ring) = self.rings.get(&id).filter(|ring| ring.made_from.as_ref() == Some(&backends)) {
+            return ring.clone();
+        }
+        let weighted: Vec<_> = backends.iter().map(|(_, weighted)| *weighted).collect();
+        let table = maglev::table(&weighted, maglev::size(resource.backends.len()));
+        let size = u32::try_from(table.len()).expect("a table of bounded size");
+        let first = self.room(size.div_ceil(RING_CHUNK as u32)).unwrap_or_else(|| {
+            tracing::error!("no room for one more table of backends: its resource is not served by the program");
+            RING_CHUNKS
+        });
+        let targets: Vec<u16> = table.iter().map(|&backend| backends[backend as usize].0 as u16).collect();
+        for (chunk, part) in (first..).zip(targets.chunks(RING_CHUNK)) {
+            let mut entry = RingChunk { targets: [0; RING_CHUNK] };
+            entry.targets[..part.len()].copy_from_slice(part);
+            if chunk < RING_CHUNKS {
+                writes.before.push(Write::Chunk(chunk, entry));
+            }
+        }
+        let ring = Ring { first, size, made_from: Some(backends) };
+        self.rings.insert(id, ring.clone());
+        ring
+    }
+
+    /// The first place where so many parts of tables fit between the others, old ones included.
+    fn room(&self, chunks: u32) -> Option<u32> {
+        let mut taken: Vec<(u32, u32)> =
+            self.rings.values().map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK as u32))).collect();
+        taken.sort_unstable();
+        let mut first = 0;
+        for (start, end) in taken {
+            if start >= first + chunks {
+                break;
+            }
+            first = first.max(end);
+        }
+        (first + chunks <= RING_CHUNKS).then_some(first)
+    }
+}
+
+/// Slots for the addresses of `claims`.
+pub fn addresses(claims: &[Claim]) -> Addresses {
+    let hash = |(_, entry): &Claim| {
+        let number = u128::from_be_bytes(entry.address);
+        #[expect(clippy::cast_possible_truncation, reason = "the halves")]
+        address_hash([(number >> 64) as u64, number as u64])
+    };
+    let hashes: Vec<u64> = claims.iter().map(hash).collect();
+    let Places { seeds, slots } = ADDRESSES.place(&hashes);
+    let mut addresses = Addresses { seeds, ..Addresses::default() };
+    for ((address, entry), slot) in claims.iter().zip(slots) {
+        match slot {
+            Some(slot) => addresses.entries.push((slot, *entry)),
+            None => addresses.left.push(*address),
+        }
+    }
+    addresses
+}
+
+/// Every backend and every peer, without generations.
+fn targets(requests: &Requests, hops: &Hops) -> BTreeMap<Owner, Target> {
+    let mut targets = BTreeMap::new();
+    for tunnel in requests.tunnels.values() {
+        let address = mapped((*tunnel.ip()).into());
+        let hop = hops.get(&IpAddr::V4(*tunnel.ip())).and_then(|hop| hop.as_ref().ok());
+        let nothing = Target { address, ..Target::NONE };
+        let target = match (hop, requests.own_tunnel) {
+            (Some(hop), Some(own)) => Target {
+                kind: TargetKind::Peer as u32,
+                mtu: hop.mtu.saturating_sub(OVERHEAD as u32),
+                source: own.octets(),
+                destination: tunnel.ip().octets(),
+                port: tunnel.port().into(),
+                ..through(hop, nothing)
+            },
+            _ => nothing,
+        };
+        targets.insert((0, address), target);
+    }
+    for (name, resource) in &requests.resources {
+        let owner = tables::id(name);
+        for backend in &resource.backends {
+            let address = mapped(backend.address);
+            let hop = hops.get(&backend.address).and_then(|hop| hop.as_ref().ok());
+            let nothing = Target { address, owner, ..Target::NONE };
+            let target = match hop {
+                // Behind a gateway, the gateway would get the frames: they have the resource's address.
+                Some(hop) if backend.up && hop.gateway.is_none() => {
+                    Target { kind: TargetKind::Backend as u32, ..through(hop, nothing) }
+                }
+                _ => nothing,
+            };
+            targets.insert((owner, address), target);
+        }
+    }
+    targets
+}
+
+fn through(hop: &Hop, target: Target) -> Target {
+    Target { interface: hop.interface, to: hop.mac, from: hop.source_mac, ..target }
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}

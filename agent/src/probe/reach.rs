@@ -1,0 +1,284 @@
+//! Whether the public addresses of a peer that is not in contact still answer this site: what `takeover = "confirmed"`
+//! asks before it believes the silence.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, Semaphore},
+    task::{AbortHandle, JoinSet},
+    time,
+};
+
+use super::{lock, next_start};
+use crate::{
+    config::{Config, Instance, Protocol, Resource, Role, Takeover},
+    evidence::Lost,
+};
+
+/// A connection across the wide area may take this long, however impatient the probes on the LAN are.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Connections tried at the same time, over all peers and resources.
+const AT_ONCE: usize = 256;
+
+/// Tries the addresses of the peers it is told are silent. It stops when this is dropped.
+pub struct Reach {
+    tasks: BTreeMap<(String, String), Task>,
+    changed: Arc<Notify>,
+    permits: Arc<Semaphore>,
+}
+
+/// What is tried for one resource of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    addresses: Vec<SocketAddr>,
+    interval: Duration,
+    timeout: Duration,
+    fall: u32,
+}
+
+/// Rounds in a row without one connection.
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    needed: u32,
+    failed: u32,
+}
+
+struct Task {
+    target: Target,
+    rounds: Arc<Mutex<Rounds>>,
+    handle: AbortHandle,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self { tasks: BTreeMap::new(), changed: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl Reach {
+    /// Tries the addresses of these peers from now on, and of no others. What is being tried already goes on; what is
+    /// not tried any more is forgotten.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn watch<'a>(&mut self, config: &Config, silent: impl Iterator<Item = &'a str>) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for peer in silent {
+            for (resource, target) in targets(config, peer) {
+                let key = (peer.to_owned(), resource.to_owned());
+                let same = before.remove(&key).filter(|task| task.target == target);
+                let task = same.unwrap_or_else(|| self.start(target));
+                self.tasks.insert(key, task);
+            }
+        }
+    }
+
+    /// Ends when what [`lost`](Self::lost) gives has changed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// By peer, the resources whose addresses did not answer in enough rounds in a row, and what was tried.
+    pub fn lost(&self) -> BTreeMap<String, Lost> {
+        let mut lost = BTreeMap::<String, Lost>::new();
+        for ((peer, resource), task) in &self.tasks {
+            if lock(&task.rounds).lost() {
+                lost.entry(peer.clone()).or_default().insert(resource.clone(), task.target.in_vain());
+            }
+        }
+        lost
+    }
+
+    fn start(&self, target: Target) -> Task {
+        let rounds = Arc::new(Mutex::new(Rounds { needed: target.fall, failed: 0 }));
+        let work = run(target.clone(), Arc::clone(&rounds), Arc::clone(&self.changed), Arc::clone(&self.permits));
+        Task { target, rounds, handle: tokio::spawn(work).abort_handle() }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Target {
+    /// For people.
+    fn in_vain(&self) -> String {
+        let shown: Vec<String> = self.addresses.iter().take(4).map(ToString::to_string).collect();
+        let more = self.addresses.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("nothing answers at {}{more}", shown.join(", "))
+    }
+}
+
+impl Rounds {
+    /// Takes the next round's result in. Says whether that changed what is believed.
+    fn observe(&mut self, answered: bool) -> bool {
+        let before = self.lost();
+        self.failed = if answered { 0 } else { self.failed.saturating_add(1) };
+        before != self.lost()
+    }
+
+    fn lost(self) -> bool {
+        self.failed >= self.needed
+    }
+}
+
+/// What of `peer` is tried, by resource: where this site may take over from it once it is known to be lost.
+fn targets<'a>(config: &'a Config, peer: &str) -> BTreeMap<&'a str, Target> {
+    let target = |(name, resource): (&'a String, &'a Resource)| {
+        let serves = |site: &str| resource.instances.get(site).filter(|instance| instance.role != Role::Disabled);
+        let (own, theirs) = (serves(&config.site)?, serves(peer)?);
+        let ports = ports(resource, own, theirs);
+        let endpoints = |address| ports.iter().map(move |port| SocketAddr::new(address, *port));
+        let addresses: Vec<SocketAddr> = theirs.addresses.iter().copied().flat_map(endpoints).collect();
+        let probe = &resource.probe;
+        let timeout = probe.timeout.max(PATIENCE);
+        let target = Target { addresses, interval: probe.interval, timeout, fall: probe.fall };
+        (resource.takeover == Takeover::Confirmed && !target.addresses.is_empty()).then_some((name.as_str(), target))
+    };
+    config.resources.iter().filter_map(target).collect()
+}
+
+/// The resource's TCP ports; where none is named, those of the peer's backends, or of this site's if they are not known.
+fn ports(resource: &Resource, own: &Instance, theirs: &Instance) -> BTreeSet<u16> {
+    let named = resource.ports.iter().filter(|port| port.protocol == Protocol::Tcp && port.number != 0);
+    let named: BTreeSet<u16> = named.map(|port| port.number).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let backends = if theirs.backends.is_empty() { &own.backends } else { &theirs.backends };
+    backends.iter().map(SocketAddr::port).collect()
+}
+
+async fn run(target: Target, rounds: Arc<Mutex<Rounds>>, changed: Arc<Notify>, permits: Arc<Semaphore>) {
+    loop {
+        let start = Instant::now();
+        let answered = round(&target, &permits).await;
+        if lock(&rounds).observe(answered) {
+            changed.notify_one();
+        }
+        time::sleep_until(next_start(start, target.interval, Instant::now()).into()).await;
+    }
+}
+
+/// Tries all addresses once; the first connection is enough.
+async fn round(target: &Target, permits: &Arc<Semaphore>) -> bool {
+    let mut tries = JoinSet::new();
+    for address in target.addresses.iter().copied() {
+        let (permits, patience) = (Arc::clone(permits), target.timeout);
+        tries.spawn(async move {
+            let _permit = permits.acquire().await;
+            matches!(time::timeout(patience, TcpStream::connect(address)).await, Ok(Ok(_)))
+        });
+    }
+    while let Some(answered) = tries.join_next().await {
+        if answered.is_ok_and(|answered| answered) {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+
+    const FILE: &str = r#"
+[agent]
+site = "west"
+[sites.east]
+link = "10.255.0.1:7400"
+tunnel = "10.255.0.1:7401"
+fingerprint = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+[sites.west]
+link = "10.255.0.2:7400"
+tunnel = "10.255.0.2:7401"
+fingerprint = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+[link]
+key = "site.pem"
+[dns]
+listen = ["192.0.2.2"]
+[resources.orders]
+PORTS
+probe = { tcp = true, interval = "10ms", fall = 3 }
+[resources.orders.sites.east]
+role = "active"
+addresses = ["127.0.0.1", "::1"]
+[resources.orders.sites.west]
+role = "standby"
+addresses = ["198.51.100.81"]
+backends = ["10.2.0.21:7001", "10.2.0.22:7001"]
+"#;
+
+    fn config(ports: &str) -> Config {
+        config::parse(&FILE.replace("PORTS", ports), Path::new("/etc/siteswap/test.toml")).unwrap()
+    }
+
+    fn tried(ports: &str) -> Vec<String> {
+        let config = config(ports);
+        let targets = targets(&config, "east");
+        targets.get("orders").map(|t| t.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_tcp_ports_are_tried_and_where_none_is_named_those_of_the_backends() {
+        let named = ["127.0.0.1:80", "127.0.0.1:443", "[::1]:80", "[::1]:443"];
+        assert_eq!(tried(r#"ports = ["tcp/443", "udp/53", "tcp/80"]"#), named);
+        let backends = ["127.0.0.1:7001", "[::1]:7001"];
+        for ports in ["", r#"ports = ["udp/53"]"#, r#"ports = ["tcp/any"]"#] {
+            assert_eq!(tried(ports), backends, "{ports}");
+        }
+        let other = r#"ports = ["tcp/80"]
+takeover = "silence""#;
+        assert!(tried(other).is_empty(), "only what has to be confirmed");
+    }
+
+    #[test]
+    fn rounds_in_a_row_are_believed_and_one_answer_takes_it_back() {
+        for (results, expected) in [("---", "..L"), ("--+---", ".....L"), ("----+", "..L.A"), ("+", ".")] {
+            let mut rounds = Rounds { needed: 3, failed: 0 };
+            let observe = |result| match (rounds.observe(result == '+'), rounds.lost()) {
+                (false, _) => '.',
+                (true, true) => 'L',
+                (true, false) => 'A',
+            };
+            assert_eq!(results.chars().map(observe).collect::<String>(), expected, "{results}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_peers_addresses_are_lost_after_some_rounds_answer_again_and_are_forgotten_in_contact() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let config = config(&format!("ports = [\"tcp/{}\"]", address.port()));
+        let mut reach = Reach::default();
+        let change = async |reach: &Reach| time::timeout(Duration::from_secs(30), reach.changed()).await.unwrap();
+
+        reach.watch(&config, ["east"].into_iter());
+        assert!(reach.lost().is_empty(), "nothing before the rounds are over");
+        change(&reach).await;
+        let tried = format!("nothing answers at {address}, [::1]:{}", address.port());
+        assert_eq!(reach.lost()["east"]["orders"], tried);
+
+        let _listener = TcpListener::bind(address).await.unwrap();
+        change(&reach).await;
+        assert!(reach.lost().is_empty(), "one answer of one address is enough");
+        reach.watch(&config, std::iter::empty());
+        assert!(reach.tasks.is_empty());
+    }
+}

@@ -1,0 +1,293 @@
+//! From a packet to a request for a resource.
+
+use super::Tables;
+use crate::{
+    answer::Leased,
+    maps::{AddressEntry, InstanceEntry, MAX_PORTS},
+    network::{DONT_FRAGMENT, FRAGMENT, Link, UDP, check_macs},
+    outcome::Outcome,
+    packet::Packet,
+    placing::ADDRESSES,
+};
+
+const TCP: u32 = 6;
+const ICMP: u32 = 1;
+const ICMP_V6: u32 = 58;
+/// Extension headers of IPv6 by number (RFC 7045), without the fragment header.
+const EXTENSIONS: [u32; 8] = [0, 43, 50, 51, 60, 135, 139, 140];
+const FRAGMENT_HEADER: u32 = 44;
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+/// Bytes of the header of an ICMP error before the packet it is about.
+const ICMP_HEADER: usize = 8;
+/// What an IPv4 address follows in the form of an IPv6 one (RFC 4291 section 2.5.5.2).
+const MAPPED: u64 = 0xffff << 32;
+
+/// A request, as far as steering needs to know it.
+pub struct Request {
+    /// Offset of its IP header.
+    pub start: usize,
+    /// Bytes of the packet, IP header included.
+    pub length: usize,
+    /// Whether it is IPv6.
+    pub v6: bool,
+    /// Whether it must not be fragmented on its way.
+    pub whole: bool,
+    /// Of its flow.
+    pub hash: u64,
+    /// Whether it begins a connection (SYN without ACK; RFC 9293 section 3.5).
+    pub new: bool,
+    /// Whether its flow is to be remembered: not so for an ICMP error.
+    pub starts: bool,
+}
+
+/// An IP header's facts.
+struct Ip {
+    /// Offset of the header.
+    start: usize,
+    /// Offset of what follows.
+    next: usize,
+    length: usize,
+    v6: bool,
+    whole: bool,
+    protocol: u32,
+    source: [u64; 2],
+    destination: [u64; 2],
+    /// Why its ports cannot be read.
+    trouble: Option<Outcome>,
+}
+
+impl Ip {
+    #[inline(always)]
+    fn read(packet: &impl Packet, link: Link) -> Option<Self> {
+        match link {
+            Link::V4(start) => Self::read_v4(packet, start),
+            Link::V6(start) => Self::read_v6(packet, start),
+        }
+    }
+
+    #[inline(always)]
+    fn read_v4(packet: &impl Packet, start: usize) -> Option<Self> {
+        let [first, second, third, source, destination]: [u32; 5] = packet.load(start)?;
+        let trouble = match () {
+            () if first >> 24 != 0x45 => Some(Outcome::Options),
+            () if second & FRAGMENT != 0 => Some(Outcome::Fragment),
+            () => None,
+        };
+        (first >> 28 == 4).then_some(Self {
+            start,
+            next: start + V4_HEADER,
+            length: first as usize & 0xffff,
+            v6: false,
+            whole: second & DONT_FRAGMENT != 0,
+            protocol: third >> 16 & 0xff,
+            source: [0, MAPPED | u64::from(source)],
+            destination: [0, MAPPED | u64::from(destination)],
+            trouble,
+        })
+    }
+
+    #[inline(always)]
+    fn read_v6(packet: &impl Packet, start: usize) -> Option<Self> {
+        let [first, s0, s1, d0, d1]: [u64; 5] = packet.load(start)?;
+        let protocol = (first >> 8) as u32 & 0xff;
+        let trouble = match protocol {
+            FRAGMENT_HEADER => Some(Outcome::Fragment),
+            protocol if EXTENSIONS.contains(&protocol) => Some(Outcome::Options),
+            _ => None,
+        };
+        (first >> 60 == 6).then_some(Self {
+            start,
+            next: start + V6_HEADER,
+            length: V6_HEADER + ((first >> 16) as usize & 0xffff),
+            v6: true,
+            whole: true,
+            protocol,
+            source: [s0, s1],
+            destination: [d0, d1],
+            trouble,
+        })
+    }
+}
+
+/// What the transport header says.
+struct Transport {
+    protocol: u32,
+    /// The client's and the resource's addresses.
+    client: [u64; 2],
+    resource: [u64; 2],
+    /// The client's in the upper half.
+    ports: u32,
+    new: bool,
+    starts: bool,
+}
+
+impl Transport {
+    #[inline(always)]
+    fn read(packet: &impl Packet, ip: &Ip) -> Result<Self, Outcome> {
+        let error = if ip.v6 { ICMP_V6 } else { ICMP };
+        match ip.protocol {
+            TCP | UDP => {
+                let ports: u32 = packet.load(ip.next).ok_or(Outcome::BadLength)?;
+                let new = ip.protocol == TCP && {
+                    const FLAGS: usize = 12;
+                    const SYN: u16 = 0x02;
+                    const ACK: u16 = 0x10;
+                    let flags: u16 = packet.load(ip.next + FLAGS).ok_or(Outcome::BadLength)?;
+                    flags & (SYN | ACK) == SYN
+                };
+                let (client, resource) = (ip.source, ip.destination);
+                Ok(Self { protocol: ip.protocol, client, resource, ports, new, starts: true })
+            }
+            protocol if protocol == error => Self::read_error(packet, ip),
+            _ => Err(Outcome::OtherProtocol),
+        }
+    }
+
+    /// An ICMP error is about a packet that the resource sent: it belongs to the flow that this one answered.
+    #[inline(always)]
+    fn read_error(packet: &impl Packet, ip: &Ip) -> Result<Self, Outcome> {
+        // Two bytes, because for one at a place it does not know the verifier takes no comparison with the frame's end.
+        let kind: u16 = packet.load(ip.next).ok_or(Outcome::BadLength)?;
+        let kind = kind >> 8;
+        // Destination unreachable, time exceeded, parameter problem (RFC 792); RFC 4443 numbers them from 1 to 4.
+        let is_error = if ip.v6 { (1..=4).contains(&kind) } else { matches!(kind, 3 | 11 | 12) };
+        if !is_error {
+            return Err(Outcome::OtherProtocol);
+        }
+        let start = ip.next + ICMP_HEADER;
+        let link = if ip.v6 { Link::V6(start) } else { Link::V4(start) };
+        let about = Ip::read(packet, link).ok_or(Outcome::BadLength)?;
+        if let Some(trouble) = about.trouble {
+            return Err(trouble);
+        }
+        if (about.protocol != TCP && about.protocol != UDP) || about.source != ip.destination {
+            return Err(Outcome::OtherProtocol);
+        }
+        let ports: u32 = packet.load(about.next).ok_or(Outcome::BadLength)?;
+        Ok(Self {
+            protocol: about.protocol,
+            client: about.destination,
+            resource: about.source,
+            ports: ports.rotate_left(16),
+            new: false,
+            starts: false,
+        })
+    }
+
+    #[inline(always)]
+    fn hash(&self, seed: u64) -> u64 {
+        let ports = u64::from(self.ports) << 8 | u64::from(self.protocol);
+        let [c0, c1] = self.client;
+        let [r0, r1] = self.resource;
+        finish(mix(mix(mix(mix(mix(seed, c0), c1), r0), r1), ports))
+    }
+}
+
+/// The request in `link`, with this site's instance and the time. `None`: it is not for a resource.
+#[inline(always)]
+#[allow(clippy::type_complexity, reason = "what was found, or why not, or nothing at all")]
+pub fn find<'a, P: Packet, T: Tables>(
+    packet: &P,
+    link: Link,
+    forwarded: bool,
+    tables: &'a T,
+) -> Option<Result<(Request, &'a InstanceEntry, u64), Outcome>> {
+    let ip = Ip::read(packet, link)?;
+    let address = address(ip.destination, tables)?;
+    Some(read(packet, &ip, address, forwarded, tables))
+}
+
+#[inline(always)]
+fn read<'a, P: Packet, T: Tables>(
+    packet: &P,
+    ip: &Ip,
+    address: &AddressEntry,
+    forwarded: bool,
+    tables: &'a T,
+) -> Result<(Request, &'a InstanceEntry, u64), Outcome> {
+    if !forwarded {
+        check_macs(packet)?;
+    }
+    let Leased { now, .. } = tables.leased().ok_or(Outcome::NoLease)?;
+    if let Some(trouble) = ip.trouble {
+        return Err(trouble);
+    }
+    // Ethernet may pad the frame (RFC 894), but nothing may be missing.
+    if ip.length < ip.next - ip.start || ip.start + ip.length > packet.length() {
+        return Err(if forwarded { Outcome::TunnelInner } else { Outcome::BadLength });
+    }
+    let transport = Transport::read(packet, ip)?;
+    if !names(address, transport.protocol, transport.ports & 0xffff) {
+        return Err(Outcome::OtherPort);
+    }
+    let instance = tables.instance(address.instance).filter(|instance| instance.id == address.instance_id);
+    let instance = instance.ok_or(Outcome::TableChanging)?;
+    let request = Request {
+        start: ip.start,
+        length: ip.length,
+        v6: ip.v6,
+        whole: ip.whole,
+        hash: transport.hash(tables.flow_seed()),
+        new: transport.new,
+        starts: transport.starts,
+    };
+    Ok((request, instance, now))
+}
+
+/// The resource's address that a packet is for.
+#[inline(always)]
+fn address<T: Tables>(address: [u64; 2], tables: &T) -> Option<&AddressEntry> {
+    let table = tables.addresses();
+    let hash = address_hash(address);
+    let seed = tables.address_seed(table, ADDRESSES.bucket(hash))?;
+    let entry = tables.address(table, ADDRESSES.slot(hash, seed))?;
+    let [high, low] = [0, 8].map(|at| {
+        let mut bytes = [0; 8];
+        let mut index = 0;
+        while index < 8 {
+            bytes[index] = entry.address[at + index];
+            index += 1;
+        }
+        u64::from_be_bytes(bytes)
+    });
+    (high == address[0] && low == address[1] && entry.instance_id != 0).then_some(entry)
+}
+
+/// Whether the address has the port.
+#[inline(always)]
+fn names(address: &AddressEntry, protocol: u32, port: u32) -> bool {
+    let mut index = 0;
+    while index < MAX_PORTS {
+        let entry = address.ports[index];
+        if entry.protocol == 0 {
+            return false;
+        }
+        if u32::from(entry.protocol) == protocol && (entry.port == 0 || u32::from(entry.port) == port) {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// The hash of an address, IPv4 as `::ffff:a.b.c.d`, for the map behind `ADDRESSES`.
+#[inline(always)]
+pub const fn address_hash([high, low]: [u64; 2]) -> u64 {
+    finish(mix(mix(0, high), low))
+}
+
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Takes a word into a hash. Multiplying carries upwards only, so the upper half is brought down.
+#[inline(always)]
+const fn mix(hash: u64, word: u64) -> u64 {
+    let product = (hash ^ word).wrapping_mul(MULTIPLIER);
+    product ^ product >> 32
+}
+
+#[inline(always)]
+const fn finish(hash: u64) -> u64 {
+    let product = hash.wrapping_mul(MULTIPLIER);
+    product ^ product >> 29
+}
