@@ -19,3 +19,4 @@ pub mod placement;
 pub mod probe;
 pub mod run;
 pub mod state;
+pub mod steering;

@@ -6,7 +6,13 @@ mod publish;
 
 pub use publish::unix_millis;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -19,14 +25,16 @@ use tokio::{
 use crate::{
     config::{self, Config},
     control::server::{self, Command},
-    dataplane::Dataplane,
+    dataplane::{Dataplane, requests::Requests},
     decision::{self, Decision, Knowledge, Leaving, Timers},
     dns,
     evidence::Report,
     link::{self, Asked, Link, LinkEvent},
+    nexthop::{Hops, NextHops},
     placement::Changes,
     probe::{self, ProbeEvent, Probes, Reach},
     state::{StateError, Store},
+    steering,
 };
 
 /// Events taken in before a decision is made on all of them: a failing site changes many backends at once.
@@ -70,11 +78,30 @@ struct Agent {
     link: Link,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
+    hops: Ways,
+    /// What the program was last told about requests, and by which ways.
+    steered: Option<(Requests, Arc<Hops>)>,
     serving: Arc<ArcSwap<dns::State>>,
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
     lease: Interval,
     inbox: Inbox,
+}
+
+/// The ways to backends and peers.
+struct Ways {
+    wanted: watch::Sender<BTreeSet<IpAddr>>,
+    found: watch::Receiver<Arc<Hops>>,
+    /// Held for its task, which ends with it.
+    _resolver: NextHops,
+}
+
+impl Ways {
+    fn follow(config: &Config) -> anyhow::Result<Self> {
+        let (wanted, addresses) = watch::channel(steering::addresses(config));
+        let (resolver, found) = NextHops::start(addresses).context("reading the kernel's routes and neighbours")?;
+        Ok(Self { wanted, found, _resolver: resolver })
+    }
 }
 
 /// Where events come in.
@@ -141,6 +168,8 @@ impl Agent {
             link,
             report,
             dataplane,
+            hops: Ways::follow(&config)?,
+            steered: None,
             serving,
             server,
             pending: None,
@@ -155,6 +184,7 @@ impl Agent {
         let records = self.knowledge.new_records(unix_millis() / 1000);
         self.store.set_instances(&records)?;
         self.knowledge.instances.extend(records);
+        self.hops.wanted.send_replace(steering::addresses(&self.knowledge.config));
         self.watch_silent();
         Ok(())
     }
@@ -181,6 +211,7 @@ impl Agent {
                 _ = self.inbox.probes.recv_many(&mut probed, BATCH) => self.probed(&mut probed)?,
                 _ = self.inbox.link.recv_many(&mut heard, BATCH) => self.heard(&mut heard)?,
                 () = self.reach.changed() => self.reached()?,
+                Ok(()) = self.hops.found.changed() => self.steer()?,
                 Some(asked) = self.inbox.asked.recv() => self.asked(asked)?,
                 () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
                     self.act("the peers had their time to appear", self.patience)?;
@@ -221,20 +252,21 @@ impl Agent {
         let complete = self.knowledge.evidence.measured()
             && (self.decision.is_some() || publish::peers_known(&self.knowledge.evidence, self.patience));
         let decision = self.settle();
-        // Peers hear what is measured as soon as it is, and never of an instance that is not.
-        if self.knowledge.evidence.measured() {
-            self.tell(&decision);
-        }
         if complete {
             // Answers first: they do not depend on what this site takes, and storing that takes a while.
             let taken = self.knowledge.take(&decision, self.decided);
             self.publish(decision, cause, at)?;
             if self.keep(taken) {
                 let decision = self.settle();
-                self.tell(&decision);
                 self.publish(decision, cause, at)?;
             }
+            // Before the peers hear of it: what they forward must be served when it comes.
+            self.steer()?;
             self.keep_leaving();
+            self.decision.iter().for_each(|decision| self.tell(decision));
+        } else if self.knowledge.evidence.measured() {
+            // Peers hear what is measured as soon as it is, and never of an instance that is not.
+            self.tell(&decision);
         }
         self.acted.send_modify(|count| *count += 1);
         Ok(())

@@ -4,7 +4,7 @@
 //! [`Reply`]. Every request reads the file: when it is gone, the answer says so.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +29,8 @@ pub enum Reply {
     Rows {
         /// The database server that answered.
         server: String,
+        /// Where the request came from, as that server sees it.
+        client: IpAddr,
         /// One per row, columns separated by a space.
         rows: Vec<String>,
     },
@@ -72,20 +74,20 @@ impl Data {
                 continue;
             };
             let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            let _ = socket.send_to(self.answer(request).await.as_bytes(), client).await;
+            let _ = socket.send_to(self.answer(request, client.ip()).await.as_bytes(), client).await;
         }
     }
 
     async fn connections(self: Arc<Self>, listener: TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(self.clone().converse(stream))),
+                Ok((stream, client)) => drop(tokio::spawn(self.clone().converse(stream, client.ip()))),
                 Err(error) => eprintln!("accept: {error}"),
             }
         }
     }
 
-    async fn converse(self: Arc<Self>, mut stream: TcpStream) {
+    async fn converse(self: Arc<Self>, mut stream: TcpStream, client: IpAddr) {
         let (requests, mut replies) = stream.split();
         let mut requests = BufReader::new(requests);
         loop {
@@ -94,19 +96,22 @@ impl Data {
                 Ok(length) if length > 0 => {}
                 _ => return,
             }
-            if replies.write_all(self.answer(request).await.as_bytes()).await.is_err() {
+            if replies.write_all(self.answer(request, client).await.as_bytes()).await.is_err() {
                 return;
             }
         }
     }
 
     /// The reply's line to a request's line.
-    async fn answer(self: &Arc<Self>, request: String) -> String {
+    async fn answer(self: &Arc<Self>, request: String, client: IpAddr) -> String {
         let data = self.clone();
         let read = spawn_blocking(move || rows(&data.file, request.trim())).await;
         let reply = match read.unwrap_or_else(|error| Err(error.into())) {
-            Ok(rows) => Reply::Rows { server: self.name.clone(), rows },
-            Err(error) => Reply::Error(format!("{error:#}")),
+            Ok(rows) => Reply::Rows { server: self.name.clone(), client, rows },
+            Err(error) => {
+                eprintln!("{error:#}");
+                Reply::Error(error.to_string())
+            }
         };
         serde_json::to_string(&reply).unwrap_or_default() + "\n"
     }
@@ -120,7 +125,8 @@ fn rows(file: &Path, table: &str) -> Result<Vec<String>> {
         _ => anyhow::bail!("the tables are orders and accounts, not {table:?}"),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(file, flags).with_context(|| format!("database {}", file.display()))?;
+    let database =
+        Connection::open_with_flags(file, flags).with_context(|| format!("{} cannot be opened", file.display()))?;
     let mut statement = database.prepare(query)?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -12,6 +12,8 @@ use hyper::{Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+use crate::plan::WEB_PORT;
+
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -42,12 +44,26 @@ pub fn fetch(address: IpAddr, host: &str, path: &str, patience: Duration) -> Res
 }
 
 async fn get(address: IpAddr, host: &str, path: &str) -> Result<Page> {
-    let stream = TcpStream::connect(SocketAddr::new(address, 80)).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::get(path).header("host", host).header("connection", "close").body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    Ok(Page { status, body: String::from_utf8(body.to_vec())? })
+    Browser::connect(address).await?.get(host, path).await
+}
+
+/// A connection to a web server. It stays as long as the server and this value do.
+pub(crate) struct Browser(http1::SendRequest<Empty<Bytes>>);
+
+impl Browser {
+    pub(crate) async fn connect(address: IpAddr) -> Result<Self> {
+        let stream = TcpStream::connect(SocketAddr::new(address, WEB_PORT)).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> Result<Page> {
+        self.0.ready().await?;
+        let request = Request::get(path).header("host", host).body(Empty::new())?;
+        let response = self.0.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(Page { status, body: String::from_utf8(body.to_vec())? })
+    }
 }

@@ -8,11 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::plan::{LAN, Public, SITES, Site};
+use crate::plan::{Public, SITES};
 
 const SITE: &str = include_str!("../assets/site.toml");
 const ZONE: &str = include_str!("../assets/shop.test.zone");
-const EDGE_RULES: &str = include_str!("../assets/edge.nft");
 
 /// Rules that lose exactly one datagram of the link, and count it.
 pub const LOSE_ONE: &str = include_str!("../assets/lose-one.nft");
@@ -48,22 +47,6 @@ pub fn write_configurations(agents: &Agents) -> Result<()> {
         fs::create_dir_all(directory.join(site.name))?;
     }
     Ok(())
-}
-
-/// A site's address translation, for `nft`.
-pub fn edge_rules(site: Site) -> Result<String> {
-    let mut values = Vec::new();
-    for (name, public) in [("www", Public::Www), ("orders", Public::Orders), ("accounts", Public::Accounts)] {
-        values.push((format!("{name}4"), site.v4(public).to_string()));
-        values.push((format!("{name}6"), site.v6(public).to_string()));
-    }
-    for (name, host) in LAN {
-        let [v4, v6] = site.lan(host);
-        values.push((format!("{name}-4"), v4.to_string()));
-        values.push((format!("{name}-6"), v6.to_string()));
-    }
-    let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    fill(EDGE_RULES, &values)
 }
 
 /// Makes a site's database with its first rows.

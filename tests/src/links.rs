@@ -1,16 +1,22 @@
 //! Makes the plan's interfaces, addresses and routes through rtnetlink, directly in the nodes' namespaces: nothing
 //! passes through the root namespace, so labs cannot meet there.
 
-use std::{fs, os::fd::AsRawFd};
+use std::{fs, net::IpAddr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
     Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::link::{InfoData, InfoVeth},
+    packet_route::{
+        link::{InfoData, InfoVeth},
+        route::RouteType,
+    },
 };
 
-use crate::{netns::Netns, plan};
+use crate::{
+    netns::Netns,
+    plan::{self, Part},
+};
 
 /// Runs `work` inside `node` with a connection to the kernel's routing tables.
 fn configure(node: &Netns, work: impl AsyncFnOnce(Handle) -> Result<()> + Send) -> Result<()> {
@@ -25,18 +31,26 @@ fn configure(node: &Netns, work: impl AsyncFnOnce(Handle) -> Result<()> + Send) 
 }
 
 /// Settings a node needs before its interfaces appear: addresses usable at once (no duplicate detection) and kept when
-/// a cable is cut, and forwarding where packets pass through.
-pub fn prepare(node: &Netns, forwards: bool) -> Result<()> {
-    const ALWAYS: [(&str, &str); 4] = [
+/// a cable is cut; packets accepted whatever way they come, since a reply leaves by another than its request came;
+/// forwarding where packets pass through, and ARP for no address of the loopback where that has resources' addresses.
+pub fn prepare(node: &Netns, part: Part) -> Result<()> {
+    const ALWAYS: [(&str, &str); 6] = [
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_ra", "0"),
         ("net/ipv6/conf/all/keep_addr_on_down", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
     ];
-    const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
+    const ROUTER: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
+    const BACKEND: [(&str, &str); 2] = [("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2")];
     node.enter(|| {
-        let forwarding = if forwards { &FORWARDING[..] } else { &[] };
-        for (setting, value) in ALWAYS.iter().chain(forwarding) {
+        let special = match part {
+            Part::Host => &[],
+            Part::Router => &ROUTER[..],
+            Part::Backend => &BACKEND[..],
+        };
+        for (setting, value) in ALWAYS.iter().chain(special) {
             fs::write(format!("/proc/sys/{setting}"), value).with_context(|| format!("sysctl {setting}={value}"))?;
         }
         Ok(())
@@ -73,6 +87,9 @@ pub fn bridge(node: &Netns, name: &str, ports: &[&str]) -> Result<()> {
     })
 }
 
+/// The least preferred of several routes to one destination.
+const LAST: u32 = u32::MAX;
+
 /// Gives a node its addresses and routes; those it has already stay.
 pub fn address(node: &Netns, name: &str) -> Result<()> {
     configure(node, async |handle| {
@@ -82,12 +99,13 @@ pub fn address(node: &Netns, name: &str) -> Result<()> {
             added.with_context(|| format!("{name}: address {address}/{prefix} on {interface}"))?;
         }
         for plan::Route { destination, prefix, gateway } in plan::routes(name) {
-            let route = RouteMessageBuilder::<std::net::IpAddr>::new()
-                .destination_prefix(destination, prefix)?
-                .gateway(gateway)?
-                .build();
-            let added = handle.route().add(route).replace().execute().await;
-            added.with_context(|| format!("{name}: route to {destination}/{prefix} by {gateway}"))?;
+            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(destination, prefix)?;
+            let route = match gateway {
+                Some(gateway) => route.gateway(gateway)?,
+                None => route.kind(RouteType::Unreachable).priority(LAST),
+            };
+            let added = handle.route().add(route.build()).replace().execute().await;
+            added.with_context(|| format!("{name}: route to {destination}/{prefix} by {gateway:?}"))?;
         }
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use axum::{Router, extract::State, response::Html, routing::get};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -14,7 +14,7 @@ use tokio::{
 use crate::data::Reply;
 
 /// The page is rendered without the database after this long.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One web server.
 #[derive(Clone, Debug)]
@@ -23,10 +23,12 @@ pub struct Shop {
     pub site: String,
     /// Its own name.
     pub name: String,
-    /// The data tier for orders.
+    /// Resource `orders`, at its address of this site, wherever it is active.
     pub orders: SocketAddr,
-    /// The data tier for accounts.
+    /// Resource `accounts`, likewise.
     pub accounts: SocketAddr,
+    /// The site's own database, on the LAN.
+    pub database: SocketAddr,
 }
 
 impl Shop {
@@ -38,7 +40,7 @@ impl Shop {
         println!("{}: serving on {addresses:?}", self.name);
         let router = Router::new()
             .route("/", get(async |State(shop): State<Arc<Self>>| Html(shop.page().await)))
-            .route("/health", get(async || "ok\n"))
+            .route("/health", get(async |State(shop): State<Arc<Self>>| shop.health().await))
             .with_state(Arc::new(self));
         let mut servers = JoinSet::new();
         for &address in addresses {
@@ -60,27 +62,37 @@ impl Shop {
              <p>page by {name}\n<p>{orders}\n<p>{accounts}\n"
         )
     }
+
+    /// What the site's probes look at: this server and the site's own database, whoever holds the resources.
+    async fn health(&self) -> String {
+        let name = &self.name;
+        match ask("orders", self.database).await {
+            Ok((database, _)) => format!("<p>page by {name}\n<p>database {database}\n"),
+            Err(error) => format!("<p>page by {name}\n<p>no database: {error:#}\n"),
+        }
+    }
 }
 
 async fn describe(table: &str, server: SocketAddr) -> String {
-    let asked = timeout(PATIENCE, ask(table, server)).await;
-    match asked.unwrap_or_else(|_| bail!("no answer within {PATIENCE:?}")) {
+    match ask(table, server).await {
         Ok((database, rows)) => format!("{table} by {database}: {}", rows.join(", ")),
-        Err(error) => {
-            eprintln!("{table} from {server}: {error:#}");
-            format!("{table} not available")
-        }
+        Err(error) => format!("{table} not available: {error:#}"),
     }
 }
 
 /// The name of the database server and the table's rows.
 async fn ask(table: &str, server: SocketAddr) -> Result<(String, Vec<String>)> {
+    let asked = timeout(PATIENCE, converse(table, server)).await;
+    asked.map_err(|_| anyhow!("no answer from {server} within {PATIENCE:?}")).flatten()
+}
+
+async fn converse(table: &str, server: SocketAddr) -> Result<(String, Vec<String>)> {
     let mut stream = TcpStream::connect(server).await?;
     stream.write_all(format!("{table}\n").as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
     match serde_json::from_str(&line)? {
-        Reply::Rows { server, rows } => Ok((server, rows)),
+        Reply::Rows { server, rows, .. } => Ok((server, rows)),
         Reply::Error(error) => bail!(error),
     }
 }

@@ -41,12 +41,12 @@ pub fn prepare(pins: &Path) -> Result<()> {
     fs::create_dir_all(pins).with_context(|| pins.display().to_string())
 }
 
-/// Attaches it to an interface, pinned below `pins` so that it outlives this process.
+/// Attaches it to an interface, pinned below `pins` as that of `cable`, so that it outlives this process.
 ///
 /// # Errors
 /// The kernel refuses it.
-pub fn attach(node: &Netns, interface: &str, pins: &Path) -> Result<()> {
-    let pin = pins.join(format!("stub-{interface}"));
+pub fn attach(node: &Netns, interface: &str, pins: &Path, cable: &str) -> Result<()> {
+    let pin = pins.join(format!("stub-{cable}"));
     let attached = node.enter(|| {
         let mut object = EbpfLoader::new().load(OBJECT)?;
         let program: &mut Xdp = object.program_mut("stub").context("the object has no program `stub`")?.try_into()?;

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use lab::{
     Lab, Options,
@@ -16,26 +16,11 @@ use nix::{
 
 const NAME: &str = "www.shop.test.";
 
-/// Runs `siteswap` against a site's agent and gives what it printed; a failure is an error with its standard error.
-fn siteswap(lab: &Lab, site: &str, arguments: &[&str]) -> Result<String> {
-    let output = lab.agent(site)?.command(arguments)?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Changes a site's configuration file.
-fn edit(lab: &Lab, site: &str, from: &str, to: &str) -> Result<()> {
-    let file = lab.directory().join(format!("{site}.toml"));
-    let text = fs::read_to_string(&file)?;
-    ensure!(text.contains(from), "{} does not contain {from:?}", file.display());
-    Ok(fs::write(&file, text.replace(from, to))?)
-}
-
 #[test]
 fn an_override_counts_at_every_site_stays_beside_the_measurement_and_survives_a_restart() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
-    siteswap(&lab, "east", &["set", "www", "down"])?;
+    lab.agent("east")?.order(&["set", "www", "down"])?;
     lab.await_answers("client-e", &SITES, Public::Www, &[WEST])?;
 
     let agent = lab.agent("east")?;
@@ -49,7 +34,7 @@ fn an_override_counts_at_every_site_stays_beside_the_measurement_and_survives_a_
     assert_eq!((&east["site"], &east["forced"]), (&"east".into(), &"down".into()));
     assert_eq!((&east["measured"], &east["available"]), (&true.into(), &false.into()), "both are shown");
 
-    siteswap(&lab, "east", &["set", "www", "auto"])?;
+    lab.agent("east")?.order(&["set", "www", "auto"])?;
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
     Ok(())
 }
@@ -58,7 +43,7 @@ fn an_override_counts_at_every_site_stays_beside_the_measurement_and_survives_a_
 fn an_override_for_the_peers_instance_counts_here_alone() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
-    siteswap(&lab, "east", &["set", "www@west", "down"])?;
+    lab.agent("east")?.order(&["set", "www@west", "down"])?;
     lab.await_answers("client-e", &[EAST], Public::Www, &[EAST])?;
     lab.await_answers("client-e", &[WEST], Public::Www, &[EAST, WEST])?;
     Ok(())
@@ -68,7 +53,7 @@ fn an_override_for_the_peers_instance_counts_here_alone() -> Result<()> {
 fn explain_says_which_rule_put_which_address_where() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
-    let said = siteswap(&lab, "west", &["explain", "www.shop.test", "--client", "203.0.113.10"])?;
+    let said = lab.agent("west")?.order(&["explain", "www.shop.test", "--client", "203.0.113.10"])?;
     for words in [
         "1. east: 192.0.2.80, 2001:db8:1:80::80; active and available (the peer reports: 2 of 2 backends pass)",
         "2. west: 198.51.100.80, 2001:db8:2:80::80; active and available (this site's probes: 2 of 2 backends pass)",
@@ -76,7 +61,7 @@ fn explain_says_which_rule_put_which_address_where() -> Result<()> {
     ] {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }
-    let said = siteswap(&lab, "west", &["explain", "orders.shop.test", "--json"])?;
+    let said = lab.agent("west")?.order(&["explain", "orders.shop.test", "--json"])?;
     let said: serde_json::Value = serde_json::from_str(&said)?;
     assert_eq!(said["addresses"][0], "192.0.2.81", "the active instance before the standby one");
     Ok(())
@@ -85,7 +70,8 @@ fn explain_says_which_rule_put_which_address_where() -> Result<()> {
 #[test]
 fn what_does_not_exist_cannot_be_set_and_the_error_names_what_does() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
-    let refused = |arguments: &[&str]| siteswap(&lab, "east", arguments).unwrap_err().to_string();
+    let east = lab.agent("east")?;
+    let refused = |arguments: &[&str]| east.order(arguments).unwrap_err().to_string();
     assert!(refused(&["set", "wwww", "down"]).contains("it has: accounts, orders, www"));
     assert!(refused(&["set", "www@north", "down"]).contains("it has: east, west"));
     assert!(refused(&["set", "www", "sideways"]).contains("possible values: up, down, auto"));
@@ -101,8 +87,8 @@ fn a_reload_takes_a_new_configuration_without_a_lost_query() -> Result<()> {
         streams.push(lab.ask_steadily("client-e", EAST.public(Public::Dns)[family], NAME, kind)?);
     }
     // One after the other: the order of sites by `siteswap reload`, a static record by SIGHUP.
-    edit(&lab, "east", r#"order = ["east", "west"]"#, r#"order = ["west", "east"]"#)?;
-    siteswap(&lab, "east", &["reload"])?;
+    lab.agent("east")?.edit(r#"order = ["east", "west"]"#, r#"order = ["west", "east"]"#)?;
+    lab.agent("east")?.order(&["reload"])?;
     lab.await_answers("client-e", &[EAST], Public::Www, &[WEST, EAST])?;
 
     let zone = lab.directory().join("shop.test.zone");
@@ -125,14 +111,14 @@ fn a_reload_takes_a_new_configuration_without_a_lost_query() -> Result<()> {
 fn a_bad_configuration_is_refused_with_its_line_and_the_old_one_stays() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
-    edit(&lab, "east", r#"order = ["east", "west"]"#, r#"order = ["east", "north"]"#)?;
-    let refused = siteswap(&lab, "east", &["reload"]).unwrap_err().to_string();
+    lab.agent("east")?.edit(r#"order = ["east", "west"]"#, r#"order = ["east", "north"]"#)?;
+    let refused = lab.agent("east")?.order(&["reload"]).unwrap_err().to_string();
     assert!(refused.contains("east.toml:") && refused.contains("north"), "{refused}");
     lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
 
-    edit(&lab, "east", r#"order = ["east", "north"]"#, r#"order = ["east", "west"]"#)?;
+    lab.agent("east")?.edit(r#"order = ["east", "north"]"#, r#"order = ["east", "west"]"#)?;
     fs::write(lab.directory().join("shop.test.zone"), "this is no zone\n")?;
-    let refused = siteswap(&lab, "east", &["reload"]).unwrap_err().to_string();
+    let refused = lab.agent("east")?.order(&["reload"]).unwrap_err().to_string();
     assert!(refused.contains("shop.test.zone:"), "{refused}");
     let server = EAST.v4(Public::Dns).into();
     assert_eq!(lab.ask("client-e", server, "mail.shop.test.", RecordType::A)?.len(), 1, "the old zone is served");

@@ -1,13 +1,14 @@
 //! The lab itself, without agents: what the scenarios stand on.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use lab::{
     Identity, Lab, Options,
     data::Reply,
     netns::Netns,
-    plan::{self, EAST, Public, SITES, WEST},
+    plan::{self, DB, EAST, Public, SITES, WEST},
+    steady::{self, Question, Steady},
     wait_until,
 };
 
@@ -19,12 +20,12 @@ fn without_agents() -> Result<Lab> {
 
 fn server(reply: &Reply) -> Option<&str> {
     match reply {
-        Reply::Rows { server, rows } if !rows.is_empty() => Some(server),
+        Reply::Rows { server, rows, .. } if !rows.is_empty() => Some(server),
         _ => None,
     }
 }
 
-/// A6, A8: users reach each site's web servers, and through them its database, over the WAN, IPv4 and IPv6.
+/// A6, A8: users reach each site's web servers, and through them its databases, over the WAN, IPv4 and IPv6.
 #[test]
 fn every_client_gets_the_page_of_every_site() -> Result<()> {
     let lab = without_agents()?;
@@ -73,24 +74,55 @@ fn the_data_tier_is_reached_over_tcp_and_udp() -> Result<()> {
     Ok(())
 }
 
+/// What steering does, done by routes: requests for resource `accounts` that arrive at east are passed to west's data
+/// tier, whose replies carry the address asked, east's, and go to the client by west's own way.
+#[test]
+fn a_backend_answers_the_client_itself_from_the_other_sites_address() -> Result<()> {
+    let lab = without_agents()?;
+    for (family, address) in EAST.public(Public::Accounts).into_iter().enumerate() {
+        let to = |gateway: IpAddr| {
+            ["ip", "route", "replace", &address.to_string(), "via", &gateway.to_string()].map(String::from)
+        };
+        for (edge, gateway) in [("east", WEST.link()[family]), ("west", WEST.lan(DB.number)[family])] {
+            let route = to(gateway);
+            let output = lab.node(edge)?.exec(&route.each_ref().map(String::as_str))?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        // From the WAN, and from the LAN of the site that passes it on.
+        for client in ["client-e", "client-w", "east-web1", "west-web1"] {
+            let reply = lab.read_table(client, address, "accounts")?;
+            assert_eq!(server(&reply), Some("db-west"), "{client}: {reply:?}");
+            assert_eq!(lab.read_table_udp(client, address, "accounts")?, reply);
+        }
+    }
+    // So that a page of east's has east's orders and west's accounts.
+    let page = lab.fetch("client-w", EAST.v4(Public::Www).into())?;
+    assert!(page.after("orders by ").is_some_and(|found| found.starts_with("db-east")), "{page:?}");
+    assert!(page.after("accounts by ").is_some_and(|found| found.starts_with("db-west")), "{page:?}");
+    Ok(())
+}
+
 /// B5 stands on this: the web servers still answer 200, but the database's name is not on the page.
 #[test]
 fn a_page_without_its_database_says_so() -> Result<()> {
     let lab = without_agents()?;
+    let without = |path: &str| -> Result<()> {
+        let page = lab.fetch_path("client-e", EAST.v4(Public::Www).into(), path)?;
+        assert_eq!(page.status, 200);
+        assert!(!page.body.contains("db-east"), "{page:?}");
+        Ok(())
+    };
     let away = lab.database("east").with_extension("away");
-    fs::rename(lab.database("east"), &away)?;
-    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
-    assert_eq!(page.status, 200);
-    assert!(!page.body.contains("db-east"), "{page:?}");
-
-    fs::rename(&away, lab.database("east"))?;
-    assert!(lab.fetch("client-e", EAST.v4(Public::Www).into())?.body.contains("db-east"));
-
+    for path in ["/", "/health"] {
+        fs::rename(lab.database("east"), &away)?;
+        without(path)?;
+        fs::rename(&away, lab.database("east"))?;
+        let page = lab.fetch_path("client-e", EAST.v4(Public::Www).into(), path)?;
+        assert!(page.body.contains("db-east"), "{page:?}");
+    }
     lab.kill("east-db")?;
-    let page = lab.fetch("client-e", EAST.v4(Public::Www).into())?;
-    assert_eq!(page.status, 200);
-    assert!(!page.body.contains("db-east"), "{page:?}");
-    Ok(())
+    without("/")?;
+    without("/health")
 }
 
 /// A8: the sites reach each other over a network of their own, and not over the WAN when that is cut.
@@ -144,6 +176,42 @@ fn a_killed_server_starts_again() -> Result<()> {
         lab.start(web_server)?;
     }
     wait_until(Duration::from_secs(10), "pages from west again", || lab.fetch("client-e", address).is_ok()).map(drop)
+}
+
+/// What the scenarios under load stand on: nothing fails while all is well, and what fails is recorded.
+#[test]
+fn steady_users_record_every_failure() -> Result<()> {
+    let lab = without_agents()?;
+    let mut requests = Vec::new();
+    let mut conversations = Vec::new();
+    for address in EAST.public(Public::Orders) {
+        for question in [Question::tcp(Public::Orders, address), Question::udp(Public::Orders, address)] {
+            requests.push(lab.request_steadily("client-e", question, 50)?);
+            conversations.push(lab.converse("client-w", question)?);
+        }
+    }
+    let page = lab.converse("client-w", Question::tcp(Public::Www, EAST.v4(Public::Www).into()))?;
+    wait_until(Duration::from_secs(30), "20 requests of each", || {
+        requests.iter().all(|requests| requests.sent() > 20)
+            && conversations.iter().chain([&page]).all(|conversation| conversation.sent() > 20)
+    })?;
+    let good = requests.iter().map(Steady::sent).collect::<Vec<_>>();
+    lab.kill("east-db")?;
+    wait_until(Duration::from_secs(30), "20 more", || {
+        requests.iter().zip(&good).all(|(requests, good)| requests.sent() > good + 20)
+    })?;
+    for (requests, good) in steady::finish(requests)?.into_iter().zip(good) {
+        assert!(steady::failed(&requests[..good / 2]).is_empty(), "{:?}", steady::failed(&requests[..good / 2]));
+        assert!(steady::failed(&requests).len() > 10, "of {}", requests.len());
+        assert_eq!(steady::servers(&requests), BTreeSet::from(["db-east".to_owned()]));
+    }
+    for said in steady::finish(conversations)? {
+        assert!(said.answers > 15 && said.broken.is_some(), "{said:?}");
+        assert_eq!(said.servers, BTreeSet::from(["db-east".to_owned()]));
+    }
+    let said = page.finish()?;
+    assert!(said.broken.is_none() && said.servers.len() == 1, "one web server, through all of it: {said:?}");
+    Ok(())
 }
 
 #[test]

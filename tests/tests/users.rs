@@ -25,8 +25,8 @@ fn database(lab: &Lab, client: &str, resource: Public, table: &str) -> Result<St
 
 /// Everything at the site stops, and its WAN cable is cut.
 fn destroy(lab: &Lab, site: Site) -> Result<()> {
-    for (host, _) in LAN {
-        lab.kill(&site.node(host))?;
+    for host in LAN {
+        lab.kill(&site.node(host.name))?;
     }
     lab.agent(site.name)?.kill()?;
     lab.cut(site.name)

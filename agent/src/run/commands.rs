@@ -103,6 +103,8 @@ impl Agent {
         self.names = decision::names(&config);
         self.lease = lease_ticks(&config);
         self.pending = Some(Arc::new(zones));
+        // The program may be another.
+        self.steered = None;
         self.knowledge.config = config;
         self.reconfigured().map_err(|error| said(&error))?;
         tracing::info!("a new configuration is taken");

@@ -17,7 +17,7 @@ use crate::{
     dns,
     evidence::Evidence,
     link::LinkEvent,
-    probe::ProbeEvent,
+    probe::ProbeEvent, steering,
 };
 
 /// The last changes of answers.
@@ -66,6 +66,19 @@ impl Agent {
         self.decision = Some(decision);
         if first {
             tracing::info!("ready");
+        }
+        Ok(())
+    }
+
+    /// Makes the program do with requests what was decided last, by the ways that are known now.
+    pub(super) fn steer(&mut self) -> anyhow::Result<()> {
+        let (Some(dataplane), Some(decision)) = (&mut self.dataplane, &self.decision) else { return Ok(()) };
+        let hops = Arc::clone(&self.hops.found.borrow_and_update());
+        let requests = steering::requests(&self.knowledge, decision);
+        let told = (requests, hops);
+        if self.steered.as_ref() != Some(&told) {
+            dataplane.steer(&told.0, &told.1).context("publishing what becomes of requests")?;
+            self.steered = Some(told);
         }
         Ok(())
     }

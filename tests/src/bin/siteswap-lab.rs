@@ -61,7 +61,7 @@ enum Commands {
         /// Such as east-web1, west-db or east
         node: String,
     },
-    /// Cut a cable: `link` between the sites, or the one to a client, a site or a host
+    /// Cut a cable: `link` between the sites, or the one to a client, a site, its LAN (`east-lan`) or a host
     Cut {
         /// Such as link, west or east-db
         cable: String,
@@ -84,6 +84,8 @@ enum Commands {
         orders: SocketAddr,
         #[arg(long)]
         accounts: SocketAddr,
+        #[arg(long)]
+        database: SocketAddr,
         #[arg(long, required = true)]
         listen: Vec<SocketAddr>,
     },
@@ -123,8 +125,8 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Cut { cable } => Lab::attach(BY_HAND)?.cut(&cable)?,
         Commands::Mend { cable } => Lab::attach(BY_HAND)?.mend(&cable)?,
         Commands::Demo => return lab::demo::run(),
-        Commands::Shop { site, name, orders, accounts, listen } => {
-            serve(Shop { site, name, orders, accounts }.serve(&listen))?;
+        Commands::Shop { site, name, orders, accounts, database, listen } => {
+            serve(Shop { site, name, orders, accounts, database }.serve(&listen))?;
         }
         Commands::Data { name, db, listen } => serve(Data { name, file: db }.serve(&listen))?,
     }

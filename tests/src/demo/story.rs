@@ -121,8 +121,8 @@ fn site_dies(stage: &Stage) -> Result<()> {
     stage.ask("client-w", WEST, Public::Orders, &[EAST, WEST])?;
     stage.ask("client-w", WEST, Public::Accounts, &[WEST, EAST])?;
     let since = Instant::now();
-    for (host, _) in LAN {
-        lab.kill(&EAST.node(host))?;
+    for host in LAN {
+        lab.kill(&EAST.node(host.name))?;
     }
     lab.kill("east")?;
     lab.cut("east")?;
@@ -135,8 +135,8 @@ fn site_dies(stage: &Stage) -> Result<()> {
     title("A5: east comes back, and has its place in the answers again");
     let since = Instant::now();
     lab.mend("east")?;
-    for (host, _) in LAN {
-        lab.start(&EAST.node(host))?;
+    for host in LAN {
+        lab.start(&EAST.node(host.name))?;
     }
     lab.start("east")?;
     lab.agent("east")?.await_ready()?;

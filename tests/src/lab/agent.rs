@@ -1,6 +1,9 @@
 //! The agent of one site of a lab.
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,7 +11,11 @@ use super::{
     Lab,
     build::{STARTING, program},
 };
-use crate::{plan::Site, process::Process, wait::wait_until};
+use crate::{
+    plan::{Public, Site},
+    process::Process,
+    wait::wait_until,
+};
 
 /// The agent of one site.
 #[derive(Debug)]
@@ -55,6 +62,38 @@ impl Agent<'_> {
         let mut command = Command::new(program("siteswap")?);
         command.args(arguments).arg("--control").arg(control);
         command.output().context("siteswap cannot be run")
+    }
+
+    /// Runs `siteswap` with these arguments against this agent, and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails; the error is what it says.
+    pub fn order(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Replaces `from` by `to`, wherever it is in its configuration file. It reads the file again when told to.
+    ///
+    /// # Errors
+    /// The file does not contain `from`.
+    pub fn edit(&self, from: &str, to: &str) -> Result<()> {
+        let file = self.lab.directory.join(format!("{}.toml", self.site.name));
+        let text = fs::read_to_string(&file)?;
+        ensure!(text.contains(from), "{} does not contain {from:?}", file.display());
+        fs::write(&file, text.replace(from, to)).with_context(|| file.display().to_string())
+    }
+
+    /// What `status` says about a resource.
+    ///
+    /// # Errors
+    /// Those of `status`.
+    pub fn resource(&self, resource: Public) -> Result<serde_json::Value> {
+        let mut status = self.status()?;
+        let mut all = status["resources"].as_array_mut().into_iter().flatten();
+        let found = all.find(|found| found["name"] == resource.name());
+        found.map(serde_json::Value::take).with_context(|| format!("status has no resource {}", resource.name()))
     }
 
     /// Waits until it has measured everything once and answers.

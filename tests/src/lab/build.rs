@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::Lab;
 use crate::{
     files, links,
-    plan::{self, DATA_PORT, LAN, SITES, Site},
+    plan::{self, Cable, DATA_PORT, DB, Host, LAN, Part, Programs, Public, SITES, Site},
     stub,
     wait::wait_until,
 };
@@ -26,21 +26,13 @@ impl Lab {
         for name in plan::nodes() {
             let node = self.namespace(&name);
             node.create()?;
-            links::prepare(&node, name == "wan" || Site::named(&name).is_some())?;
+            links::prepare(&node, Part::of(&name))?;
         }
-        for plan::Cable { near, far, xdp, .. } in plan::cables() {
-            let ends = [(self.namespace(&near.0), near.1), (self.namespace(&far.0), far.1)];
-            links::connect(&ends[0].0, &ends[0].1, &ends[1].0, &ends[1].1)?;
-            if xdp {
-                for (node, interface) in &ends {
-                    links::complete_checksums(node, interface)?;
-                }
-                stub::attach(&ends[0].0, &ends[0].1, &self.pins())?;
-            }
+        for cable in plan::cables() {
+            self.lay(&cable)?;
         }
         for site in SITES {
-            links::bridge(&self.namespace(site.name), "lan0", &LAN.map(|(host, _)| host))?;
-            self.node(site.name)?.rules(&files::edge_rules(site)?)?;
+            links::bridge(&self.namespace(&site.switch()), "br0", &plan::ports())?;
         }
         for name in plan::nodes() {
             links::address(&self.namespace(&name), &name)?;
@@ -48,39 +40,61 @@ impl Lab {
         Ok(())
     }
 
+    fn lay(&self, cable: &Cable) -> Result<()> {
+        let ends = [&cable.near, &cable.far].map(|(node, interface)| (self.namespace(node), interface.as_str()));
+        let [(near, near_interface), (far, far_interface)] = &ends;
+        links::connect(near, near_interface, far, far_interface)?;
+        if cable.programs != Programs::Neither {
+            for (node, interface) in &ends {
+                links::complete_checksums(node, interface)?;
+            }
+        }
+        if cable.programs == Programs::Far {
+            stub::attach(near, near_interface, &self.pins(), &cable.name)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn start_servers(&self) -> Result<()> {
         for site in SITES {
             files::create_database(&self.database(site.name))?;
-            for (host, number) in LAN {
-                self.start_server(site, host, number)?;
+            for host in LAN {
+                self.start_server(site, host)?;
             }
         }
         for site in SITES {
-            for (host, number) in LAN {
-                self.await_server(&site.node(host), &listen(site, host, number))?;
+            for host in LAN {
+                self.await_start(&site.node(host.name), SocketAddr::new(site.lan(host.number)[0], host.port()))?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn start_server(&self, site: Site, host: &str, number: u8) -> Result<()> {
-        let name = site.node(host);
+    pub(super) fn start_server(&self, site: Site, host: Host) -> Result<()> {
+        let name = site.node(host.name);
         let mut command = self.namespace(&name).command(program("siteswap-lab")?)?;
-        if host == "db" {
+        if host == DB {
             command.args(["data", "--name", &format!("db-{}", site.name), "--db"]).arg(self.database(site.name));
         } else {
-            let data = SocketAddr::new(site.lan(LAN[2].1)[0], DATA_PORT).to_string();
-            command.args(["shop", "--site", site.name, "--name", &name, "--orders", &data, "--accounts", &data]);
+            command.args(["shop", "--site", site.name, "--name", &name]);
+            for (option, address) in [
+                ("--orders", site.v4(Public::Orders).into()),
+                ("--accounts", site.v4(Public::Accounts).into()),
+                ("--database", site.lan(DB.number)[0]),
+            ] {
+                command.args([option, &SocketAddr::new(address, DATA_PORT).to_string()]);
+            }
         }
-        for address in listen(site, host, number) {
-            command.args(["--listen", &address.to_string()]);
+        // One socket for each address, so that every reply leaves from the address asked.
+        for address in site.lan(host.number).into_iter().chain(host.resources()) {
+            command.args(["--listen", &SocketAddr::new(address, host.port()).to_string()]);
         }
         self.process(&name).start(command, self.keep)
     }
 
-    fn await_server(&self, name: &str, addresses: &[SocketAddr]) -> Result<()> {
+    fn await_start(&self, name: &str, address: SocketAddr) -> Result<()> {
         let process = self.process(name);
-        let answers = || self.namespace(name).enter(|| Ok(TcpStream::connect(addresses[0])?)).is_ok();
+        let answers = || self.namespace(name).enter(|| Ok(TcpStream::connect(address)?)).is_ok();
         let ready =
             wait_until(STARTING, &format!("{name} accepts connections"), || process.running().is_none() || answers());
         ensure!(process.running().is_some(), "{name} has ended; {}", process.last_words());
@@ -116,12 +130,6 @@ impl Lab {
         command.args(["run", "--config"]).arg(self.directory.join(format!("{}.toml", site.name)));
         Ok(command)
     }
-}
-
-/// What a LAN host's server listens on.
-fn listen(site: Site, host: &str, number: u8) -> Vec<SocketAddr> {
-    let port = if host == "db" { DATA_PORT } else { 80 };
-    site.lan(number).map(|address| SocketAddr::new(address, port)).to_vec()
 }
 
 /// One of the workspace's programs, from where this one was built.

@@ -4,10 +4,12 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
+use serde_json::Value;
 
 use super::Lab;
 use crate::{
     plan::{Public, Site},
+    steady::Question,
     wait::wait_until,
 };
 
@@ -40,4 +42,49 @@ impl Lab {
         }
         Ok(waited)
     }
+
+    /// Waits until a request from `node` is answered by `server`.
+    ///
+    /// # Errors
+    /// It still is not at the deadline; the error says what came last.
+    pub fn await_server(&self, node: &str, question: Question, server: &str) -> Result<()> {
+        let mut last = String::new();
+        let what = format!("{node} is answered by {server} when it asks {question}");
+        let awaited = wait_until(DEADLINE, &what, || {
+            let answer = self.server(node, question);
+            last = format!("{answer:?}");
+            answer.is_ok_and(|found| found == server)
+        });
+        awaited.map(drop).with_context(|| format!("the last answer was {last}"))
+    }
+
+    /// Waits until the agents of `sites` all say that this is the epoch, and that the instance at `holder` is active and
+    /// the other's is not.
+    ///
+    /// # Errors
+    /// They still say something else at the deadline; the error says what.
+    pub fn await_holder(&self, sites: &[Site], resource: Public, holder: Site, epoch: u64) -> Result<()> {
+        for site in sites {
+            let agent = self.agent(site.name)?;
+            let mut last = String::new();
+            let what =
+                format!("{} says that {} is held by {} in epoch {epoch}", site.name, resource.name(), holder.name);
+            let awaited = wait_until(DEADLINE, &what, || {
+                let found = agent.resource(resource);
+                last = format!("{found:?}");
+                found.is_ok_and(|found| found["epoch"] == epoch && active(&found) == [holder.name])
+            });
+            awaited.with_context(|| format!("the last it said was {last}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The sites whose instance is active, by a resource's status.
+fn active(resource: &Value) -> Vec<&str> {
+    let instances = resource["instances"].as_array().into_iter().flatten();
+    instances
+        .filter(|instance| instance["state"] == "active")
+        .filter_map(|instance| instance["site"].as_str())
+        .collect()
 }

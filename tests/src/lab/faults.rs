@@ -26,16 +26,16 @@ impl Lab {
             return self.process(name).start(self.agent_command(site)?, self.keep);
         }
         for site in SITES {
-            for (host, number) in LAN {
-                if site.node(host) == name {
-                    return self.start_server(site, host, number);
+            for host in LAN {
+                if site.node(host.name) == name {
+                    return self.start_server(site, host);
                 }
             }
         }
         bail!("no process belongs to {name:?}; they are the nodes of the sites")
     }
 
-    /// Cuts a cable: `link`, or the one named after the client, site or host it leads to.
+    /// Cuts a cable: `link`, or the one named after the client, site, LAN or host it leads to.
     ///
     /// # Errors
     /// There is no such cable.
@@ -68,11 +68,7 @@ impl Lab {
     /// # Errors
     /// There is no such rule.
     pub fn heartbeats_lost(&self, site: &str) -> Result<u64> {
-        let listing = self.node(site)?.exec(&["nft", "--json", "list", "table", "inet", "siteswap-loss"])?;
-        let listing: serde_json::Value = serde_json::from_slice(&listing.stdout)?;
-        let rules = listing["nftables"].as_array().into_iter().flatten();
-        let mut parts = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
-        parts.find_map(|part| part["counter"]["packets"].as_u64()).context("nft shows no counter")
+        self.node(site)?.counted("siteswap-loss")?.first().copied().context("nft shows no counter")
     }
 }
 

@@ -5,6 +5,7 @@ mod build;
 mod expect;
 mod faults;
 mod node;
+mod routes;
 mod users;
 
 use std::{
@@ -32,7 +33,8 @@ pub const BY_HAND: &str = "ssw-";
 pub struct Options {
     /// What its namespaces' names begin with. `None`: a free one.
     pub prefix: Option<String>,
-    /// Whether the agents run. Without, it is the network, the shops and the data tier.
+    /// Whether the agents run. Without, it is the network, the shops and the data tier, and the edges' kernels route
+    /// requests to them.
     pub agents: bool,
     /// It stands until it is taken down by hand, longer than this process.
     pub keep: bool,
@@ -74,6 +76,8 @@ impl Lab {
         stale::own(&lab.directory)?;
         (options.progress)("network: a WAN with two regions of users, two sites, the inter-centre link");
         lab.build_network()?;
+        // Until the program steers requests.
+        lab.route_requests()?;
         (options.progress)("databases, data tier and web servers at both sites");
         lab.start_servers()?;
         if options.agents {

@@ -49,7 +49,10 @@ impl Node {
     }
 
     /// Adds firewall rules.
-    pub(super) fn rules(&self, rules: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// nft refuses them.
+    pub fn rules(&self, rules: &str) -> Result<()> {
         let mut nft = self.command("nft")?;
         nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut nft = nft.spawn().context("cannot run nft; it is in the package nftables")?;
@@ -57,5 +60,18 @@ impl Node {
         let output = nft.wait_with_output()?;
         ensure!(output.status.success(), "{}: nft: {}", self.name, String::from_utf8_lossy(&output.stderr).trim());
         Ok(())
+    }
+
+    /// What the rules of a table have counted, in packets, in the order of the rules that count.
+    ///
+    /// # Errors
+    /// There is no such table.
+    pub fn counted(&self, table: &str) -> Result<Vec<u64>> {
+        let listing = self.exec(&["nft", "--json", "list", "table", "inet", table])?;
+        ensure!(listing.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&listing.stderr).trim());
+        let listing: serde_json::Value = serde_json::from_slice(&listing.stdout)?;
+        let rules = listing["nftables"].as_array().into_iter().flatten();
+        let parts = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+        Ok(parts.filter_map(|part| part["counter"]["packets"].as_u64()).collect())
     }
 }

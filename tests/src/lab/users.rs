@@ -15,7 +15,7 @@ use crate::{
     dns,
     fetch::{self, Page},
     plan::{DATA_PORT, Public, SITES},
-    steady::Steady,
+    steady::{self, Asked, Conversation, Question, Request, Steady},
 };
 
 /// How long a client waits for an answer.
@@ -75,8 +75,38 @@ impl Lab {
     ///
     /// # Errors
     /// The server cannot be reached.
-    pub fn ask_steadily(&self, client: &str, server: IpAddr, name: &str, kind: RecordType) -> Result<Steady> {
-        Steady::start(&self.namespace(client), server, name, kind, Duration::from_millis(5))
+    pub fn ask_steadily(
+        &self,
+        client: &str,
+        server: IpAddr,
+        name: &str,
+        kind: RecordType,
+    ) -> Result<Steady<Vec<Asked>>> {
+        steady::queries(&self.namespace(client), server, name, kind, Duration::from_millis(5))
+    }
+
+    /// Requests sent from a node, so many a second, each over a connection of its own.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn request_steadily(&self, node: &str, question: Question, rate: u32) -> Result<Steady<Vec<Request>>> {
+        steady::requests(&self.namespace(node), question, Duration::from_secs(1) / rate)
+    }
+
+    /// Requests sent from a node one after the other, over one connection.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn converse(&self, node: &str, question: Question) -> Result<Steady<Conversation>> {
+        steady::conversation(&self.namespace(node), question)
+    }
+
+    /// The server that answers a node's request.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn server(&self, node: &str, question: Question) -> Result<String> {
+        steady::server(&self.namespace(node), question)
     }
 
     /// The shop's page, fetched by a client from this address.
@@ -84,7 +114,15 @@ impl Lab {
     /// # Errors
     /// There is no page within a second.
     pub fn fetch(&self, client: &str, address: IpAddr) -> Result<Page> {
-        self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", "/", PATIENCE))
+        self.fetch_path(client, address, "/")
+    }
+
+    /// Another of the shop's pages: `/health` is the one that the sites' probes look at.
+    ///
+    /// # Errors
+    /// There is no page within a second.
+    pub fn fetch_path(&self, client: &str, address: IpAddr, path: &str) -> Result<Page> {
+        self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", path, PATIENCE))
     }
 
     /// What a browser does with an answer: it takes the first address, and the next when that fails. Gives the one that

@@ -17,6 +17,7 @@ use lab::{
     dns,
     links::{complete_checksums, connect, prepare},
     netns::{Netns, die_with_parent},
+    plan::Part,
     wait_until,
 };
 use serde_json::{Value, json};
@@ -84,7 +85,7 @@ impl Bed {
         };
         for node in [&bed.generator, &bed.server] {
             node.create()?;
-            prepare(node, false)?;
+            prepare(node, Part::Host)?;
         }
         for [near, near_address, far, far_address] in cables()? {
             connect(&bed.generator, near, &bed.server, far)?;

@@ -1,19 +1,16 @@
-//! A steady stream of queries, each of which must be answered: how a lost one is noticed.
+//! A steady stream of queries to a name server: how a lost one is noticed.
 
 use std::{
     net::{IpAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread::{self, JoinHandle},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
 use hickory_proto::{op::Message, rr::RecordType};
 
+use super::{Progress, Steady};
 use crate::{dns, netns::Netns};
 
 /// After the last query, answers are awaited for this long.
@@ -28,62 +25,35 @@ pub struct Asked {
     pub answer: Option<(Instant, Vec<IpAddr>)>,
 }
 
-/// Queries being sent.
-pub struct Steady {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicUsize>,
-    thread: JoinHandle<Result<Vec<Asked>>>,
-}
-
-impl Steady {
-    /// Asks `server` for `name` again and again from inside `client`, once every `period`.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or `name` is no domain name.
-    pub fn start(client: &Netns, server: IpAddr, name: &str, kind: RecordType, period: Duration) -> Result<Self> {
-        let query = dns::query(name, kind)?;
-        let socket = client.enter(|| dns::connected(server))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicUsize::new(0));
-        let (stopped, counted) = (stop.clone(), sent.clone());
-        let thread = thread::spawn(move || stream(&socket, query, period, &stopped, &counted));
-        Ok(Self { stop, sent, thread })
-    }
-
-    /// How many have been sent so far.
-    pub fn sent(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Stops, and waits for the answers that are still on their way.
-    ///
-    /// # Errors
-    /// Sending failed.
-    pub fn finish(self) -> Result<Vec<Asked>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the asking thread panicked"))?
-    }
-}
-
-fn stream(
-    socket: &UdpSocket,
-    mut query: Message,
+/// Asks `server` for `name` again and again from inside `client`, once every `period`.
+///
+/// # Errors
+/// The server cannot be reached, or `name` is no domain name.
+pub fn queries(
+    client: &Netns,
+    server: IpAddr,
+    name: &str,
+    kind: RecordType,
     period: Duration,
-    stop: &AtomicBool,
-    count: &AtomicUsize,
-) -> Result<Vec<Asked>> {
+) -> Result<Steady<Vec<Asked>>> {
+    let query = dns::query(name, kind)?;
+    let socket = client.enter(|| dns::connected(server))?;
+    Ok(Steady::start(move |progress| stream(&socket, query, period, progress)))
+}
+
+fn stream(socket: &UdpSocket, mut query: Message, period: Duration, progress: &Progress) -> Result<Vec<Asked>> {
     let (finished, ended) = mpsc::channel();
     let mut asked = Vec::new();
     let answers = thread::scope(|scope| -> Result<_> {
         let listener = scope.spawn(move || listen(socket, &ended));
         let mut next = Instant::now();
         // The message's identifier is the query's number: 65536 are enough for any test.
-        while !stop.load(Ordering::Relaxed) && asked.len() <= usize::from(u16::MAX) {
+        while progress.goes_on() && asked.len() <= usize::from(u16::MAX) {
             query.metadata.id = u16::try_from(asked.len())?;
             // A refusal reported here (ICMP) belongs to an earlier query, which then has no answer.
             let _ = socket.send(&query.to_vec()?);
             asked.push(Asked { sent: Instant::now(), answer: None });
-            count.store(asked.len(), Ordering::Relaxed);
+            progress.sent_one();
             next += period;
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }

@@ -1,0 +1,81 @@
+//! From a decision to what the program does with requests. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    config::{Config, Instance},
+    dataplane::requests::{Arrival, Backend, Leaving, Requests, Resource},
+    decision::{Decided, Decision, Knowledge},
+    evidence::OwnInstance,
+    placement::{self, Override},
+};
+
+/// What should become of requests for all resources that have ports.
+pub fn requests(knowledge: &Knowledge, decision: &Decision) -> Requests {
+    let config = &knowledge.config;
+    let tunnel = |site: &str| Some((site.to_owned(), config.sites[site].tunnel?));
+    let resources = config.resources.iter().filter(|(_, resource)| !resource.ports.is_empty());
+    Requests {
+        resources: resources
+            .filter_map(|(name, _)| Some((name.clone(), resource(knowledge, name, decision.resources.get(name)?))))
+            .collect(),
+        own_tunnel: config.sites[&config.site].tunnel.map(|tunnel| *tunnel.ip()),
+        tunnels: config.peers().filter_map(tunnel).collect(),
+    }
+}
+
+/// The addresses whose next hops the program needs: this site's backends, and the peers' tunnels.
+pub fn addresses(config: &Config) -> BTreeSet<IpAddr> {
+    let served = config.own_instances().filter(|(name, _)| !config.resources[*name].ports.is_empty());
+    let backends = served.flat_map(|(_, instance)| &instance.backends).map(|backend| backend.ip());
+    let tunnels = config.peers().filter_map(|site| config.sites[site].tunnel).map(|tunnel| (*tunnel.ip()).into());
+    backends.chain(tunnels).collect()
+}
+
+fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
+    let own = &knowledge.config.site;
+    let configured = &knowledge.config.resources[name];
+    let forced = knowledge.overrides.get(&(name.to_owned(), own.clone())) == Some(&Override::Up);
+    let backends = match (configured.instances.get(own), knowledge.evidence.own.get(name)) {
+        (Some(instance), Some(evidence)) => backends(instance, evidence, forced),
+        _ => Vec::new(),
+    };
+    Resource {
+        addresses: configured.instances.values().flat_map(|instance| instance.addresses.iter().copied()).collect(),
+        ports: configured.ports.clone(),
+        epoch: decided.tenure.epoch,
+        arrival: match &decided.placement.arrival {
+            placement::Arrival::Serve => Arrival::Serve,
+            placement::Arrival::Forward(site) | placement::Arrival::ForwardSilent(site) => {
+                Arrival::Forward(site.clone())
+            }
+            // Not before the new epoch is stored; then it is served.
+            placement::Arrival::TakeOver | placement::Arrival::Refuse => Arrival::Refuse,
+        },
+        leaving: decided.leaving.as_ref().map(|site| match site == own {
+            true => Leaving::Here,
+            false => Leaving::Peer(site.clone()),
+        }),
+        backends,
+    }
+}
+
+/// One entry for each address; direct mode knows no ports. `forced`: an operator says that the instance serves, so all
+/// backends do if none passes its probes.
+fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Backend> {
+    let all = forced && !evidence.available();
+    let mut backends = BTreeMap::new();
+    for backend in &instance.backends {
+        let verdict = evidence.backends.get(backend).and_then(Option::as_ref);
+        let up = all || verdict.is_some_and(|verdict| verdict.up);
+        let entry = backends.entry(backend.ip()).or_insert(Backend { address: backend.ip(), weight: 0, up: false });
+        if up {
+            entry.up = true;
+            entry.weight += instance.weight(backend);
+        }
+    }
+    backends.into_values().collect()
+}
