@@ -1,5 +1,6 @@
 //! The command line.
 
+mod doctor;
 mod show;
 
 use std::{
@@ -20,7 +21,9 @@ use crate::{
         client::Client,
     },
     dataplane::Dataplane,
-    dns, link,
+    dns,
+    doctor::Verdict,
+    link,
     placement::Override,
     run,
 };
@@ -192,6 +195,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Examine this host: what commonly breaks such a set-up, and the commands that mend it. Changes nothing.
+    ///
+    /// On the edge host, as root, with the agent running or not. On a backend host: `siteswap doctor --backend ADDRESS…`
+    /// with the addresses of the resources it serves; that needs no configuration.
+    ///
+    /// Exit code 0: no problem, though perhaps warnings. 1: a problem. 2: wrong usage.
+    Doctor {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Examine a backend that is to serve these addresses.
+        #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+        backend: Vec<IpAddr>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the agent read its configuration again; a bad one is refused and the old one stays.
     Reload(Socket),
     /// Take the XDP program off its interfaces and remove its pinned maps. Not while the agent runs: Ctrl-C does it then.
@@ -298,6 +317,20 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 println!("{}", serde_json::to_string_pretty(&explanation)?);
             } else {
                 explanation.lines.iter().for_each(|line| println!("{line}"));
+            }
+        }
+        Command::Doctor { file, backend, json } => {
+            let findings = match &backend[..] {
+                [] => runtime(1)?.block_on(crate::doctor::edge(&config::load(&file.config)?))?,
+                addresses => runtime(1)?.block_on(crate::doctor::backend(addresses))?,
+            };
+            if json {
+                println!("{}", serde_json::to_string_pretty(&findings)?);
+            } else {
+                print!("{}", doctor::findings(&findings, colours()));
+            }
+            if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
+                return Ok(ExitCode::FAILURE);
             }
         }
         Command::Reload(socket) => runtime(1)?.block_on(Client::new(&socket.control).reload())?,

@@ -10,6 +10,7 @@ pub mod control;
 pub mod dataplane;
 pub mod decision;
 pub mod dns;
+pub mod doctor;
 pub mod evidence;
 pub mod link;
 pub mod maglev;

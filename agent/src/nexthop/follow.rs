@@ -27,9 +27,9 @@ const BURST: Duration = Duration::from_millis(10);
 /// How often the route and the neighbour of a resolved address are looked after.
 ///
 /// The kernel trusts a neighbour's MAC for half a minute or so. Then the entry is STALE, and the next packet sent to it
-/// starts a confirmation. The program's frames pass the kernel's stack by and start none: such an entry would stay STALE,
-/// however wrong its MAC has become, or be discarded as unused. So the kernel is told now and then that the entry is used.
-/// (It can do that by itself, with NTF_EXT_MANAGED, but those entries outlive the agent.)
+/// starts a confirmation. The program's frames pass the kernel's stack by and start none: such an entry would stay
+/// STALE, however wrong its MAC has become, or be discarded as unused. So the kernel is told now and then that the
+/// entry is used. (It can do that by itself, with NTF_EXT_MANAGED, but those entries outlive the agent.)
 const REFRESH: Duration = Duration::from_secs(15);
 
 /// How often one that is not resolved is. The kernel asks three times, a second apart, and then gives up.
@@ -68,8 +68,8 @@ pub async fn follow(
 enum Ended {
     /// Nobody gives addresses any more.
     Unwanted,
-    /// The kernel dropped news. What is still in the socket is older than what was dropped, so a new socket is needed before
-    /// all is read again.
+    /// The kernel dropped news. What is still in the socket is older than what was dropped, so a new socket is needed
+    /// before all is read again.
     Missed,
     /// The kernel cannot be asked, or heard.
     Broken(String),

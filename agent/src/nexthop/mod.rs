@@ -29,8 +29,8 @@ pub struct Hop {
     pub source_mac: [u8; 6],
     /// The frame's destination: the MAC of the address itself, or of the gateway.
     pub mac: [u8; 6],
-    /// The largest IP packet that fits the path, in bytes: the route's MTU if it has one (set by hand, or learned from the
-    /// path), but never more than the interface's.
+    /// The largest IP packet that fits the path, in bytes: the route's MTU if it has one (set by hand, or learned from
+    /// the path), but never more than the interface's.
     pub mtu: u32,
     /// The address the kernel would send from.
     pub source: IpAddr,
@@ -60,7 +60,8 @@ pub enum Unresolved {
     NotUnicast,
     /// The interface is down, or nothing is at the cable's other end.
     #[error(
-        "the way to it is {interface}, which is down or has no carrier; `ip link set {interface} up`, or see to its cable"
+        "the way to it is {interface}, which is down or has no carrier; \
+         `ip link set {interface} up`, or see to its cable"
     )]
     Down {
         /// Its name.
@@ -111,11 +112,11 @@ pub type Hops = BTreeMap<IpAddr, Result<Hop, Unresolved>>;
 pub struct NextHops(JoinHandle<()>);
 
 impl NextHops {
-    /// Starts following, within a tokio runtime, in the network namespace of the calling thread. Ends, too, when the sender
-    /// of `addresses` is dropped.
+    /// Starts following, within a tokio runtime, in the network namespace of the calling thread. Ends, too, when the
+    /// sender of `addresses` is dropped.
     ///
-    /// The hops are empty until the kernel was read for the first time, and change only when a hop does. An address whose
-    /// neighbour is not known yet is [`Unresolved::NoNeighbour`] at first, while the kernel asks for it.
+    /// The hops are empty until the kernel was read for the first time, and change only when a hop does. An address
+    /// whose neighbour is not known yet is [`Unresolved::NoNeighbour`] at first, while the kernel asks for it.
     ///
     /// Errors: the kernel gives no netlink socket.
     pub fn start(addresses: watch::Receiver<BTreeSet<IpAddr>>) -> io::Result<(Self, watch::Receiver<Arc<Hops>>)> {

@@ -27,9 +27,9 @@ use super::{
     table::{Link, Neighbour, NeighbourKey, News, Prefix, Route, Table},
 };
 
-/// What is listened to. Nexthop objects are not: rtnetlink cannot read their messages. The kernel tells of a replaced one
-/// as a change of its routes (unless `net.ipv4.nexthop_compat_mode` is 0); for the rest every address is looked up now
-/// and then.
+/// What is listened to. Nexthop objects are not: rtnetlink cannot read their messages. The kernel tells of a replaced
+/// one as a change of its routes (unless `net.ipv4.nexthop_compat_mode` is 0); for the rest every address is looked up
+/// now and then.
 const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
@@ -82,8 +82,8 @@ impl Kernel {
         Ok(table)
     }
 
-    /// How the kernel would send to `address` now. It decides, with its rules, tables and metrics and what it has learned
-    /// of the path's MTU.
+    /// How the kernel would send to `address` now. It decides, with its rules, tables and metrics and what it has
+    /// learned of the path's MTU.
     ///
     /// Errors: it cannot be asked.
     pub async fn route(&mut self, address: IpAddr) -> Result<Result<Route, Unresolved>, Error> {
@@ -112,7 +112,8 @@ impl Kernel {
         }
     }
 
-    /// Makes the kernel find out, or confirm, a neighbour's MAC, as if something had been sent to it; it says when it knows.
+    /// Makes the kernel find out, or confirm, a neighbour's MAC, as if something had been sent to it; it says when it
+    /// knows.
     pub async fn ask(&mut self, (interface, address): NeighbourKey) -> Result<(), Error> {
         let entry = self.handle.neighbours().add(interface, address).replace();
         entry.state(NeighbourState::None).flags(NeighbourFlags::Use).execute().await

@@ -111,8 +111,8 @@ impl Table {
             }
             News::Neighbour(key, neighbour) => {
                 put(&mut self.neighbours, key, neighbour);
-                // A neighbour is lost when its interface goes down, and that may come after the news of the interface itself
-                // but with the loss of its routes.
+                // A neighbour is lost when its interface goes down, and that may come after the news of the interface
+                // itself but with the loss of its routes.
                 self.addresses(|address, route| {
                     neighbour.is_none() && route.as_ref().is_ok_and(|route| route.neighbour(address) == key)
                 })

@@ -1,5 +1,5 @@
-//! Hosts in network namespaces of their own: the one under test is the test's thread, others have threads. The namespaces
-//! go with their threads, however the test ends.
+//! Hosts in network namespaces of their own: the one under test is the test's thread, others have threads. The
+//! namespaces go with their threads, however the test ends.
 
 // Each test binary uses its part.
 #![allow(dead_code)]

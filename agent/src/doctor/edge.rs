@@ -1,0 +1,340 @@
+//! Judges an edge host.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Finding,
+    facts::{Edge, Interface, Kind},
+    set_ipv4,
+};
+use crate::{
+    config::{Mode, Resource},
+    dataplane::PROGRAM,
+    nexthop::{Hop, Unresolved},
+};
+
+/// The oldest kernel the program was tried on.
+const OLDEST: (u32, u32) = (6, 1);
+
+/// What the tunnel adds to a packet, bytes: IPv4, UDP and its own header.
+const TUNNEL: u32 = 20 + 8 + 16;
+
+/// The packets of an ordinary Ethernet path, bytes.
+const ORDINARY: u32 = 1500;
+
+/// Every IPv6 path carries packets of this size, bytes (RFC 8200 §5).
+const LEAST_V6: u32 = 1280;
+
+/// All checks.
+pub fn check(edge: &Edge<'_>) -> Vec<Finding> {
+    let mut findings = vec![kernel(&edge.release)];
+    if edge.config.dataplane.interfaces.is_empty() {
+        let says = "`dataplane.interfaces` is empty: the agent answers queries itself, and nothing is steered";
+        findings.push(Finding::warning("program", "this host", says));
+    } else {
+        findings.push(bpf_file_system(edge));
+    }
+    findings.extend(forwarding(edge));
+    findings.extend(edge.config.dataplane.interfaces.iter().flat_map(|name| interface(edge, name)));
+    findings.extend(reverse_path(edge));
+    findings.extend(unattached(edge));
+    findings.extend(addresses(edge));
+    findings.extend(backends(edge));
+    findings.extend(tunnels(edge));
+    findings
+}
+
+fn kernel(release: &str) -> Finding {
+    const CHECK: &str = "kernel";
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (major, minor) = OLDEST;
+    match version >= OLDEST {
+        true => Finding::ok(CHECK, release, "new enough"),
+        false => Finding::problem(CHECK, release, format!("too old: the program needs Linux {major}.{minor} or newer")),
+    }
+}
+
+fn bpf_file_system(edge: &Edge<'_>) -> Finding {
+    const CHECK: &str = "bpf file system";
+    let pins = edge.config.dataplane.pins.display();
+    match edge.bpf_file_system {
+        true => Finding::ok(CHECK, pins, "there"),
+        false => {
+            Finding::problem(CHECK, pins, "`dataplane.pins` is not on a BPF file system: the program cannot be kept")
+                .mended_by("mount -t bpf bpf /sys/fs/bpf")
+        }
+    }
+}
+
+/// The resources of this site that the program steers, and their instance's addresses.
+fn steered<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = (&'a str, &'a Resource)> {
+    edge.config
+        .resources
+        .iter()
+        .filter(|(_, resource)| !resource.ports.is_empty())
+        .map(|(name, resource)| (name.as_str(), resource))
+}
+
+/// The addresses of steered resources at this site.
+fn own_addresses<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = IpAddr> + 'a {
+    let instances = steered(edge).filter_map(|(_, resource)| resource.instances.get(&edge.config.site));
+    instances.flat_map(|instance| instance.addresses.iter().copied())
+}
+
+fn forwarding(edge: &Edge<'_>) -> Vec<Finding> {
+    let judge = |about: &str, on: bool, setting: &str| match on {
+        true => Finding::ok("forwarding", about, "on"),
+        false => Finding::problem("forwarding", about, "off: replies that backends send through this host end here")
+            .mended_by(format!("sysctl -w {setting}=1")),
+    };
+    let mut findings = Vec::new();
+    if own_addresses(edge).any(|address| address.is_ipv4()) {
+        findings.push(judge("IPv4", edge.forwards_v4, "net.ipv4.ip_forward"));
+    }
+    if own_addresses(edge).any(|address| address.is_ipv6()) {
+        findings.push(judge("IPv6", edge.forwards_v6, "net.ipv6.conf.all.forwarding"));
+    }
+    findings
+}
+
+/// One of the program's interfaces.
+fn interface(edge: &Edge<'_>, name: &str) -> Vec<Finding> {
+    const CHECK: &str = "interface";
+    let Some(interface) = edge.host.interface(name) else {
+        let existing: Vec<&str> = edge.host.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        let says = format!("`dataplane.interfaces` names it, but this host has only {}", existing.join(", "));
+        return vec![Finding::problem(CHECK, name, says)];
+    };
+    let state = match (interface.up, interface.carrier) {
+        (true, true) => Finding::ok(CHECK, name, "up"),
+        (true, false) => {
+            Finding::problem(CHECK, name, "no carrier: see to its cable, or to the interface at its other end")
+        }
+        (false, _) => Finding::problem(CHECK, name, "down").mended_by(format!("ip link set {name} up")),
+    };
+    vec![state, program(edge.config.dataplane.mode, interface), lro(interface)]
+        .into_iter()
+        .chain(tx_checksums(interface))
+        .collect()
+}
+
+fn program(mode: Mode, interface: &Interface) -> Finding {
+    const CHECK: &str = "program";
+    let name = &interface.name;
+    let Some(program) = &interface.program else {
+        return Finding::warning(CHECK, name, "not attached: the agent does not run, or has given up its interfaces")
+            .mended_by("systemctl start siteswap");
+    };
+    if let Some(other) = program.name.as_ref().filter(|name| *name != PROGRAM) {
+        let says = format!("another XDP program, {other:?}, is on it, and the agent's cannot be attached");
+        return Finding::problem(CHECK, name, says).mended_by(format!("ip link set dev {name} xdp off"));
+    }
+    match (program.generic, mode) {
+        (false, _) => Finding::ok(CHECK, name, "native"),
+        (true, Mode::Generic) => Finding::ok(CHECK, name, "generic, as configured"),
+        (true, _) => {
+            let says = "generic: slower, because the driver did not take it; the agent's log says why";
+            Finding::warning(CHECK, name, says)
+        }
+    }
+}
+
+fn lro(interface: &Interface) -> Finding {
+    const CHECK: &str = "large receive offload";
+    let name = &interface.name;
+    match interface.lro {
+        false => Finding::ok(CHECK, name, "off"),
+        true => Finding::problem(CHECK, name, "on: packets are merged into larger ones than can be sent on")
+            .mended_by(format!("ethtool -K {name} lro off")),
+    }
+}
+
+/// Only a veth hands over frames whose checksums nobody has finished.
+fn tx_checksums(interface: &Interface) -> Option<Finding> {
+    const CHECK: &str = "transmit checksums";
+    let name = &interface.name;
+    (interface.kind == Kind::Veth).then(|| match interface.tx_checksums {
+        false => Finding::ok(CHECK, name, "finished before frames leave; see that they are at the other end too"),
+        true => {
+            let says = "left to the device, but a veth has none that finishes them: programs at the other end see \
+                        wrong ones, and so does this one unless they are off there too";
+            Finding::warning(CHECK, name, says).mended_by(format!("ethtool -K {name} tx off"))
+        }
+    })
+}
+
+/// The interfaces that lead to backends of steered resources, and those the program is on.
+fn reverse_path(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "reverse path filter";
+    let to_backends = interfaces_to_backends(edge);
+    let on = edge.config.dataplane.interfaces.iter().map(String::as_str);
+    let names: BTreeSet<&str> = on.chain(to_backends.iter().copied()).collect();
+    let interfaces = names.into_iter().filter_map(|name| edge.host.interface(name));
+    interfaces
+        .map(|interface| {
+            let name = &interface.name;
+            let finding = match interface.rp_filter {
+                0 => return Finding::ok(CHECK, name, "off"),
+                2 => return Finding::ok(CHECK, name, "loose"),
+                _ if to_backends.contains(name.as_str()) => Finding::problem(
+                    CHECK,
+                    name,
+                    "strict: backends' replies come from the resources' addresses, which are not routed there: dropped",
+                ),
+                _ => Finding::warning(CHECK, name, "strict: packets whose way back is another interface are dropped"),
+            };
+            // The larger of this and `all` counts, and loose is the largest.
+            finding.mended_by(set_ipv4(name, "rp_filter", 2))
+        })
+        .collect()
+}
+
+fn interfaces_to_backends<'a>(edge: &'a Edge<'_>) -> BTreeSet<&'a str> {
+    let backends = backend_addresses(edge);
+    let steered = backends.iter().filter(|(_, backend)| backend.steered);
+    steered
+        .filter_map(|(address, _)| match edge.hops.get(address)? {
+            Ok(hop) => Some(hop.name.as_str()),
+            Err(Unresolved::NoNeighbour { interface, .. } | Unresolved::Down { interface }) => Some(interface.as_str()),
+            Err(_) => None,
+        })
+        .collect()
+}
+
+/// Interfaces that requests leave by, but that have no program.
+fn unattached(edge: &Edge<'_>) -> Vec<Finding> {
+    let on = &edge.config.dataplane.interfaces;
+    let others =
+        interfaces_to_backends(edge).into_iter().filter(|name| !on.is_empty() && !on.iter().any(|on| on == name));
+    others
+        .map(|name| {
+            let says = "leads to backends, but is not in `dataplane.interfaces`; add it: requests from there are not \
+                        steered, and some drivers send the program's frames only where one is attached";
+            Finding::warning("program", name, says)
+        })
+        .collect()
+}
+
+/// What the program steers must not end at this host.
+fn addresses(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "address";
+    let all = steered(edge).flat_map(|(name, resource)| {
+        let addresses = resource.instances.values().flat_map(|instance| &instance.addresses);
+        addresses.map(move |address| (name, *address))
+    });
+    all.map(|(resource, address)| match edge.host.places(address).next() {
+        None => Finding::ok(CHECK, address, format!("{resource}: not an address of this host, as it should be")),
+        Some(place) => {
+            let says = format!(
+                "{resource}: on {} of this host, which therefore drops replies that come from it as forged (martians)",
+                place.interface
+            );
+            let command = format!("ip addr del {address}/{} dev {}", place.prefix, place.interface);
+            Finding::problem(CHECK, address, says).mended_by(command)
+        }
+    })
+    .collect()
+}
+
+/// What a backend's address is for.
+#[derive(Default)]
+struct Backend<'a> {
+    resources: BTreeSet<&'a str>,
+    /// The program sends requests to it.
+    steered: bool,
+}
+
+fn backend_addresses<'a>(edge: &'a Edge<'_>) -> BTreeMap<IpAddr, Backend<'a>> {
+    let mut backends: BTreeMap<IpAddr, Backend<'a>> = BTreeMap::new();
+    for (name, instance) in edge.config.own_instances() {
+        for endpoint in &instance.backends {
+            let backend = backends.entry(endpoint.ip()).or_default();
+            backend.resources.insert(name);
+            backend.steered |= !edge.config.resources[name].ports.is_empty();
+        }
+    }
+    backends
+}
+
+fn backends(edge: &Edge<'_>) -> Vec<Finding> {
+    backend_addresses(edge)
+        .into_iter()
+        .filter_map(|(address, backend)| Some(judge_backend(address, &backend, edge.hops.get(&address)?)))
+        .collect()
+}
+
+fn judge_backend(address: IpAddr, backend: &Backend<'_>, hop: &Result<Hop, Unresolved>) -> Finding {
+    const CHECK: &str = "backend";
+    let resources = backend.resources.iter().copied().collect::<Vec<_>>().join(", ");
+    match hop {
+        Ok(Hop { gateway: Some(gateway), name, .. }) if backend.steered => {
+            let says = format!(
+                "{resources}: behind the gateway {gateway} on {name}, but requests go to a backend's own MAC; it must \
+                 be on a network of this host's"
+            );
+            Finding::problem(CHECK, address, says)
+        }
+        Ok(hop) => Finding::ok(CHECK, address, format!("{resources}: on {} at {}", hop.name, mac(hop.mac))),
+        Err(Unresolved::Local) if !backend.steered => {
+            Finding::ok(CHECK, address, format!("{resources}: this host itself"))
+        }
+        Err(why) => Finding::problem(CHECK, address, format!("{resources}: {why}")),
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn tunnels(edge: &Edge<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = own_tunnel(edge).into_iter().collect();
+    for peer in edge.config.peers() {
+        let Some(tunnel) = edge.config.sites[peer].tunnel else { continue };
+        let Some(hop) = edge.hops.get(&IpAddr::from(*tunnel.ip())) else { continue };
+        findings.push(match hop {
+            Ok(hop) => path(edge, peer, hop),
+            Err(why) => Finding::problem("tunnel", peer, format!("{}: {why}", tunnel.ip())),
+        });
+    }
+    findings
+}
+
+fn own_tunnel(edge: &Edge<'_>) -> Option<Finding> {
+    let own = edge.config.sites[&edge.config.site].tunnel?;
+    let address = IpAddr::from(*own.ip());
+    Some(match edge.host.places(address).next() {
+        Some(place) => Finding::ok("tunnel", "this site", format!("{address} is on {}", place.interface)),
+        None => {
+            let says = format!("{address} is not an address of this host: peers reach it only if it is routed here");
+            Finding::warning("tunnel", "this site", says)
+        }
+    })
+}
+
+/// How large a packet may be that goes to a peer.
+fn path(edge: &Edge<'_>, peer: &str, hop: &Hop) -> Finding {
+    const CHECK: &str = "tunnel";
+    let needed = ORDINARY + TUNNEL;
+    let via = hop.gateway.map_or_else(String::new, |gateway| format!(" by {gateway}"));
+    if hop.mtu >= needed {
+        return Finding::ok(CHECK, peer, format!("on {}{via}; its MTU of {} takes whole packets", hop.name, hop.mtu));
+    }
+    let inner = hop.mtu.saturating_sub(TUNNEL);
+    let says = format!(
+        "on {}{via}; its MTU of {} leaves {inner} bytes for a packet: senders of larger ones are told by ICMP",
+        hop.name, hop.mtu
+    );
+    let mend = format!("ip link set {} mtu {needed}", hop.name);
+    if inner < LEAST_V6 && own_addresses(edge).any(|address| address.is_ipv6()) {
+        let says = format!("{says}, and IPv6 needs {LEAST_V6}");
+        return Finding::problem(CHECK, peer, says).mended_by(mend);
+    }
+    Finding::warning(CHECK, peer, format!("{says}; if the whole path takes {needed}, raise it")).mended_by(mend)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+use std::{path::Path, sync::Arc};
+
+use super::*;
+use crate::{
+    config::{self, Config},
+    doctor::{
+        Verdict,
+        facts::{Address, Host, Program},
+    },
+};
+
+const CONFIG: &str = r#"
+[agent]
+site = "east"
+[sites.east]
+link = "10.255.0.1:7400"
+tunnel = "10.255.0.1:7401"
+fingerprint = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+[sites.west]
+link = "10.255.0.2:7400"
+tunnel = "10.255.0.2:7401"
+fingerprint = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+[link]
+key = "east.pem"
+[dns]
+listen = ["192.0.2.2"]
+[dataplane]
+interfaces = ["wan0", "lan0"]
+[resources.www]
+ports = ["tcp/80"]
+probe = { tcp = true }
+[resources.www.sites.east]
+role = "active"
+addresses = ["192.0.2.80", "2001:db8::80"]
+backends = ["10.1.0.11:80"]
+[resources.www.sites.west]
+role = "active"
+addresses = ["198.51.100.80"]
+[resources.local]
+probe = { tcp = true }
+[resources.local.sites.east]
+role = "active"
+backends = ["10.1.0.1:81"]
+"#;
+
+fn config() -> Config {
+    config::parse(CONFIG, Path::new("/etc/siteswap/east.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn interface(name: &str) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        kind: Kind::Ethernet,
+        up: true,
+        carrier: true,
+        program: Some(Program { name: Some(PROGRAM.to_owned()), generic: false }),
+        lro: false,
+        tx_checksums: true,
+        rp_filter: 2,
+        arp_ignore: 0,
+        arp_announce: 0,
+    }
+}
+
+fn address(address: &str, prefix: u8, interface: &str) -> Address {
+    Address { address: address.parse().unwrap(), prefix, interface: interface.to_owned() }
+}
+
+fn hop(name: &str, mtu: u32) -> Hop {
+    Hop {
+        interface: 7,
+        name: name.to_owned(),
+        source_mac: [2, 0, 0, 0, 0, 1],
+        mac: [2, 0, 0, 0, 0, 0x11],
+        mtu,
+        source: [10, 1, 0, 1].into(),
+        gateway: None,
+    }
+}
+
+/// A host on which all is well.
+fn good(config: &Config) -> Edge<'_> {
+    let hops = [
+        ("10.1.0.11", Ok(hop("lan0", 1500))),
+        ("10.1.0.1", Err(Unresolved::Local)),
+        ("10.255.0.2", Ok(hop("link0", 9000))),
+    ];
+    Edge {
+        config,
+        host: Host {
+            interfaces: ["wan0", "lan0", "link0"].map(interface).into(),
+            addresses: vec![
+                address("192.0.2.2", 24, "wan0"),
+                address("10.1.0.1", 24, "lan0"),
+                address("10.255.0.1", 30, "link0"),
+            ],
+        },
+        release: "6.1.0-13-amd64".to_owned(),
+        bpf_file_system: true,
+        forwards_v4: true,
+        forwards_v6: true,
+        hops: Arc::new(hops.into_iter().map(|(address, hop)| (address.parse().unwrap(), hop)).collect()),
+    }
+}
+
+fn set_hop(edge: &mut Edge<'_>, address: &str, hop: Result<Hop, Unresolved>) {
+    Arc::make_mut(&mut edge.hops).insert(address.parse().unwrap(), hop);
+}
+
+/// What is not as it should be, after `spoil`: verdict, check, of what, and the command that mends it.
+fn wrong(spoil: impl FnOnce(&mut Edge<'_>)) -> Vec<(Verdict, &'static str, String, Option<String>)> {
+    let config = config();
+    let mut edge = good(&config);
+    spoil(&mut edge);
+    let findings = check(&edge).into_iter().filter(|finding| finding.verdict != Verdict::Ok);
+    findings.map(|finding| (finding.verdict, finding.check, finding.about, finding.mend)).collect()
+}
+
+fn problem(check: &'static str, about: &str, mend: Option<&str>) -> (Verdict, &'static str, String, Option<String>) {
+    (Verdict::Problem, check, about.to_owned(), mend.map(str::to_owned))
+}
+
+fn warning(check: &'static str, about: &str, mend: Option<&str>) -> (Verdict, &'static str, String, Option<String>) {
+    (Verdict::Warning, check, about.to_owned(), mend.map(str::to_owned))
+}
+
+#[test]
+fn nothing_is_wrong_with_a_good_host() {
+    assert_eq!(wrong(|_| ()), []);
+}
+
+#[test]
+fn an_old_kernel_is_a_problem() {
+    for old in ["5.15.0-101-generic", "6.0.19", "4.19", "odd"] {
+        assert_eq!(wrong(|edge| edge.release = old.to_owned()), [problem("kernel", old, None)]);
+    }
+    assert_eq!(wrong(|edge| edge.release = "10.0".to_owned()), []);
+}
+
+#[test]
+fn pins_need_a_bpf_file_system() {
+    let expected = problem("bpf file system", "/sys/fs/bpf/siteswap", Some("mount -t bpf bpf /sys/fs/bpf"));
+    assert_eq!(wrong(|edge| edge.bpf_file_system = false), [expected]);
+}
+
+#[test]
+fn each_family_of_the_resources_addresses_must_be_forwarded() {
+    let v4 = problem("forwarding", "IPv4", Some("sysctl -w net.ipv4.ip_forward=1"));
+    assert_eq!(wrong(|edge| edge.forwards_v4 = false), [v4]);
+    let v6 = problem("forwarding", "IPv6", Some("sysctl -w net.ipv6.conf.all.forwarding=1"));
+    assert_eq!(wrong(|edge| edge.forwards_v6 = false), [v6]);
+}
+
+#[test]
+fn a_configured_interface_must_exist_and_be_up() {
+    assert_eq!(wrong(|edge| drop(edge.host.interfaces.remove(0))), [problem("interface", "wan0", None)]);
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[0].up = false),
+        [problem("interface", "wan0", Some("ip link set wan0 up"))]
+    );
+    assert_eq!(wrong(|edge| edge.host.interfaces[0].carrier = false), [problem("interface", "wan0", None)]);
+}
+
+#[test]
+fn the_program_should_be_attached_native_and_alone() {
+    let program = |name: &str, generic| Some(Program { name: Some(name.to_owned()), generic });
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[0].program = None),
+        [warning("program", "wan0", Some("systemctl start siteswap"))]
+    );
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[0].program = program(PROGRAM, true)),
+        [warning("program", "wan0", None)]
+    );
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[0].program = program("xdp_other", false)),
+        [problem("program", "wan0", Some("ip link set dev wan0 xdp off"))]
+    );
+    let mut generic = config();
+    generic.dataplane.mode = Mode::Generic;
+    let mut edge = good(&generic);
+    edge.host.interfaces[0].program = program(PROGRAM, true);
+    assert!(check(&edge).iter().all(|finding| finding.verdict == Verdict::Ok));
+}
+
+#[test]
+fn offloads_that_change_what_the_program_sees_must_be_off() {
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[1].lro = true),
+        [problem("large receive offload", "lan0", Some("ethtool -K lan0 lro off"))]
+    );
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[1].kind = Kind::Veth),
+        [warning("transmit checksums", "lan0", Some("ethtool -K lan0 tx off"))]
+    );
+}
+
+#[test]
+fn strict_reverse_path_filters_drop_backends_replies() {
+    let mend = "sysctl -w net.ipv4.conf.lan0.rp_filter=2";
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[1].rp_filter = 1),
+        [problem("reverse path filter", "lan0", Some(mend))]
+    );
+    let mend = "sysctl -w net.ipv4.conf.wan0.rp_filter=2";
+    assert_eq!(
+        wrong(|edge| edge.host.interfaces[0].rp_filter = 1),
+        [warning("reverse path filter", "wan0", Some(mend))]
+    );
+}
+
+#[test]
+fn a_name_with_dots_is_written_so_that_sysctl_understands_it() {
+    assert_eq!(set_ipv4("eth0.10", "rp_filter", 2), "sysctl -w net/ipv4/conf/eth0.10/rp_filter=2");
+}
+
+#[test]
+fn interfaces_to_backends_should_have_the_program() {
+    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.11", Ok(hop("link0", 1500)))), [warning("program", "link0", None)]);
+}
+
+#[test]
+fn a_steered_address_must_not_be_the_edges_own() {
+    for (own, prefix) in [("192.0.2.80", 32), ("2001:db8::80", 64), ("198.51.100.80", 24)] {
+        let mend = format!("ip addr del {own}/{prefix} dev wan0");
+        assert_eq!(
+            wrong(|edge| edge.host.addresses.push(address(own, prefix, "wan0"))),
+            [problem("address", own, Some(&mend))]
+        );
+    }
+}
+
+#[test]
+fn a_steered_backend_must_answer_on_a_network_of_the_edges() {
+    let none = || Err(Unresolved::NoNeighbour { gateway: None, interface: "lan0".to_owned() });
+    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.11", none())), [problem("backend", "10.1.0.11", None)]);
+    assert_eq!(
+        wrong(|edge| set_hop(edge, "10.1.0.11", Err(Unresolved::Local))),
+        [problem("backend", "10.1.0.11", None)]
+    );
+    let gateway = Some([10, 1, 0, 254].into());
+    let behind = || Ok(Hop { gateway, ..hop("lan0", 1500) });
+    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.11", behind())), [problem("backend", "10.1.0.11", None)]);
+    // Where the program does not send to it, only the probes must get there.
+    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.1", behind())), []);
+    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.1", none())), [problem("backend", "10.1.0.1", None)]);
+}
+
+#[test]
+fn a_tunnels_path_must_resolve_and_should_take_whole_packets() {
+    assert_eq!(wrong(|edge| set_hop(edge, "10.255.0.2", Err(Unresolved::NoRoute))), [problem("tunnel", "west", None)]);
+    assert_eq!(wrong(|edge| set_hop(edge, "10.255.0.2", Ok(hop("link0", 1544)))), []);
+    let mend = "ip link set link0 mtu 1544";
+    assert_eq!(
+        wrong(|edge| set_hop(edge, "10.255.0.2", Ok(hop("link0", 1543)))),
+        [warning("tunnel", "west", Some(mend))]
+    );
+    assert_eq!(
+        wrong(|edge| set_hop(edge, "10.255.0.2", Ok(hop("link0", 1323)))),
+        [problem("tunnel", "west", Some(mend))],
+        "IPv6 does not fit"
+    );
+}
+
+#[test]
+fn what_is_left_in_the_tunnel_is_said() {
+    let config = config();
+    let mut edge = good(&config);
+    set_hop(&mut edge, "10.255.0.2", Ok(hop("link0", 1500)));
+    let findings = check(&edge);
+    let tunnel = findings.iter().find(|finding| finding.about == "west").unwrap();
+    assert!(tunnel.says.contains("MTU of 1500 leaves 1456 bytes") && tunnel.says.contains("ICMP"), "{}", tunnel.says);
+}
+
+#[test]
+fn this_sites_tunnel_should_end_here() {
+    assert_eq!(wrong(|edge| drop(edge.host.addresses.pop())), [warning("tunnel", "this site", None)]);
+}
+
+#[test]
+fn without_interfaces_nothing_is_steered() {
+    let mut config = config();
+    config.dataplane.interfaces.clear();
+    let findings = check(&good(&config));
+    let warned: Vec<_> = findings.iter().filter(|finding| finding.verdict != Verdict::Ok).collect();
+    assert!(matches!(warned[..], [Finding { check: "program", verdict: Verdict::Warning, .. }]), "{warned:?}");
+}
