@@ -100,8 +100,16 @@ impl Kernel {
 
     /// Sets the end of the lease.
     pub fn lease(&mut self, until: u64) -> Result<()> {
-        let control = Control { lease_until: until, names: 0, addresses: 0, jiffy: 0, time: 0, flow_seed: FLOW_SEED };
-        self.fill("CONTROL", &[control])
+        self.control(until, FLOW_SEED)
+    }
+
+    /// Makes all flows new ones: with another secret they have other places.
+    pub fn forget_flows(&mut self, flow_seed: u64) -> Result<()> {
+        self.control(u64::MAX, flow_seed)
+    }
+
+    fn control(&mut self, lease_until: u64, flow_seed: u64) -> Result<()> {
+        self.fill("CONTROL", &[Control { lease_until, names: 0, addresses: 0, jiffy: 0, time: 0, flow_seed }])
     }
 
     /// Every counter's total over all CPUs, in the order of [`Outcome::ALL`].

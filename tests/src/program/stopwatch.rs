@@ -13,8 +13,8 @@ use siteswap::dataplane::{BENCHMARK, verify};
 
 use super::{kernel::Kernel, table::Table};
 
-/// `XDP_TX` of `linux/bpf.h`.
-const TX: u32 = 3;
+/// `XDP_TX` and `XDP_REDIRECT` of `linux/bpf.h`.
+const SENT: [u32; 2] = [3, 4];
 
 /// Words of an entry of `FRAMES`: length, offset and bytes of the last word, two for the Ethernet header, and fourteen
 /// for the rest of the frame.
@@ -38,7 +38,7 @@ pub struct Stopwatch {
     bench: Ebpf,
     /// The kernel empties a program array that no process has open.
     _targets: ProgramArray<MapData>,
-    _kernel: Kernel,
+    kernel: Kernel,
     frames: u32,
     first: Vec<u8>,
 }
@@ -55,11 +55,16 @@ impl Stopwatch {
         let program = kernel.program("siteswap")?.fd()?;
         targets.set(Target::Program as u32, program, 0)?;
         targets.set(Target::Reflector as u32, xdp(&bench, "reflector")?.fd()?, 0)?;
-        Ok(Self { bench, _targets: targets, _kernel: kernel, frames: 0, first: Vec::new() })
+        Ok(Self { bench, _targets: targets, kernel, frames: 0, first: Vec::new() })
     }
 
-    /// Sets the queries that take turns; all of one length.
-    pub fn queries(&mut self, queries: &[Vec<u8>]) -> Result<()> {
+    /// The program that is measured.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// Sets the frames that take turns; all of one length.
+    pub fn frames(&mut self, queries: &[Vec<u8>]) -> Result<()> {
         let map = self.bench.map_mut("FRAMES").context("FRAMES")?;
         let mut frames: Array<_, [u64; WORDS]> = map.try_into()?;
         for (index, query) in (0..).zip(queries) {
@@ -80,7 +85,8 @@ impl Stopwatch {
             repeat,
             ..TestRunOptions::new()
         })?;
-        ensure!(result.return_value == TX, "{target:?} gave XDP action {} instead of an answer", result.return_value);
+        let action = result.return_value;
+        ensure!(SENT.contains(&action), "{target:?} gave XDP action {action} and sent nothing");
         Ok(result.duration)
     }
 }

@@ -4,6 +4,7 @@ mod failover;
 mod idle;
 mod maglev;
 mod program;
+mod requests;
 mod servers;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ struct Options {
 enum Benchmark {
     /// The XDP program's time for an answer, beside a bare reflector's
     Program,
+    /// The XDP program's time for a request: served, forwarded, taken out of the tunnel; and what a flood does to it
+    Requests,
     /// Replies a second over veth, beside Knot DNS and gdnsd
     Servers,
     /// From the last failed probe, or the end of the empty period, to the changed map
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
 fn run(benchmark: Benchmark) -> Result<Box<dyn Report>> {
     Ok(match benchmark {
         Benchmark::Program => Box::new(program::measure()?),
+        Benchmark::Requests => Box::new(requests::measure()?),
         Benchmark::Servers => Box::new(servers::measure()?),
         Benchmark::Failover => Box::new(failover::measure()?),
         Benchmark::Idle => Box::new(idle::measure()?),

@@ -46,7 +46,7 @@ pub fn measure() -> Result<Program> {
             let mut stopwatch = Stopwatch::new(&table(names))?;
             for asked in [1, names] {
                 let frames: Vec<_> = (0..asked).map(|index| frame(index, addresses, kind)).collect();
-                stopwatch.queries(&frames)?;
+                stopwatch.frames(&frames)?;
                 let [programs, reflectors] = times(&mut stopwatch)?;
                 let (program, reflector) = (median(&programs), median(&reflectors));
                 let (difference, ratio) = (program - reflector, program / reflector);
@@ -81,7 +81,7 @@ fn frame(index: usize, addresses: Addresses, kind: u16) -> Vec<u8> {
 }
 
 /// Times of the program and of the reflector, by turns, nanoseconds a packet.
-fn times(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
+pub fn times(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
     stopwatch.run(Target::Program, REPEAT)?;
     let (mut program, mut reflector) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -91,7 +91,7 @@ fn times(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
     Ok([program, reflector])
 }
 
-fn least(times: &[f64]) -> f64 {
+pub fn least(times: &[f64]) -> f64 {
     times.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
