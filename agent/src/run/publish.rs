@@ -17,7 +17,8 @@ use crate::{
     dns,
     evidence::Evidence,
     link::LinkEvent,
-    probe::ProbeEvent, steering,
+    probe::ProbeEvent,
+    steering,
 };
 
 /// The last changes of answers.
