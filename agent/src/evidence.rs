@@ -70,6 +70,8 @@ pub struct Verdict {
 pub struct Peer {
     /// Every one of the last N periods held at least one heartbeat.
     pub contact: bool,
+    /// Out of contact, but it has reported since: it returns, and is not silent.
+    pub speaks: bool,
     /// Its last report. It outlives the contact, for people to see; it counts only in contact.
     pub report: Option<Report>,
     /// Resources whose public addresses at this peer do not answer while it is not in contact, and what was tried.
@@ -168,11 +170,13 @@ impl Evidence {
             LinkEvent::Contact { peer, contact, .. } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.contact = contact;
+                    peer.speaks = false;
                 }
             }
             LinkEvent::Report { peer, report } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.report = Some(report);
+                    peer.speaks = !peer.contact;
                 }
             }
         }

@@ -2,7 +2,6 @@
 //! of its request. Whoever gave the order may go away at any moment: the loop has done all of a step, or nothing.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     time::{Duration, Instant},
 };
@@ -105,24 +104,20 @@ impl Swapped {
 
 /// What became of the resources that were active at `site` `before`.
 fn moved(site: &str, before: &[InstanceRow], now: &[InstanceRow]) -> Drained {
-    let of = |rows: &[InstanceRow]| -> BTreeMap<String, InstanceRow> {
-        let rows = rows.iter().filter(|row| row.site == site && row.state == State::Active);
-        rows.map(|row| (row.resource.clone(), row.clone())).collect()
-    };
-    let (before, still) = (of(before), of(now));
     let mut drained = Drained::default();
-    for resource in before.into_keys() {
-        let mut others = now.iter().filter(|row| row.resource == resource && row.site != site && row.contact);
-        let mut serving = others.clone().filter(|row| row.available && !row.drained);
-        if !still.contains_key(&resource) {
-            let holder = others.find(|row| row.state == State::Active).map(|row| row.site.clone());
-            drained.moved.insert(resource, holder.unwrap_or_default());
-        } else if serving.clone().any(|row| row.state == State::Active) {
+    for held in before.iter().filter(|row| row.site == site && row.state == State::Active) {
+        let resource = held.resource.clone();
+        let rows = || now.iter().filter(|row| row.resource == held.resource);
+        let others = || rows().filter(|row| row.site != site && row.available && !row.drained);
+        let taken = others().any(|row| row.holder.as_ref() == Some(&row.site));
+        match rows().find(|row| row.site == site) {
+            Some(own) if own.state != State::Active => {
+                drained.moved.insert(resource, own.holder.clone().unwrap_or_default());
+            }
             // Others are active beside it: there is nothing to move.
-        } else if serving.next().is_some() {
-            drained.waiting.push(resource);
-        } else {
-            drained.stays.insert(resource, "no other site is available".to_owned());
+            _ if !taken && others().any(|row| row.state == State::Active) => {}
+            _ if others().next().is_some() => drained.waiting.push(resource),
+            _ => drop(drained.stays.insert(resource, "no other site is available".to_owned())),
         }
     }
     drained
@@ -194,10 +189,16 @@ mod tests {
         ];
         let mut now = before.clone();
         (now[0].state, now[1].state) = (State::Standby, State::Active);
+        now[0].holder = Some("west".to_owned());
         now[3].available = false;
         let drained = moved("east", &before, &now);
         assert_eq!(drained.moved, [("accounts".to_owned(), "west".to_owned())].into());
         assert_eq!(drained.stays, [("orders".to_owned(), "no other site is available".to_owned())].into());
         assert_eq!(drained.waiting, ["mail"], "www is active at west already");
+
+        (now[5].state, now[5].holder) = (State::Active, Some("west".to_owned()));
+        assert_eq!(moved("east", &before, &now).waiting, ["mail"], "east has not adopted it yet");
+        (now[4].state, now[4].holder) = (State::Standby, Some("west".to_owned()));
+        assert_eq!(moved("east", &before, &now).moved["mail"], "west");
     }
 }

@@ -448,6 +448,9 @@ fn run(count: usize, events: &[Event]) {
         world.happen(event);
         world.check(&mut epochs);
     }
+    // Whoever is in contact with whom: what arrives is an answer to nothing, and ends.
+    world.exchange();
+    world.check(&mut epochs);
     world.heal();
     world.check(&mut epochs);
     world.agree();

@@ -54,7 +54,8 @@ pub use status::{LinkCounters, PeerStatus};
 /// What the link has found out.
 #[derive(Clone, Debug)]
 pub enum LinkEvent {
-    /// A peer came into contact or fell out of it. Every peer begins out of contact, without an event.
+    /// A peer came into contact or fell out of it. Every peer begins out of contact, without an event. One that reports
+    /// out of contact, and then falls silent before it is in contact, is said to be out of contact once more.
     Contact {
         /// The peer's site.
         peer: String,

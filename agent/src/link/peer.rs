@@ -116,6 +116,7 @@ impl Peer {
             session: None,
             dial: None,
             connected_before: false,
+            spoke: false,
             peer: self,
         }
         .run()
@@ -131,6 +132,8 @@ struct Running {
     session: Option<Session>,
     dial: Option<Dial>,
     connected_before: bool,
+    /// It has reported since it fell out of contact, and its silence since has not been told.
+    spoke: bool,
 }
 
 impl Running {
@@ -249,7 +252,11 @@ impl Running {
                 }
                 let change = self.contact.end_period();
                 self.state().periods = self.contact.periods().collect();
+                let silent = self.contact.periods().last() == Some(false);
+                // What it said out of contact stops to count as soon as it falls silent again.
+                let change = change.or((silent && self.spoke).then_some(Change::Lost));
                 if let Some(change) = change {
+                    self.spoke = false;
                     self.tell_contact(change).await;
                 }
             }
@@ -301,6 +308,7 @@ impl Running {
             let (theirs, ours) = (message.period, self.current.period);
             self.note(format!("its heartbeat period is {theirs:?}, this site's {ours:?}: set the same at all sites"));
         }
+        self.spoke = !self.contact.in_contact();
         let peer = self.peer.name.clone();
         self.tell(LinkEvent::Report { peer, report: message.report }).await;
     }
@@ -336,8 +344,9 @@ impl Running {
         tracing::info!(peer = self.peer.name, "{words}: {reason}");
         {
             let mut state = self.state();
-            state.contact = contact;
-            state.since = SystemTime::now();
+            if std::mem::replace(&mut state.contact, contact) != contact {
+                state.since = SystemTime::now();
+            }
         }
         self.tell(LinkEvent::Contact { peer: self.peer.name.clone(), contact, at: Instant::now(), reason }).await;
     }

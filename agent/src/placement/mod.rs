@@ -39,8 +39,8 @@ pub enum Arrival {
     TakeOver,
     /// Forwarded to this available site.
     Forward(String),
-    /// Forwarded to this site, which holds the resource and is silent: no other may take over yet, and its tunnel may
-    /// still work.
+    /// Forwarded to this site, which holds the resource and is not counted on: it is silent, or an operator has set it
+    /// down here alone. No other may take over yet, and its tunnel may still work.
     ForwardSilent(String),
     /// Refused, and counted.
     Refuse,
@@ -52,7 +52,9 @@ impl fmt::Display for Arrival {
             Self::Serve => f.write_str("serve here"),
             Self::TakeOver => f.write_str("serve here, after taking over"),
             Self::Forward(site) => write!(f, "forward to {site}"),
-            Self::ForwardSilent(site) => write!(f, "forward to {site}, the silent holder: no site may take over yet"),
+            Self::ForwardSilent(site) => {
+                write!(f, "forward to {site}, not counted on, but no other site may take over yet")
+            }
             Self::Refuse => f.write_str("refuse"),
         }
     }
@@ -90,7 +92,7 @@ pub fn place(site: &str, instances: &[InstanceView], rule: Takeover) -> Placemen
             None if allowed => Arrival::Forward(first.site.clone()),
             None => instances
                 .iter()
-                .find(|instance| instance.silent_holder())
+                .find(|instance| instance.may_still_serve())
                 .map_or(Arrival::Refuse, |holder| Arrival::ForwardSilent(holder.site.clone())),
         },
     };

@@ -87,17 +87,18 @@ impl Tenure {
 
 /// Whether the first available standby may take over: the rule allows it by what is known of every active instance.
 ///
-/// Its own site, or an operator, says that it cannot serve; or its site is silent, alone ([`Takeover::Silence`]) or with
-/// public addresses that do not answer ([`Takeover::Confirmed`]). Nothing is taken from a site that a peer in contact is
-/// still in contact with. A drained site's operator gives it away under every rule.
+/// Its own site says that it cannot serve; or its site is silent, and that is enough ([`Takeover::Silence`]), or an
+/// operator here has set it down, or it comes with public addresses that do not answer ([`Takeover::Confirmed`]). Nothing is taken from a site that a peer in contact is
+/// still in contact with, nor from one that speaks again: both would take it from each other until contact is back. A drained site's operator gives it away under every rule.
 pub fn may_take_over(instances: &[InstanceView], rule: Takeover) -> bool {
     let lost = |instance: &InstanceView| match instance.why {
         _ if instance.drained => true,
         _ if rule == Takeover::Manual => false,
-        _ if instance.forced == Some(Override::Down) => true,
-        Why::Reported(_) | Why::Probes(_) | Why::Disabled | Why::Lost(_) => true,
-        Why::Silence => rule == Takeover::Silence,
-        Why::Vouched(_) | Why::Unreported => false,
+        // An operator's word about a peer that says it can serve is about this site's answers alone.
+        Why::Reported(_) => !instance.measured,
+        Why::Probes(_) | Why::Disabled | Why::Lost(_) => true,
+        Why::Silence => rule == Takeover::Silence || instance.forced == Some(Override::Down),
+        Why::Vouched(_) | Why::Returning | Why::Unreported => false,
     };
     let mut active = instances.iter().filter(|instance| instance.state == State::Active).peekable();
     // Without an active instance there is nobody to take it from, nor anybody's word that it may be taken.

@@ -73,9 +73,10 @@ enum Known {
     Silent,
     Lost,
     Vouched,
+    Returning,
 }
 
-use Known::{Available, Failing, Lost, Silent, Vouched};
+use Known::{Available, Failing, Lost, Returning, Silent, Vouched};
 
 fn known(site: &str, state: State, known: Known, drained: bool) -> InstanceView {
     let why = match known {
@@ -83,6 +84,7 @@ fn known(site: &str, state: State, known: Known, drained: bool) -> InstanceView 
         Silent => Why::Silence,
         Lost => Why::Lost("nothing answers".to_owned()),
         Vouched => Why::Vouched("third".to_owned()),
+        Returning => Why::Returning,
     };
     InstanceView { site: site.to_owned(), state, measured: known == Available, forced: None, why, drained }
 }
@@ -93,7 +95,7 @@ fn combinations(sites: &[&str]) -> Vec<Vec<InstanceView>> {
     for site in sites {
         let mut one = Vec::new();
         for state in [Active, Standby, Disabled] {
-            for what in [Available, Failing, Silent, Lost, Vouched] {
+            for what in [Available, Failing, Silent, Lost, Vouched, Returning] {
                 one.extend([true, false].map(|drained| known(site, state, what, drained)));
             }
         }
@@ -126,7 +128,7 @@ fn every_combination_of_two_and_three_sites_keeps_the_invariants() {
             }
         }
     }
-    assert_eq!(count, 12 * 30 * 3 * 2 + 12 * 30 * 30 * 3 * 3);
+    assert_eq!(count, 12 * 36 * 3 * 2 + 12 * 36 * 36 * 3 * 3);
 }
 
 fn answers(instances: &[InstanceView], placement: &Placement) {
@@ -170,7 +172,7 @@ fn arrivals(site: &str, instances: &[InstanceView], rule: Takeover, placement: &
             assert!(matches!(there, Arrival::Serve | Arrival::TakeOver), "never forwarded twice: {}", says());
         }
         Arrival::ForwardSilent(to) => {
-            assert!(to != site && find(to).silent_holder() && !find(to).serves(), "{}", says());
+            assert!(to != site && find(to).may_still_serve() && !find(to).serves(), "{}", says());
             assert!(serving().all(|i| i.state == Standby) && !may_take_over(instances, rule), "{}", says());
         }
         Arrival::Refuse => {
@@ -183,11 +185,12 @@ fn arrivals(site: &str, instances: &[InstanceView], rule: Takeover, placement: &
 #[test]
 fn the_rule_by_everything_that_can_be_known_of_the_only_active_instance() {
     for (what, drained, confirmed, silence, manual) in [
-        (Available, false, true, true, false),
+        (Available, false, false, false, false),
         (Failing, false, true, true, false),
         (Silent, false, false, true, false),
         (Lost, false, true, true, false),
         (Vouched, false, false, false, false),
+        (Returning, false, false, false, false),
         (Available, true, true, true, true),
         (Failing, true, true, true, true),
     ] {
@@ -226,6 +229,17 @@ fn where_the_rule_does_not_allow_a_takeover_requests_go_to_the_silent_holder_and
     let mut down = [known("here", Standby, Available, false), known("peer", Active, Silent, false)];
     down[1].forced = Some(Override::Down);
     assert_eq!(place("here", &down, Takeover::Manual).arrival, Arrival::Refuse, "an operator said that it cannot");
+    assert_eq!(
+        place("here", &down, Takeover::Confirmed).arrival,
+        Arrival::TakeOver,
+        "an operator confirms the silence"
+    );
+    for rule in RULES {
+        let mut left_out = [known("here", Standby, Available, false), known("peer", Active, Available, false)];
+        left_out[1].forced = Some(Override::Down);
+        let expected = decided(&["here"], Arrival::ForwardSilent("peer".to_owned()));
+        assert_eq!(place("here", &left_out, rule), expected, "down in this site's answers alone");
+    }
 }
 
 #[test]

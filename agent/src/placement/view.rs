@@ -66,6 +66,8 @@ pub enum Why {
     Lost(String),
     /// The peer is not in contact with this site, but with this other one, which is.
     Vouched(String),
+    /// The peer is not in contact yet, but speaks again.
+    Returning,
     /// In contact, but it has not reported this resource.
     Unreported,
     /// Its configuration disables it.
@@ -83,10 +85,13 @@ impl InstanceView {
         self.state != State::Disabled && self.available()
     }
 
-    /// Active as far as is known, and silent.
-    pub fn silent_holder(&self) -> bool {
-        let silent = matches!(self.why, Why::Silence | Why::Lost(_) | Why::Vouched(_));
-        self.state == State::Active && silent && self.forced != Some(Override::Down)
+    /// Active as far as is known, and perhaps able to serve although this site does not count on it: its site is silent,
+    /// or an operator has set it down here alone.
+    pub fn may_still_serve(&self) -> bool {
+        let silent = matches!(self.why, Why::Silence | Why::Lost(_) | Why::Vouched(_) | Why::Returning);
+        let down = self.forced == Some(Override::Down);
+        let reports = matches!(self.why, Why::Reported(_)) && self.measured;
+        self.state == State::Active && if down { reports } else { silent }
     }
 }
 
@@ -134,9 +139,11 @@ fn measure(config: &Config, resource: &str, site: &str, state: State, evidence: 
 
 /// What is known of a peer that is not in contact.
 fn silence(resource: &str, site: &str, evidence: &Evidence) -> Why {
-    let tried = evidence.peers.get(site).and_then(|peer| peer.lost.get(resource));
+    let peer = evidence.peers.get(site);
+    let tried = peer.and_then(|peer| peer.lost.get(resource));
     match (evidence.voucher(site), tried) {
         (Some(voucher), _) => Why::Vouched(voucher.to_owned()),
+        _ if peer.is_some_and(|peer| peer.speaks) => Why::Returning,
         (None, Some(tried)) => Why::Lost(tried.clone()),
         (None, None) => Why::Silence,
     }
@@ -190,6 +197,7 @@ impl fmt::Display for Why {
             Self::Reported(reason) => write!(f, "the peer reports: {reason}"),
             Self::Silence => f.write_str("the peer is not in contact"),
             Self::Lost(tried) => write!(f, "the peer is not in contact, and {tried}"),
+            Self::Returning => f.write_str("the peer speaks again, but is not in contact yet"),
             Self::Vouched(site) => write!(f, "the peer is not in contact, but {site} is in contact with it"),
             Self::Unreported => f.write_str("the peer is in contact but has not reported this resource"),
             Self::Disabled => f.write_str("disabled by configuration"),
