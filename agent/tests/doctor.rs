@@ -1,40 +1,53 @@
-//! `siteswap doctor` on real hosts: interfaces, settings, neighbours and programs in network namespaces. Needs root.
+//! `siteswap doctor` on real hosts: interfaces, settings, neighbours, programs and agents in network namespaces. Needs
+//! root.
 
-mod dataplane_support;
 mod hosts;
 
 use std::{
     fs,
-    net::Ipv4Addr,
     os::unix::process::CommandExt,
-    path::Path,
-    process::{Command, Output},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
-use dataplane_support::{Pins, started, stub};
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
 use hosts::{Host, enter_new, ip, run, set};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, gettid},
+};
 use serde_json::Value;
-use siteswap::config::Mode;
+use siteswap::dataplane::OBJECT;
 
-/// An edge, with what it is connected to.
+const SITESWAP: &str = env!("CARGO_BIN_EXE_siteswap");
+
+/// An edge of the site east, with what it is connected to.
 struct Edge {
     /// At 10.1.0.11 on `lan0`.
     backend: Host,
-    /// At 10.255.0.2 on `link0`.
-    _peer: Host,
+    /// The edge of the site west, at 10.255.0.2 on `link0`.
+    peer: Host,
     /// On `wan0`.
     _router: Host,
     directory: tempfile::TempDir,
+    /// Of both sites' keys.
+    fingerprints: [String; 2],
 }
 
 impl Edge {
-    /// Makes this thread an edge host, with all as it should be but the program, which is not attached.
+    /// Makes this thread an edge host, with all as it should be but the agents, which do not run.
     fn new() -> Self {
         enter_new();
         let (backend, peer, router) = (Host::new(), Host::new(), Host::new());
         for (host, interface) in [(&backend, "lan0"), (&peer, "link0"), (&router, "wan0")] {
             host.connect(interface, "eth0");
             run("ethtool", &["-K", interface, "tx", "off"]);
+            host.run(|| run("ethtool", &["-K", "eth0", "tx", "off"]));
             set(&format!("net/ipv4/conf/{interface}/rp_filter"), "2");
         }
         for (interface, address) in [("lan0", "10.1.0.1/24"), ("link0", "10.255.0.1/30"), ("wan0", "192.0.2.2/24")] {
@@ -46,27 +59,37 @@ impl Edge {
         ip("link set link0 mtu 1600");
         set("net/ipv4/ip_forward", "1");
         set("net/ipv6/conf/all/forwarding", "1");
-        let edge = Self { backend, _peer: peer, _router: router, directory: tempfile::tempdir().unwrap() };
-        edge.configure("10.1.0.11", "/sys/fs/bpf/siteswap-doctor-test");
+        let directory = tempfile::tempdir().unwrap();
+        let fingerprints = ["east", "west"].map(|site| key(&directory.path().join(site)));
+        let edge = Self { backend, peer, _router: router, directory, fingerprints };
+        edge.configure("10.1.0.11");
         edge
     }
 
-    /// Writes the configuration, with this backend and these pins.
-    fn configure(&self, backend: &str, pins: &str) {
+    /// Writes the configuration, with this backend.
+    fn configure(&self, backend: &str) {
+        self.write("east", r#""wan0", "lan0", "link0""#, &pins("east"), backend);
+    }
+
+    /// Writes the configuration of `site`.
+    fn write(&self, site: &str, interfaces: &str, pins: &Path, backend: &str) {
+        let [east, west] = &self.fingerprints;
+        let dns = if site == "east" { "192.0.2.2" } else { "198.51.100.2" };
+        let pins = pins.display();
         let text = format!(
             r#"
-            agent = {{ site = "east" }}
-            link = {{ key = "east.pem" }}
-            dns = {{ listen = ["192.0.2.2"] }}
-            dataplane = {{ interfaces = ["wan0", "lan0"], pins = "{pins}" }}
+            agent = {{ site = "{site}", state = "{site}", control = "{site}/control" }}
+            link = {{ key = "{site}/key.pem" }}
+            dns = {{ listen = ["{dns}"] }}
+            dataplane = {{ interfaces = [{interfaces}], mode = "auto", pins = "{pins}" }}
             [sites.east]
             link = "10.255.0.1:7400"
             tunnel = "10.255.0.1:7401"
-            fingerprint = "sha256:{:064}"
+            fingerprint = "{east}"
             [sites.west]
             link = "10.255.0.2:7400"
             tunnel = "10.255.0.2:7401"
-            fingerprint = "sha256:{:064}"
+            fingerprint = "{west}"
             [resources.www]
             ports = ["tcp/80"]
             probe = {{ tcp = true }}
@@ -77,24 +100,65 @@ impl Edge {
             [resources.www.sites.west]
             role = "active"
             addresses = ["198.51.100.80"]
-            "#,
-            1, 2
+            backends = ["10.2.0.11:80"]
+            "#
         );
-        fs::write(self.file(), text).unwrap();
+        fs::write(self.file(site), text).unwrap();
     }
 
-    fn file(&self) -> std::path::PathBuf {
-        self.directory.path().join("east.toml")
+    fn file(&self, site: &str) -> PathBuf {
+        self.directory.path().join(format!("{site}.toml"))
     }
 
     fn doctor(&self) -> Report {
-        report(&["--config", self.file().to_str().unwrap(), "--json"])
+        report(&["--config", self.file("east").to_str().unwrap(), "--json"])
+    }
+
+    /// Asks until the doctor says so.
+    fn until(&self, so: impl Fn(&Report) -> bool) -> Report {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let report = self.doctor();
+            if so(&report) {
+                return report;
+            }
+            assert!(Instant::now() < deadline, "{:#?}", report.findings);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A directory of this test's own in the BPF file system.
+fn pins(site: &str) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/siteswap-doctor-{site}-{}", gettid()))
+}
+
+/// Makes a site's key in a new directory; its fingerprint.
+fn key(directory: &Path) -> String {
+    fs::create_dir(directory).unwrap();
+    run(SITESWAP, &["keygen", "--out", directory.join("key.pem").to_str().unwrap()]).trim().to_owned()
+}
+
+/// A running agent; when dropped it takes its program away and ends.
+struct Agent(Child);
+
+impl Agent {
+    /// In this thread's namespace.
+    fn start(file: &Path) -> Self {
+        Self(Command::new(SITESWAP).args(["run", "--config"]).arg(file).env("SITESWAP_LOG", "error").spawn().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGINT);
+        let _ = self.0.wait();
     }
 }
 
 /// Runs `siteswap doctor` in this thread's namespace.
 fn doctor(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_siteswap")).arg("doctor").args(arguments).output().unwrap()
+    Command::new(SITESWAP).arg("doctor").args(arguments).output().unwrap()
 }
 
 /// What it found.
@@ -113,9 +177,14 @@ impl Report {
     /// What is not as it should be: verdict, check and of what.
     fn wrong(&self) -> Vec<String> {
         let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
-        let line =
-            |finding| format!("{} {} {}", text(finding, "verdict"), text(finding, "check"), text(finding, "about"));
+        let line = |finding| ["verdict", "check", "about"].map(|key| text(finding, key)).join(" ");
         self.findings.iter().map(line).filter(|line| !line.starts_with("ok ")).collect()
+    }
+
+    /// The same without what follows from there being no agents.
+    fn wrong_on_the_host(&self) -> Vec<String> {
+        let agents = ["warning program", "problem peer"];
+        self.wrong().into_iter().filter(|line| !agents.iter().any(|agent| line.starts_with(agent))).collect()
     }
 
     /// What is said about one thing.
@@ -134,15 +203,50 @@ impl Report {
     }
 }
 
-const NOT_RUNNING: [&str; 2] = ["warning program wan0", "warning program lan0"];
+const NOTHING: [&str; 0] = [];
 
 #[test]
-fn a_good_edge_has_no_problem() {
+fn without_agents_a_good_edge_lacks_only_programs() {
     let edge = Edge::new();
     let report = edge.doctor();
-    assert_eq!(report.wrong(), NOT_RUNNING);
-    assert_eq!(report.code, Some(0));
+    let expected = ["warning program wan0", "warning program lan0", "warning program link0", "problem peer west"];
+    assert_eq!(report.wrong(), expected);
+    assert_eq!(report.code, Some(1));
     assert!(report.says("backend", "10.1.0.11").contains("www: on lan0 at "), "{:#?}", report.findings);
+    assert!(report.says("peer", "west").contains("its host answers, but no program"));
+}
+
+#[test]
+fn with_agents_at_both_ends_a_good_edge_has_nothing_wrong() {
+    let edge = Edge::new();
+    edge.peer.ip("addr add 198.51.100.2/32 dev lo");
+    edge.write("west", r#""eth0""#, &pins("west"), "10.1.0.11");
+    let file = edge.file("west");
+    let _west = edge.peer.run(move || Agent::start(&file));
+    let east = Agent::start(&edge.file("east"));
+    let report = edge.until(|report| report.wrong() == NOTHING);
+    assert_eq!(report.code, Some(0));
+    assert_eq!(report.says("program", "wan0"), "native");
+    assert!(report.says("peer", "west").starts_with("answers at 10.255.0.2:7401"));
+    drop(east);
+    // The agent is told to use the generic mode, which the doctor does not know of.
+    let generic = edge.file("generic");
+    fs::write(&generic, fs::read_to_string(edge.file("east")).unwrap().replace("auto", "generic")).unwrap();
+    let _east = Agent::start(&generic);
+    let report = edge.until(|report| report.says("program", "link0").starts_with("generic: slower"));
+    assert_eq!(report.wrong()[..3], ["warning program wan0", "warning program lan0", "warning program link0"]);
+}
+
+#[test]
+fn a_peer_behind_a_firewall_is_a_problem() {
+    let edge = Edge::new();
+    edge.peer.run(|| {
+        run("nft", &["add table ip t; add chain ip t in { type filter hook input priority 0; }"]);
+        run("nft", &["add rule ip t in udp dport 7401 drop"]);
+    });
+    let report = edge.doctor();
+    assert_eq!(report.wrong().last().unwrap(), "problem peer west");
+    assert!(report.says("peer", "west").contains("does not answer"));
 }
 
 #[test]
@@ -163,21 +267,16 @@ fn the_commands_it_gives_mend_the_edge() {
         "problem forwarding IPv4",
         "problem forwarding IPv6",
         "problem interface wan0",
-        NOT_RUNNING[0],
-        NOT_RUNNING[1],
         "warning transmit checksums lan0",
         "problem reverse path filter lan0",
         "problem address 192.0.2.80",
         "problem address 2001:db8::80",
         "warning tunnel west",
     ];
-    assert_eq!(report.wrong(), expected);
-    assert_eq!(report.code, Some(1));
+    assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("tunnel", "west").contains("leaves 1456 bytes"));
     report.mend();
-    let report = edge.doctor();
-    assert_eq!(report.wrong(), NOT_RUNNING);
-    assert_eq!(report.code, Some(0));
+    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
 }
 
 #[test]
@@ -187,7 +286,7 @@ fn backends_and_peers_that_cannot_be_reached_are_named_with_the_reason() {
     ip("addr del 10.255.0.1/30 dev link0");
     let report = edge.doctor();
     let expected = ["problem backend 10.1.0.11", "warning tunnel this site", "problem tunnel west"];
-    assert_eq!(report.wrong()[2..], expected);
+    assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("backend", "10.1.0.11").contains("does not answer on lan0"));
     assert!(report.says("tunnel", "west").contains("no route to it"));
 }
@@ -196,9 +295,9 @@ fn backends_and_peers_that_cannot_be_reached_are_named_with_the_reason() {
 fn a_backend_behind_a_gateway_is_a_problem() {
     let edge = Edge::new();
     ip("route add 10.9.0.0/24 via 10.1.0.11");
-    edge.configure("10.9.0.11", "/sys/fs/bpf/siteswap-doctor-test");
+    edge.configure("10.9.0.11");
     let report = edge.doctor();
-    assert_eq!(report.wrong()[2..], ["problem backend 10.9.0.11"]);
+    assert_eq!(report.wrong_on_the_host(), ["problem backend 10.9.0.11"]);
     assert!(report.says("backend", "10.9.0.11").contains("behind the gateway 10.1.0.11 on lan0"));
 }
 
@@ -208,8 +307,8 @@ fn interfaces_that_are_missing_or_not_connected_are_problems() {
     ip("link del wan0");
     edge.backend.ip("link set eth0 down");
     let report = edge.doctor();
-    let expected = ["problem interface wan0", "problem interface lan0", NOT_RUNNING[1], "problem backend 10.1.0.11"];
-    assert_eq!(report.wrong(), expected);
+    let expected = ["problem interface wan0", "problem interface lan0", "problem backend 10.1.0.11"];
+    assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("interface", "wan0").contains("this host has only"));
     assert!(report.says("interface", "lan0").contains("no carrier"));
 }
@@ -218,31 +317,20 @@ fn interfaces_that_are_missing_or_not_connected_are_problems() {
 fn pins_elsewhere_than_on_a_bpf_file_system_are_a_problem() {
     let edge = Edge::new();
     let pins = edge.directory.path().join("pins");
-    edge.configure("10.1.0.11", pins.to_str().unwrap());
-    let wrong = edge.doctor().wrong();
-    assert_eq!(wrong[0], format!("problem bpf file system {}", pins.display()));
+    edge.write("east", r#""lan0""#, &pins, "10.1.0.11");
+    let wrong = edge.doctor().wrong_on_the_host();
+    assert_eq!(wrong, [format!("problem bpf file system {}", pins.display())]);
 }
 
 #[test]
-fn the_kernel_is_asked_which_program_is_on_an_interface_and_how() {
+fn another_program_on_an_interface_is_named() {
     let edge = Edge::new();
-    let pins = Pins::new("doctor");
-    let dns = Ipv4Addr::new(192, 0, 2, 2);
-    let mut config = pins.config(&["wan0", "lan0"]);
-    let native = started(&config, dns);
+    let mut ebpf = Ebpf::load(OBJECT).unwrap();
+    let other: &mut Xdp = ebpf.program_mut("stub").unwrap().try_into().unwrap();
+    other.load().unwrap();
+    other.attach("wan0", XdpMode::Driver).unwrap();
     let report = edge.doctor();
-    assert_eq!(report.wrong(), [] as [&str; 0]);
-    assert_eq!(report.says("program", "wan0"), "native");
-    native.detach().unwrap();
-    config.mode = Mode::Generic;
-    let generic = started(&config, dns);
-    let report = edge.doctor();
-    assert_eq!(report.wrong(), NOT_RUNNING);
-    assert!(report.says("program", "lan0").starts_with("generic: slower"));
-    generic.detach().unwrap();
-    let _other = stub("wan0");
-    let report = edge.doctor();
-    assert_eq!(report.wrong(), ["problem program wan0", NOT_RUNNING[1]]);
+    assert_eq!(report.wrong_on_the_host(), ["problem program wan0"]);
     assert!(report.says("program", "wan0").contains("another XDP program, \"stub\""));
 }
 
@@ -255,7 +343,7 @@ fn the_commands_it_gives_mend_a_backend() {
     ip("addr add 192.0.2.81/24 dev lo");
     ip("addr add 192.0.2.82/32 dev eth0");
     let arguments = ["--json", "--backend", "192.0.2.80", "192.0.2.81", "192.0.2.82", "2001:db8::80"];
-    let report = report(&arguments);
+    let before = report(&arguments);
     let expected = [
         "problem loopback 192.0.2.80",
         "problem loopback 192.0.2.81",
@@ -264,12 +352,12 @@ fn the_commands_it_gives_mend_a_backend() {
         "problem arp_ignore eth0",
         "problem arp_announce eth0",
     ];
-    assert_eq!(report.wrong(), expected);
-    assert_eq!(report.code, Some(1));
-    report.mend();
-    let report = self::report(&arguments);
-    assert_eq!(report.wrong(), [] as [&str; 0]);
-    assert_eq!(report.code, Some(0));
+    assert_eq!(before.wrong(), expected);
+    assert_eq!(before.code, Some(1));
+    before.mend();
+    let after = report(&arguments);
+    assert_eq!(after.wrong(), NOTHING);
+    assert_eq!(after.code, Some(0));
 }
 
 #[test]
@@ -290,14 +378,13 @@ fn wrong_usage_has_a_code_of_its_own() {
 
 #[test]
 fn it_says_when_it_lacks_the_right_to_look() {
-    let program = Path::new(env!("CARGO_BIN_EXE_siteswap"));
     // Others may not read the build's directories.
-    let copy = tempfile::Builder::new().prefix("siteswap-doctor").tempdir_in("/tmp").unwrap();
-    let there = copy.path().join("siteswap");
-    fs::copy(program, &there).unwrap();
-    run("chmod", &["755", copy.path().to_str().unwrap(), there.to_str().unwrap()]);
-    let output =
-        Command::new(&there).args(["doctor", "--backend", "192.0.2.80"]).uid(65534).gid(65534).output().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("siteswap");
+    fs::copy(SITESWAP, &copy).unwrap();
+    run("chmod", &["755", directory.path().to_str().unwrap(), copy.to_str().unwrap()]);
+    let output = Command::new(&copy).args(["doctor", "--backend", "192.0.2.80"]).uid(65534).gid(65534).output();
+    let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("run it as root"));
 }

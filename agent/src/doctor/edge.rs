@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4},
 };
+
+use siteswap_common::steer::tunnel::OVERHEAD;
 
 use super::{
     Finding,
+    echo::Echo,
     facts::{Edge, Interface, Kind},
     set_ipv4,
 };
@@ -19,8 +22,9 @@ use crate::{
 /// The oldest kernel the program was tried on.
 const OLDEST: (u32, u32) = (6, 1);
 
-/// What the tunnel adds to a packet, bytes: IPv4, UDP and its own header.
-const TUNNEL: u32 = 20 + 8 + 16;
+/// What the tunnel adds to a packet, bytes.
+#[expect(clippy::cast_possible_truncation, reason = "three headers")]
+const TUNNEL: u32 = OVERHEAD as u32;
 
 /// The packets of an ordinary Ethernet path, bytes.
 const ORDINARY: u32 = 1500;
@@ -205,15 +209,20 @@ fn interfaces_to_backends<'a>(edge: &'a Edge<'_>) -> BTreeSet<&'a str> {
         .collect()
 }
 
+fn interfaces_to_peers<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = &'a str> {
+    let tunnels = edge.config.peers().filter_map(|peer| edge.config.sites[peer].tunnel);
+    tunnels.filter_map(|tunnel| edge.hops.get(&IpAddr::from(*tunnel.ip()))?.as_ref().ok()).map(|hop| hop.name.as_str())
+}
+
 /// Interfaces that requests leave by, but that have no program.
 fn unattached(edge: &Edge<'_>) -> Vec<Finding> {
     let on = &edge.config.dataplane.interfaces;
-    let others =
-        interfaces_to_backends(edge).into_iter().filter(|name| !on.is_empty() && !on.iter().any(|on| on == name));
-    others
+    let used: BTreeSet<&str> = interfaces_to_backends(edge).into_iter().chain(interfaces_to_peers(edge)).collect();
+    used.into_iter()
+        .filter(|name| !on.is_empty() && !on.iter().any(|on| on == name))
         .map(|name| {
-            let says = "leads to backends, but is not in `dataplane.interfaces`; add it: requests from there are not \
-                        steered, and some drivers send the program's frames only where one is attached";
+            let says = "leads to backends or peers, but is not in `dataplane.interfaces`; add it: requests from there \
+                        are not steered, and some drivers send the program's frames only where one is attached";
             Finding::warning("program", name, says)
         })
         .collect()
@@ -299,6 +308,7 @@ fn tunnels(edge: &Edge<'_>) -> Vec<Finding> {
             Ok(hop) => path(edge, peer, hop),
             Err(why) => Finding::problem("tunnel", peer, format!("{}: {why}", tunnel.ip())),
         });
+        findings.extend(edge.echoes.get(peer).map(|echo| self::peer(peer, tunnel, echo)));
     }
     findings
 }
@@ -313,6 +323,27 @@ fn own_tunnel(edge: &Edge<'_>) -> Option<Finding> {
             Finding::warning("tunnel", "this site", says)
         }
     })
+}
+
+/// Whether a peer's program answers through the tunnel.
+fn peer(name: &str, tunnel: SocketAddrV4, echo: &Echo) -> Finding {
+    const CHECK: &str = "peer";
+    let says = match echo {
+        Echo::Answered(after) => {
+            return Finding::ok(CHECK, name, format!("answers at {tunnel} after {:.1} ms", after.as_secs_f64() * 1e3));
+        }
+        Echo::Refused => {
+            "its host answers, but no program: see that the agent runs there, is ready, and has the interface in \
+             `dataplane.interfaces`"
+        }
+        Echo::Stranger => "what answers is not the program of that site: compare `sites` in both configurations",
+        Echo::Silent => {
+            "does not answer: see that the agent runs there, that `sites` says the same there, and that no firewall is \
+             between"
+        }
+        Echo::Unsent(why) => return Finding::problem(CHECK, name, format!("{tunnel} cannot be asked: {why}")),
+    };
+    Finding::problem(CHECK, name, format!("{tunnel}: {says}"))
 }
 
 /// How large a packet may be that goes to a peer.

@@ -1,7 +1,8 @@
 //! What the checks judge.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use super::echo::Echo;
 use crate::{config::Config, nexthop::Hops};
 
 /// What every host has.
@@ -109,4 +110,6 @@ pub struct Edge<'a> {
     pub forwards_v6: bool,
     /// The way to every backend of this site and to every peer's tunnel.
     pub hops: Arc<Hops>,
+    /// What each peer said that could be asked, by site.
+    pub echoes: BTreeMap<String, Echo>,
 }

@@ -22,6 +22,7 @@ use rtnetlink::packet_route::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
+    echo::{self, Echo},
     facts::{Address, Edge, Host, Interface, Kind, Program},
     offload,
 };
@@ -49,6 +50,7 @@ pub async fn host() -> anyhow::Result<Host> {
 
 /// This host, and what matters at an edge.
 pub async fn edge(config: &Config) -> anyhow::Result<Edge<'_>> {
+    let hops = hops(config).await?;
     Ok(Edge {
         config,
         host: host().await?,
@@ -56,7 +58,8 @@ pub async fn edge(config: &Config) -> anyhow::Result<Edge<'_>> {
         bpf_file_system: on_bpf_file_system(&config.dataplane.pins),
         forwards_v4: sysctl("net/ipv4/ip_forward") == 1,
         forwards_v6: sysctl("net/ipv6/conf/all/forwarding") == 1,
-        hops: hops(config).await?,
+        echoes: echoes(config, &hops).await,
+        hops,
     })
 }
 
@@ -75,6 +78,20 @@ async fn hops(config: &Config) -> anyhow::Result<Arc<Hops>> {
     // Those that have not answered in time are findings, not errors.
     let _ = timeout(NEIGHBOURS_ANSWER_WITHIN, hops.wait_for(settled)).await;
     Ok(Arc::clone(&hops.borrow()))
+}
+
+/// Asks every peer that can be reached.
+async fn echoes(config: &Config, hops: &Hops) -> BTreeMap<String, Echo> {
+    let mut echoes = BTreeMap::new();
+    let Some(own) = config.sites[&config.site].tunnel else { return echoes };
+    for peer in config.peers() {
+        if let Some(tunnel) = config.sites[peer].tunnel
+            && hops.get(&IpAddr::from(*tunnel.ip())).is_some_and(Result::is_ok)
+        {
+            echoes.insert(peer.to_owned(), echo::ask((&config.site, own), (peer, tunnel)).await);
+        }
+    }
+    echoes
 }
 
 fn name(link: &LinkMessage) -> Option<String> {

@@ -1,8 +1,9 @@
 //! What commonly breaks such a set-up on a real host, and what mends it.
 //!
-//! `gather` asks the kernel for facts; `edge` and `backend` judge them, without I/O.
+//! `gather` asks the kernel for facts, and `echo` the peers; `edge` and `backend` judge them, without I/O.
 
 mod backend;
+mod echo;
 mod edge;
 mod facts;
 mod gather;

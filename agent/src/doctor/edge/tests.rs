@@ -1,4 +1,4 @@
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
@@ -25,7 +25,7 @@ key = "east.pem"
 [dns]
 listen = ["192.0.2.2"]
 [dataplane]
-interfaces = ["wan0", "lan0"]
+interfaces = ["wan0", "lan0", "link0"]
 [resources.www]
 ports = ["tcp/80"]
 probe = { tcp = true }
@@ -99,6 +99,7 @@ fn good(config: &Config) -> Edge<'_> {
         bpf_file_system: true,
         forwards_v4: true,
         forwards_v6: true,
+        echoes: [("west".to_owned(), Echo::Answered(Duration::from_micros(250)))].into(),
         hops: Arc::new(hops.into_iter().map(|(address, hop)| (address.parse().unwrap(), hop)).collect()),
     }
 }
@@ -215,8 +216,10 @@ fn a_name_with_dots_is_written_so_that_sysctl_understands_it() {
 }
 
 #[test]
-fn interfaces_to_backends_should_have_the_program() {
-    assert_eq!(wrong(|edge| set_hop(edge, "10.1.0.11", Ok(hop("link0", 1500)))), [warning("program", "link0", None)]);
+fn interfaces_to_backends_and_peers_should_have_the_program() {
+    for address in ["10.1.0.11", "10.255.0.2"] {
+        assert_eq!(wrong(|edge| set_hop(edge, address, Ok(hop("eth9", 9000)))), [warning("program", "eth9", None)]);
+    }
 }
 
 #[test]
@@ -270,6 +273,13 @@ fn what_is_left_in_the_tunnel_is_said() {
     let findings = check(&edge);
     let tunnel = findings.iter().find(|finding| finding.about == "west").unwrap();
     assert!(tunnel.says.contains("MTU of 1500 leaves 1456 bytes") && tunnel.says.contains("ICMP"), "{}", tunnel.says);
+}
+
+#[test]
+fn a_peers_program_must_answer_through_the_tunnel() {
+    for bad in [Echo::Refused, Echo::Stranger, Echo::Silent, Echo::Unsent("no buffer space".to_owned())] {
+        assert_eq!(wrong(|edge| drop(edge.echoes.insert("west".to_owned(), bad))), [problem("peer", "west", None)]);
+    }
 }
 
 #[test]
