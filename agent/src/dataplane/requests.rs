@@ -92,6 +92,8 @@ pub struct Register {
     /// From here on an index for a new target is looked for, so that none is given away again soon.
     next: u32,
     rings: BTreeMap<u64, Ring>,
+    /// Tables that a packet may still be looking into.
+    retired: Vec<Ring>,
 }
 
 /// A resource's id, or 0 for a peer, and an address.
@@ -171,8 +173,9 @@ impl Register {
         let ids: Vec<u64> = requests.resources.keys().map(|name| tables::id(name)).collect();
         self.instances = tables::assign(&ids, &self.instances);
         let mut writes = Writes::default();
-        self.place_targets(requests, hops, &mut writes);
-        self.rings.retain(|id, _| ids.contains(id));
+        let closed = self.place_targets(requests, hops, &mut writes);
+        let gone = self.rings.extract_if(.., |id, _| !ids.contains(id));
+        self.retired = gone.map(|(_, ring)| ring).collect();
         let mut instances = BTreeMap::new();
         for (resource, id) in requests.resources.values().zip(ids) {
             let index = self.instances[&id];
@@ -187,6 +190,7 @@ impl Register {
         }
         let gone = self.held.keys().filter(|index| !instances.contains_key(index));
         writes.after.extend(gone.map(|index| Write::Instance(*index, InstanceEntry::NONE)));
+        writes.after.extend(closed);
         self.held = instances;
         writes
     }
@@ -210,19 +214,20 @@ impl Register {
         claims
     }
 
-    /// Gives every backend and every peer an index, and says what is there.
-    fn place_targets(&mut self, requests: &Requests, hops: &Hops, writes: &mut Writes) {
-        let wanted = targets(requests, hops);
+    /// Gives every backend and every peer an index, and says what is there. Gives back what is closed when nothing refers
+    /// to it any more.
+    fn place_targets(&mut self, requests: &Requests, hops: &Hops, writes: &mut Writes) -> Vec<Write> {
+        let (wanted, mut closed) = (targets(requests, hops), Vec::new());
         let gone: Vec<_> = self.owners.keys().filter(|owner| !wanted.contains_key(*owner)).copied().collect();
         for owner in gone {
             let index = self.owners.remove(&owner).expect("just listed");
             let generation = self.targets[&index].generation;
-            self.target(index, Target { generation, ..Target::NONE }, writes);
+            closed.extend(self.target(index, Target { generation, ..Target::NONE }));
         }
         for (owner, target) in wanted {
             let Some(index) = self.owners.get(&owner).copied().or_else(|| self.free_target()) else {
                 tracing::error!("more than {TARGETS} backends and peers: the program does not use all of them");
-                return;
+                break;
             };
             let last = self.targets.get(&index);
             let generation = match (self.owners.insert(owner, index), last) {
@@ -230,16 +235,17 @@ impl Register {
                 (None, Some(last)) => (last.generation + 1) % 256,
                 (_, None) => 0,
             };
-            self.target(index, Target { generation, ..target }, writes);
+            let reachable = target.kind != TargetKind::None as u32;
+            let list = if reachable { &mut writes.before } else { &mut closed };
+            list.extend(self.target(index, Target { generation, ..target }));
         }
+        closed
     }
 
-    fn target(&mut self, index: u32, target: Target, writes: &mut Writes) {
-        if self.targets.insert(index, target) != Some(target) {
-            let reachable = target.kind != TargetKind::None as u32;
-            let list = if reachable { &mut writes.before } else { &mut writes.after };
-            list.push(Write::Target(index, target));
-        }
+    /// What must be written so that this target is there.
+    fn target(&mut self, index: u32, target: Target) -> Option<Write> {
+        let changed = self.targets.insert(index, target) != Some(target);
+        changed.then_some(Write::Target(index, target))
     }
 
     /// An index that nobody has.
@@ -311,7 +317,7 @@ impl Register {
             }
         }
         let ring = Ring { first, size, made_from: Some(backends) };
-        self.rings.insert(id, ring.clone());
+        self.retired.extend(self.rings.insert(id, ring.clone()));
         ring
     }
 
@@ -399,3 +405,6 @@ fn mapped(address: IpAddr) -> [u8; 16] {
         IpAddr::V6(address) => address.octets(),
     }
 }
+
+#[cfg(test)]
+mod tests;

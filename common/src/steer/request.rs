@@ -180,7 +180,9 @@ impl Transport {
         let ports = u64::from(self.ports) << 8 | u64::from(self.protocol);
         let [c0, c1] = self.client;
         let [r0, r1] = self.resource;
-        finish(mix(mix(mix(mix(mix(seed, c0), c1), r0), r1), ports))
+        // Both addresses at once. Two flows of different resources may meet, if their clients differ as their resources
+        // do; a target is of one resource only, so that they are told apart.
+        finish(mix(mix(mix(seed, c0 ^ r0.rotate_left(32)), c1 ^ r1.rotate_left(32)), ports))
     }
 }
 
