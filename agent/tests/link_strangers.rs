@@ -238,6 +238,17 @@ async fn the_newest_report_of_a_connection_stays_whatever_comes_after_it() {
 }
 
 #[tokio::test]
+async fn b7_a_peer_that_reports_and_falls_silent_before_it_is_in_contact_is_said_to_be_out_of_contact() {
+    let world = World::new(&["east", "west"]);
+    let mut west = world.start("west").await;
+    let (_raw, connection) = as_east(&world).await;
+    send_stream(&connection, &message::encode_report(message("east")).unwrap()).await;
+    assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
+    let reason = west.contact("east", false).await;
+    assert!(reason.contains("no heartbeat in the last period of 100ms"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_newer_connection_of_the_same_peer_replaces_the_older_one() {
     let world = World::new(&["east", "west"]);
     let mut west = world.start("west").await;

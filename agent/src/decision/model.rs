@@ -65,13 +65,16 @@ struct Site {
     told: Option<Report>,
 }
 
+/// What two sites hold at the same time, and in which direction that has been told since.
+type Both = ([Tenure; 2], [bool; 2]);
+
 struct World {
     sites: Vec<Site>,
     /// By sender and receiver.
     wires: BTreeMap<(usize, usize), Vec<Message>>,
     now: Instant,
     /// Pairs that both hold a resource, each with its tenure then, and in which direction that has been told since.
-    both: BTreeMap<(usize, usize, &'static str), ([Tenure; 2], [bool; 2])>,
+    both: BTreeMap<(usize, usize, &'static str), Both>,
 }
 
 #[derive(Clone, Debug)]

@@ -100,7 +100,7 @@ fn combinations(sites: &[&str]) -> Vec<Vec<InstanceView>> {
             }
         }
         let longer = |combination: &Vec<InstanceView>| -> Vec<Vec<InstanceView>> {
-            one.iter().map(|instance| [&combination[..], &[instance.clone()]].concat()).collect()
+            one.iter().map(|instance| [&combination[..], std::slice::from_ref(instance)].concat()).collect()
         };
         all = all.iter().flat_map(longer).collect();
     }
