@@ -21,8 +21,8 @@ use crate::{
 #[inline(always)]
 pub fn siteswap(context: XdpContext) -> u32 {
     let steered = match respond(&mut XdpPacket::new(&context), &Maps) {
-        // Neither of these was a query, so it may be a request.
-        otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress) => Packed(steered(&context)).unpack(otherwise),
+        // None of these was a query, so it may be a request.
+        otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => Packed(steered(&context)).unpack(otherwise),
         outcome => outcome.into(),
     };
     let Steered { outcome, interface, .. } = steered;

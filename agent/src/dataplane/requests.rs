@@ -92,8 +92,9 @@ pub struct Register {
     /// From here on an index for a new target is looked for, so that none is given away again soon.
     next: u32,
     rings: BTreeMap<u64, Ring>,
-    /// Tables that a packet may still be looking into.
-    retired: Vec<Ring>,
+    /// Where no table was when this compilation began: first part, and the one after the last. A table that goes away is
+    /// not written over at once, because a packet may be looking into it.
+    gaps: Vec<(u32, u32)>,
 }
 
 /// A resource's id, or 0 for a peer, and an address.
@@ -174,8 +175,8 @@ impl Register {
         self.instances = tables::assign(&ids, &self.instances);
         let mut writes = Writes::default();
         let closed = self.place_targets(requests, hops, &mut writes);
-        let gone = self.rings.extract_if(.., |id, _| !ids.contains(id));
-        self.retired = gone.map(|(_, ring)| ring).collect();
+        self.gaps = gaps(self.rings.values());
+        self.rings.retain(|id, _| self.instances.contains_key(id));
         let mut instances = BTreeMap::new();
         for (resource, id) in requests.resources.values().zip(ids) {
             let index = self.instances[&id];
@@ -224,8 +225,9 @@ impl Register {
             let generation = self.targets[&index].generation;
             closed.extend(self.target(index, Target { generation, ..Target::NONE }));
         }
+        let mut taken: BTreeSet<u32> = self.owners.values().copied().collect();
         for (owner, target) in wanted {
-            let Some(index) = self.owners.get(&owner).copied().or_else(|| self.free_target()) else {
+            let Some(index) = self.owners.get(&owner).copied().or_else(|| self.free_target(&mut taken)) else {
                 tracing::error!("more than {TARGETS} backends and peers: the program does not use all of them");
                 break;
             };
@@ -249,10 +251,10 @@ impl Register {
     }
 
     /// An index that nobody has.
-    fn free_target(&mut self) -> Option<u32> {
-        let taken: BTreeSet<u32> = self.owners.values().copied().collect();
+    fn free_target(&mut self, taken: &mut BTreeSet<u32>) -> Option<u32> {
         let next = self.next.max(1);
         let index = (next..TARGETS).chain(1..next).find(|index| !taken.contains(index))?;
+        taken.insert(index);
         self.next = index + 1;
         Some(index)
     }
@@ -317,24 +319,32 @@ impl Register {
             }
         }
         let ring = Ring { first, size, made_from: Some(backends) };
-        self.retired.extend(self.rings.insert(id, ring.clone()));
+        self.rings.insert(id, ring.clone());
         ring
     }
 
-    /// The first place where so many parts of tables fit between the others, old ones included.
-    fn room(&self, chunks: u32) -> Option<u32> {
-        let mut taken: Vec<(u32, u32)> =
-            self.rings.values().map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK as u32))).collect();
-        taken.sort_unstable();
-        let mut first = 0;
-        for (start, end) in taken {
-            if start >= first + chunks {
-                break;
-            }
-            first = first.max(end);
-        }
-        (first + chunks <= RING_CHUNKS).then_some(first)
+    /// The first place for so many parts of a table.
+    fn room(&mut self, chunks: u32) -> Option<u32> {
+        let (first, _) = self.gaps.iter_mut().find(|(first, end)| end - *first >= chunks)?;
+        *first += chunks;
+        Some(*first - chunks)
     }
+}
+
+/// What lies between the tables.
+fn gaps<'a>(rings: impl Iterator<Item = &'a Ring>) -> Vec<(u32, u32)> {
+    let mut taken: Vec<_> =
+        rings.map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK as u32))).collect();
+    taken.sort_unstable();
+    taken.push((RING_CHUNKS, RING_CHUNKS));
+    let (mut gaps, mut free) = (Vec::new(), 0);
+    for (first, end) in taken {
+        if first > free {
+            gaps.push((free, first));
+        }
+        free = free.max(end);
+    }
+    gaps
 }
 
 /// Slots for the addresses of `claims`.

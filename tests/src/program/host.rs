@@ -65,7 +65,7 @@ impl Host {
     /// The same with a frame of limited room.
     pub fn run_frame(&self, mut frame: Frame) -> Verdict {
         let outcome = match respond(&mut frame, self) {
-            otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress) => {
+            otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => {
                 steer(&mut frame, self).map_or(otherwise, |steered| steered.outcome)
             }
             outcome => outcome,
