@@ -22,7 +22,9 @@ use crate::{
 pub fn siteswap(context: XdpContext) -> u32 {
     let steered = match respond(&mut XdpPacket::new(&context), &Maps) {
         // None of these was a query, so it may be a request.
-        otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => Packed(steered(&context)).unpack(otherwise),
+        otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => {
+            Packed(steered(&context)).unpack(otherwise)
+        }
         outcome => outcome.into(),
     };
     let Steered { outcome, interface, .. } = steered;

@@ -1,6 +1,8 @@
 //! Random and mutated frames: the host and the kernel agree in every byte, what is passed is unchanged, and what is
 //! answered is what an independent parser calls a query for that name.
 
+mod mutations;
+
 use std::{net::IpAddr, sync::LazyLock};
 
 use hickory_proto::rr::{DNSClass, RecordType};
@@ -11,74 +13,19 @@ use lab::program::{
     host::Host,
     kernel::Kernel,
 };
-use proptest::{collection::vec, prelude::*, sample::Index};
+use proptest::{collection::vec, prelude::*};
 use siteswap_common::{answers::Kind, maps::AnswerSet, outcome::Action};
 
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(&fixtures::table()));
 static FRAMES: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| fixtures::all().into_iter().map(|fixture| fixture.frame).collect());
 
-/// One change to a frame.
-#[derive(Clone, Debug)]
-enum Change {
-    Set(Index, u8),
-    Flip(Index, u8),
-    Truncate(Index),
-    Append(Vec<u8>),
-    Remove(Index),
-    Insert(Index, u8),
-    Copy(Index, Index),
-}
-
-impl Change {
-    fn apply(&self, frame: &mut Vec<u8>) {
-        let length = frame.len();
-        match self {
-            Self::Set(at, byte) => frame[at.index(length)] = *byte,
-            Self::Flip(at, bit) => frame[at.index(length)] ^= 1 << bit,
-            Self::Truncate(at) => frame.truncate(at.index(length + 1).max(14)),
-            Self::Append(bytes) => frame.extend(bytes),
-            Self::Remove(at) if length > 14 => {
-                frame.remove(at.index(length));
-            }
-            Self::Remove(_) => {}
-            Self::Insert(at, byte) => frame.insert(at.index(length), *byte),
-            Self::Copy(from, to) => frame[to.index(length)] = frame[from.index(length)],
-        }
-    }
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let index = any::<Index>;
-    prop_oneof![
-        (index(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
-        (index(), 0..8u8).prop_map(|(at, bit)| Change::Flip(at, bit)),
-        index().prop_map(Change::Truncate),
-        vec(any::<u8>(), 1..40).prop_map(Change::Append),
-        index().prop_map(Change::Remove),
-        (index(), any::<u8>()).prop_map(|(at, byte)| Change::Insert(at, byte)),
-        (index(), index()).prop_map(|(from, to)| Change::Copy(from, to)),
-    ]
-}
-
-/// A fixture's frame with some changes.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
-    (any::<Index>(), vec(change(), 0..4)).prop_map(|(which, changes)| {
-        let mut frame = which.get(&FRAMES).clone();
-        for change in &changes {
-            change.apply(&mut frame);
-        }
-        frame
-    })
+    mutations::mutated(&FRAMES)
 }
 
-/// Random bytes, sometimes behind a fixture's headers.
 fn random() -> impl Strategy<Value = Vec<u8>> {
-    (any::<Index>(), 0..100usize, vec(any::<u8>(), 14..600)).prop_map(|(which, keep, bytes)| {
-        let frame = which.get(&FRAMES);
-        let keep = keep.min(frame.len());
-        [&frame[..keep], &bytes].concat()
-    })
+    mutations::random(&FRAMES)
 }
 
 /// What holds for every frame.
