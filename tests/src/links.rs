@@ -1,7 +1,13 @@
 //! Makes the plan's interfaces, addresses and routes through rtnetlink, directly in the nodes' namespaces: nothing
 //! passes through the root namespace, so labs cannot meet there.
 
-use std::{fs, net::IpAddr, os::fd::AsRawFd};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::IpAddr,
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
@@ -59,11 +65,18 @@ pub fn prepare(node: &Netns, part: Part) -> Result<()> {
 }
 
 /// Connects two nodes.
+///
+/// The two interfaces get different numbers: to the kernel, one with the number of its opposite is no pair, and it may take
+/// a second to bring it up.
 pub fn connect(near: &Netns, near_interface: &str, far: &Netns, far_interface: &str) -> Result<()> {
+    static NUMBERS: AtomicU32 = AtomicU32::new(100);
+    let number = NUMBERS.fetch_add(2, Ordering::Relaxed);
     let far_namespace = far.open()?;
     configure(near, async |handle| {
-        let peer = LinkUnspec::new_with_name(far_interface).setns_by_fd(far_namespace.as_raw_fd()).build();
+        let peer = LinkUnspec::new_with_index(number + 1).name(far_interface);
+        let peer = peer.setns_by_fd(far_namespace.as_raw_fd()).build();
         let pair = LinkVeth::new(near_interface, far_interface)
+            .index(number)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .up()
             .build();
@@ -98,17 +111,40 @@ pub fn address(node: &Netns, name: &str) -> Result<()> {
             let added = handle.address().add(index, address, prefix).replace().execute().await;
             added.with_context(|| format!("{name}: address {address}/{prefix} on {interface}"))?;
         }
-        for plan::Route { destination, prefix, gateway } in plan::routes(name) {
-            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(destination, prefix)?;
-            let route = match gateway {
-                Some(gateway) => route.gateway(gateway)?,
-                None => route.kind(RouteType::Unreachable).priority(LAST),
-            };
-            let added = handle.route().add(route.build()).replace().execute().await;
-            added.with_context(|| format!("{name}: route to {destination}/{prefix} by {gateway:?}"))?;
+        for route in plan::routes(name) {
+            let added = add_route(&handle, &route).await?;
+            added.with_context(|| format!("{name}: {route:?}"))?;
         }
         Ok(())
     })
+}
+
+/// Gives a node back the routes that the kernel forgot when an interface went down. Those by another interface that is
+/// still down come back with that.
+pub fn restore_routes(node: &Netns, name: &str) -> Result<()> {
+    configure(node, async |handle| {
+        for route in plan::routes(name) {
+            match add_route(&handle, &route).await? {
+                Err(rtnetlink::Error::NetlinkError(error)) if is_unreachable(&error.to_io()) => {}
+                added => added.with_context(|| format!("{name}: {route:?}"))?,
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn add_route(handle: &Handle, route: &plan::Route) -> Result<Result<(), rtnetlink::Error>> {
+    let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(route.destination, route.prefix)?;
+    let message = match route.gateway {
+        Some(gateway) => message.gateway(gateway)?,
+        None => message.kind(RouteType::Unreachable).priority(LAST),
+    };
+    Ok(handle.route().add(message.build()).replace().execute().await)
+}
+
+/// What the kernel says to a route whose gateway no interface reaches, by IPv4 and IPv6.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable)
 }
 
 /// Takes an interface up or down.

@@ -169,7 +169,7 @@ impl Site {
     }
 
     /// The other site.
-    fn other(&self) -> Self {
+    pub fn other(&self) -> Self {
         SITES[usize::from(self.number == 1)]
     }
 }

@@ -40,6 +40,7 @@ impl Shop {
         println!("{}: serving on {addresses:?}", self.name);
         let router = Router::new()
             .route("/", get(async |State(shop): State<Arc<Self>>| Html(shop.page().await)))
+            .route("/catalogue", get(async |State(shop): State<Arc<Self>>| Html(shop.catalogue())))
             .route("/health", get(async |State(shop): State<Arc<Self>>| shop.health().await))
             .with_state(Arc::new(self));
         let mut servers = JoinSet::new();
@@ -61,6 +62,12 @@ impl Shop {
             "<!doctype html>\n<title>The shop</title>\n<h1>The shop at {site}</h1>\n\
              <p>page by {name}\n<p>{orders}\n<p>{accounts}\n"
         )
+    }
+
+    /// A long page: some fifty full packets.
+    fn catalogue(&self) -> String {
+        let articles = (1..=4000).map(|number| format!("<li>article {number:04}\n"));
+        format!("<p>page by {}\n{}", self.name, articles.collect::<String>())
     }
 
     /// What the site's probes look at: this server and the site's own database, whoever holds the resources.

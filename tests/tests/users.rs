@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options,
     data::Reply,
-    plan::{EAST, LAN, Public, SITES, Site, WEST},
+    plan::{EAST, Public, SITES, Site, WEST},
+    steady::Question,
     wait_until,
 };
 
@@ -23,15 +24,6 @@ fn database(lab: &Lab, client: &str, resource: Public, table: &str) -> Result<St
     anyhow::bail!("{client} reads {table} nowhere")
 }
 
-/// Everything at the site stops, and its WAN cable is cut.
-fn destroy(lab: &Lab, site: Site) -> Result<()> {
-    for host in LAN {
-        lab.kill(&site.node(host.name))?;
-    }
-    lab.agent(site.name)?.kill()?;
-    lab.cut(site.name)
-}
-
 /// The distributor in front is the name servers: requests for `orders` go to one site and requests for `accounts` to
 /// the other, from clients of both regions; when a site fails, later requests go to the other.
 fn requests_move_when_a_site_fails(failing: Site, surviving: Site) -> Result<()> {
@@ -46,10 +38,12 @@ fn requests_move_when_a_site_fails(failing: Site, surviving: Site) -> Result<()>
         assert!(page.after("page by ").is_some_and(|server| server.starts_with("east")), "{page:?}");
     }
 
-    destroy(&lab, failing)?;
+    lab.destroy(failing)?;
     for client in CLIENTS {
         for (resource, table, _) in spread {
             lab.await_answers(client, &[surviving], resource, &[surviving])?;
+            let question = Question::tcp(resource, surviving.v4(resource).into());
+            lab.await_server(client, question, &format!("db-{}", surviving.name))?;
             assert_eq!(database(&lab, client, resource, table)?, format!("db-{}", surviving.name));
         }
         lab.await_answers(client, &[surviving], Public::Www, &[surviving])?;

@@ -7,7 +7,7 @@ use hickory_proto::rr::RecordType;
 
 use super::{DEADLINE, Stage, note, seconds, title};
 use crate::{
-    plan::{EAST, LAN, Public, SITES, WEST},
+    plan::{EAST, Public, SITES, WEST},
     wait::wait_until,
 };
 
@@ -117,15 +117,11 @@ fn agent_dies(stage: &Stage) -> Result<()> {
 
 fn site_dies(stage: &Stage) -> Result<()> {
     let lab = stage.lab;
-    title("A5: the whole of east fails: agent, web servers, data tier, WAN; what it served goes to west");
+    title("A5: the whole of east fails: agent, web servers, data tier, cables; what it served goes to west");
     stage.ask("client-w", WEST, Public::Orders, &[EAST, WEST])?;
     stage.ask("client-w", WEST, Public::Accounts, &[WEST, EAST])?;
     let since = Instant::now();
-    for host in LAN {
-        lab.kill(&EAST.node(host.name))?;
-    }
-    lab.kill("east")?;
-    lab.cut("east")?;
+    lab.destroy(EAST)?;
     for resource in [Public::Www, Public::Orders, Public::Accounts] {
         stage.until(since, &[WEST], resource, &[WEST])?;
     }
@@ -134,12 +130,7 @@ fn site_dies(stage: &Stage) -> Result<()> {
 
     title("A5: east comes back, and has its place in the answers again");
     let since = Instant::now();
-    lab.mend("east")?;
-    for host in LAN {
-        lab.start(&EAST.node(host.name))?;
-    }
-    lab.start("east")?;
-    lab.agent("east")?.await_ready()?;
+    lab.revive(EAST)?;
     stage.until(since, &SITES, Public::Www, &SITES)?;
     stage.until(since, &SITES, Public::Orders, &[EAST, WEST])?;
     stage.browse("client-w", &stage.cached(), EAST)

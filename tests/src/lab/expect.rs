@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Lab;
 use crate::{
-    plan::{Public, Site},
+    plan::{Public, SITES, Site},
     steady::Question,
     wait::wait_until,
 };
@@ -56,6 +56,19 @@ impl Lab {
             answer.is_ok_and(|found| found == server)
         });
         awaited.map(drop).with_context(|| format!("the last answer was {last}"))
+    }
+
+    /// Waits until both agents say that the other is in contact, or that it is not.
+    ///
+    /// # Errors
+    /// They still say the opposite at the deadline.
+    pub fn await_contact(&self, contact: bool) -> Result<()> {
+        for site in SITES {
+            let agent = self.agent(site.name)?;
+            let what = format!("{} is {}in contact with {}", site.name, if contact { "" } else { "not " }, site.peer);
+            wait_until(DEADLINE, &what, || agent.status().is_ok_and(|all| all["peers"][0]["contact"] == contact))?;
+        }
+        Ok(())
     }
 
     /// Waits until the agents of `sites` all say that this is the epoch, and that the instance at `holder` is active and

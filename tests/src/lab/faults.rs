@@ -51,8 +51,32 @@ impl Lab {
     pub fn mend(&self, cable: &str) -> Result<()> {
         let (node, interface) = near_end(cable)?;
         links::set_state(&self.namespace(&node), &interface, true)?;
-        // The kernel forgot the routes when the interface went down.
-        links::address(&self.namespace(&node), &node)
+        links::restore_routes(&self.namespace(&node), &node)
+    }
+
+    /// Ends a whole site: its servers, its agent and its cables.
+    ///
+    /// # Errors
+    /// Part of it does not run.
+    pub fn destroy(&self, site: Site) -> Result<()> {
+        for host in LAN {
+            self.kill(&site.node(host.name))?;
+        }
+        self.kill(site.name)?;
+        site_cables(site).iter().try_for_each(|cable| self.cut(cable))
+    }
+
+    /// Brings back what `destroy` ended, and waits until its agent is ready.
+    ///
+    /// # Errors
+    /// Part of it runs already, or the agent is not ready in time.
+    pub fn revive(&self, site: Site) -> Result<()> {
+        site_cables(site).iter().try_for_each(|cable| self.mend(cable))?;
+        for host in LAN {
+            self.start(&site.node(host.name))?;
+        }
+        self.start(site.name)?;
+        self.agent(site.name)?.await_ready()
     }
 
     /// Loses the next datagram that arrives at `site` over the inter-centre link, and no other.
@@ -70,6 +94,11 @@ impl Lab {
     pub fn heartbeats_lost(&self, site: &str) -> Result<u64> {
         self.node(site)?.counted("siteswap-loss")?.first().copied().context("nft shows no counter")
     }
+}
+
+/// The cables of a site's edge.
+fn site_cables(site: Site) -> [String; 3] {
+    [site.name.into(), "link".into(), site.switch()]
 }
 
 /// Node and interface where a cable is cut.

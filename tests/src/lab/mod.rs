@@ -5,6 +5,7 @@ mod build;
 mod expect;
 mod faults;
 mod node;
+mod routes;
 mod users;
 
 use std::{
@@ -80,6 +81,8 @@ impl Lab {
         if options.agents {
             (options.progress)("agents: keys, configuration, XDP program on each edge");
             lab.start_agents()?;
+        } else {
+            lab.route_requests()?;
         }
         if options.keep {
             fs::remove_file(lab.directory.join("owner"))?;

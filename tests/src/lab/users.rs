@@ -148,7 +148,8 @@ impl Lab {
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line)?;
             Ok(line)
-        })?;
+        });
+        let line = line.with_context(|| format!("{client} asks {address} for {table}"))?;
         Ok(serde_json::from_str(&line)?)
     }
 
@@ -166,7 +167,8 @@ impl Lab {
             let length = socket.recv(&mut reply)?;
             reply.truncate(length);
             Ok(reply)
-        })?;
+        });
+        let reply = reply.with_context(|| format!("{client} asks {address} for {table} over UDP"))?;
         Ok(serde_json::from_slice(&reply)?)
     }
 }

@@ -15,7 +15,9 @@ use anyhow::{Context, Result, anyhow};
 
 pub use self::{
     queries::{Asked, queries},
-    requests::{Conversation, Question, Request, Transport, conversation, failed, requests, server, servers},
+    requests::{
+        Conversation, Question, Request, Transport, all_answered, conversation, failed, requests, server, servers,
+    },
 };
 
 /// Somebody who keeps asking, on a thread, until `finish` or the value is dropped. `T` is the record.
@@ -51,6 +53,11 @@ impl<T: Send + 'static> Steady<T> {
     /// How often it has asked so far.
     pub fn sent(&self) -> usize {
         self.progress.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has stopped asking by itself.
+    pub fn ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Stops, and waits for the answers that are still on their way.

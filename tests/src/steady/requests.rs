@@ -21,14 +21,14 @@ use crate::{
     data::Reply,
     fetch::Browser,
     netns::Netns,
-    plan::{DATA_PORT, Public},
+    plan::{DATA_PORT, Public, Site},
 };
 
 /// A request without an answer after this long has failed: TCP has sent it several times by then.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between an answer and the next request of a conversation.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// How a request travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub struct Question {
 }
 
 impl Question {
+    /// Every way to ask for a resource at a site: IPv4 and IPv6, TCP, and UDP where it is served over that.
+    pub fn all(resource: Public, at: Site) -> Vec<Self> {
+        let ways = |address| match resource {
+            Public::Www => vec![Self::tcp(resource, address)],
+            _ => vec![Self::tcp(resource, address), Self::udp(resource, address)],
+        };
+        at.public(resource).into_iter().flat_map(ways).collect()
+    }
+
     /// Over TCP.
     pub fn tcp(resource: Public, address: IpAddr) -> Self {
         Self { resource, address, transport: Transport::Tcp }
@@ -130,6 +139,25 @@ pub fn failed(requests: &[Request]) -> Vec<&Request> {
 /// Who answered.
 pub fn servers(requests: &[Request]) -> BTreeSet<String> {
     requests.iter().filter_map(|request| request.answer.clone().ok()).collect()
+}
+
+/// Holds that every request was answered, and by these servers only.
+///
+/// # Errors
+/// One was not; the error has the first such.
+pub fn all_answered(requests: &[Request], by: &[&str]) -> Result<()> {
+    let is_good = |request: &&Request| request.answer.as_ref().is_ok_and(|server| by.contains(&server.as_str()));
+    let bad: Vec<&Request> = requests.iter().filter(|request| !is_good(request)).collect();
+    if let [first, ..] = bad[..] {
+        let nth = requests.iter().take_while(is_good).count() + 1;
+        bail!(
+            "{} of {} requests were not answered by {by:?}, first the {nth}th: {:?}",
+            bad.len(),
+            requests.len(),
+            first.answer
+        );
+    }
+    Ok(())
 }
 
 /// The server that answers a single request from inside `client`.

@@ -1,0 +1,174 @@
+//! Planned changes of holder: nobody notices.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use lab::{
+    Lab, Options,
+    plan::{EAST, Public, SITES, Site, WEST},
+    steady::{self, Question, Request, Steady, Transport},
+    wait_until,
+};
+
+const CLIENTS: [&str; 2] = ["client-e", "client-w"];
+
+/// Every way to ask for a resource: at both sites, over IPv4 and IPv6, TCP and UDP.
+fn all_ways(resource: Public) -> Vec<Question> {
+    SITES.into_iter().flat_map(|site| Question::all(resource, site)).collect()
+}
+
+/// Waits until there have been as many requests more of each.
+fn await_more<T: Send + 'static>(all: &[Steady<T>], number: usize) -> Result<()> {
+    let before: Vec<usize> = all.iter().map(Steady::sent).collect();
+    wait_until(Duration::from_secs(60), &format!("{number} more requests of each"), || {
+        all.iter().zip(&before).all(|(steady, before)| steady.sent() >= before + number)
+    })
+    .map(drop)
+}
+
+/// Those sent between two moments.
+fn between(requests: &[Request], from: Instant, to: Instant) -> Vec<Request> {
+    requests.iter().filter(|request| from < request.sent && request.sent < to).cloned().collect()
+}
+
+/// 200 requests a second over connections of their own, and conversations that last, while the holder changes twice.
+#[test]
+fn a_swap_under_load_no_request_fails_and_established_flows_finish_where_they_are() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    for question in all_ways(Public::Orders) {
+        lab.await_server("client-e", question, "db-east")?;
+    }
+    let (mut requests, mut conversations) = (Vec::new(), Vec::new());
+    for (question, client) in all_ways(Public::Orders).into_iter().zip(CLIENTS.into_iter().cycle()) {
+        requests.push(lab.request_steadily(client, question, 25)?);
+        conversations.push(lab.converse(client, question)?);
+    }
+    await_more(&requests, 25)?;
+    await_more(&conversations, 25)?;
+
+    let said = lab.agent("east")?.order(&["swap", "orders", "--to", "west"])?;
+    assert!(said.contains("ms") || said.contains("µs"), "it says how long each step took: {said}");
+    lab.await_holder(&SITES, Public::Orders, WEST, 1)?;
+    let there = Instant::now();
+    await_more(&requests, 25)?;
+    let back = Instant::now();
+    let established = steady::finish(conversations)?;
+    lab.agent("east")?.order(&["swap", "orders", "--to", "east"])?;
+    lab.await_holder(&SITES, Public::Orders, EAST, 2)?;
+    let again = Instant::now();
+    await_more(&requests, 25)?;
+
+    for said in established {
+        assert_eq!(said.servers, BTreeSet::from(["db-east".to_owned()]), "{said:?}");
+        assert_eq!(said.broken, None);
+    }
+    for (requests, question) in steady::finish(requests)?.iter().zip(all_ways(Public::Orders)) {
+        steady::all_answered(requests, &["db-east", "db-west"]).with_context(|| question.to_string())?;
+        // A datagram from a port that was used before the swap belongs to an established flow.
+        let then = [(there, back, "db-west"), (again, Instant::now(), "db-east")];
+        for (from, to, server) in then.into_iter().filter(|_| question.transport == Transport::Tcp) {
+            steady::all_answered(&between(requests, from, to), &[server]).with_context(|| question.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Both resources trade places at once, each under load.
+#[test]
+fn a9_two_resources_swap_in_opposite_directions_under_load() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let mut requests = Vec::new();
+    for (resource, holder) in [(Public::Orders, EAST), (Public::Accounts, WEST)] {
+        for question in all_ways(resource) {
+            lab.await_server("client-w", question, &format!("db-{}", holder.name))?;
+            requests.push(lab.request_steadily("client-w", question, 12)?);
+        }
+    }
+    await_more(&requests, 12)?;
+    let swap = |resource: Public, to: Site| lab.agent("west")?.order(&["swap", resource.name(), "--to", to.name]);
+    std::thread::scope(|scope| {
+        let orders = scope.spawn(|| swap(Public::Orders, WEST));
+        swap(Public::Accounts, EAST).map(drop)?;
+        orders.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
+    })?;
+    lab.await_holder(&SITES, Public::Orders, WEST, 1)?;
+    lab.await_holder(&SITES, Public::Accounts, EAST, 1)?;
+    await_more(&requests, 12)?;
+    for requests in steady::finish(requests)? {
+        steady::all_answered(&requests, &["db-east", "db-west"])?;
+    }
+    for (resource, server) in [(Public::Orders, "db-west"), (Public::Accounts, "db-east")] {
+        for question in all_ways(resource) {
+            assert_eq!(lab.server("client-e", question)?, server);
+        }
+    }
+    Ok(())
+}
+
+/// When the drain time is over, the old holder serves nothing of it any more.
+#[test]
+fn established_flows_have_the_drain_time_and_no_longer() -> Result<()> {
+    // Takes several times the drain time: at most one request in 25 ms.
+    const ASKED: usize = 200;
+    let lab = Lab::up(&Options::default())?;
+    for site in SITES {
+        let agent = lab.agent(site.name)?;
+        agent.edit("takeover = \"confirmed\"", "takeover = \"confirmed\"\ndrain_time = \"1s\"")?;
+        agent.order(&["reload"])?;
+    }
+    let mut conversations = Vec::new();
+    for question in all_ways(Public::Orders) {
+        lab.await_server("client-e", question, "db-east")?;
+        conversations.push((question, lab.converse("client-e", question)?));
+    }
+    lab.agent("west")?.order(&["swap", "orders", "--to", "west"])?;
+    for (question, conversation) in conversations {
+        let before = conversation.sent();
+        wait_until(Duration::from_secs(60), &format!("the drain time for {question} is over"), || {
+            conversation.ended() || conversation.sent() >= before + ASKED
+        })?;
+        let said = conversation.finish()?;
+        match question.transport {
+            // A datagram knows nothing of the one before: the new holder answers it.
+            Transport::Udp => assert!(said.servers.contains("db-west") && said.broken.is_none(), "{said:?}"),
+            // A connection the new holder does not know, it resets.
+            Transport::Tcp => assert!(!said.servers.contains("db-west") && said.broken.is_some(), "{said:?}"),
+        }
+    }
+    Ok(())
+}
+
+/// A whole site is emptied and filled again.
+#[test]
+fn a_site_is_drained_and_undrained_under_load() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    lab.await_answers("client-e", &SITES, Public::Www, &SITES)?;
+    let mut requests = Vec::new();
+    for resource in [Public::Www, Public::Orders, Public::Accounts] {
+        for question in all_ways(resource) {
+            wait_until(Duration::from_secs(15), "every question is answered", || {
+                lab.server("client-e", question).is_ok()
+            })?;
+            requests.push(lab.request_steadily("client-e", question, 10)?);
+        }
+    }
+    await_more(&requests, 10)?;
+    lab.agent("west")?.order(&["drain", "east"])?;
+    lab.await_answers("client-w", &SITES, Public::Www, &[WEST])?;
+    lab.await_answers("client-w", &SITES, Public::Orders, &[WEST])?;
+    lab.await_holder(&SITES, Public::Orders, WEST, 1)?;
+    let empty = Instant::now();
+    await_more(&requests, 10)?;
+    let full = Instant::now();
+    lab.agent("west")?.order(&["undrain", "east"])?;
+    lab.await_answers("client-w", &SITES, Public::Www, &SITES)?;
+    await_more(&requests, 10)?;
+    for requests in steady::finish(requests)? {
+        steady::all_answered(&requests, &["db-east", "db-west", "east-web1", "east-web2", "west-web1", "west-web2"])?;
+        steady::all_answered(&between(&requests, empty, full), &["db-west", "west-web1", "west-web2"])?;
+    }
+    Ok(())
+}
