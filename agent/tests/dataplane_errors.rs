@@ -12,7 +12,7 @@ use siteswap::{
 };
 
 fn refusal(config: &config::Dataplane) -> String {
-    Dataplane::start(config, &[EDGE.into()]).expect_err("refused").to_string()
+    Dataplane::start(config, &answering(&[EDGE.into()])).expect_err("refused").to_string()
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_driver_without_native_mode_is_an_error_only_if_native_was_asked_for() {
     let error = refusal(&config);
     assert!(error.contains("`lo`") && error.contains("generic"), "{error}");
     config.mode = Mode::Auto;
-    let dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
+    let dataplane = Dataplane::start(&config, &answering(&[EDGE.into()])).unwrap();
     assert_eq!(dataplane.attachments()[0].1.name(), "generic");
 }
 
@@ -69,8 +69,8 @@ fn more_addresses_than_the_program_has_room_for_are_refused() {
     new_namespace();
     let pins = Pins::new("addresses");
     let dns: Vec<IpAddr> = (1..=9).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-    let error = Dataplane::start(&pins.config(&["lo"]), &dns).unwrap_err();
-    assert!(matches!(error, Error::TooManyAddresses { count: 9, most: 8, .. }), "{error}");
+    let error = Dataplane::start(&pins.config(&["lo"]), &answering(&dns)).unwrap_err();
+    assert!(matches!(error, Error::TooMany { count: 9, most: 8, .. }), "{error}");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_pin_directory_cannot_change_under_a_running_program() {
     new_namespace();
     let (pins, other) = (Pins::new("moved"), Pins::new("elsewhere"));
     let mut dataplane = started(&pins.config(&["lo"]), EDGE);
-    let error = dataplane.reconfigure(&other.config(&["lo"]), &[EDGE.into()]).unwrap_err();
+    let error = dataplane.reconfigure(&other.config(&["lo"]), &answering(&[EDGE.into()])).unwrap_err();
     assert!(error.to_string().contains("restart"), "{error}");
 }
 
@@ -110,6 +110,6 @@ fn a_pinned_map_of_another_shape_is_made_anew() {
     let arguments = "map create FILE type percpu_array key 4 value 8 entries 1 name COUNTERS";
     let arguments = arguments.replace("FILE", file.to_str().unwrap());
     run("bpftool", &arguments.split(' ').collect::<Vec<_>>());
-    let dataplane = Dataplane::start(&pins.config(&["lo"]), &[EDGE.into()]).unwrap();
+    let dataplane = Dataplane::start(&pins.config(&["lo"]), &answering(&[EDGE.into()])).unwrap();
     assert!(dataplane.counters().unwrap().len() > 1);
 }

@@ -6,10 +6,37 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use dataplane_support::*;
 use siteswap::{
-    config::Mode,
-    dataplane::{Attachment, Dataplane},
+    config::{Mode, Port, Protocol},
+    dataplane::{
+        Attachment, Dataplane,
+        requests::{Arrival, Backend, Requests, Resource},
+    },
+    nexthop::Hop,
 };
-use siteswap_common::{name, outcome::Outcome, placing};
+use siteswap_common::{
+    name,
+    outcome::Outcome,
+    placing::{ADDRESSES, NAMES},
+    steer::address_hash,
+};
+
+/// The maps that are pinned, and a link.
+fn pinned(link: &str) -> Vec<String> {
+    const MAPS: [&str; 11] = [
+        "ADDRESSES",
+        "ADDRESS_SEEDS",
+        "ANSWERS",
+        "CONTROL",
+        "COUNTERS",
+        "FLOWS",
+        "INSTANCES",
+        "NAMES",
+        "RINGS",
+        "SEEDS",
+        "TARGETS",
+    ];
+    MAPS.into_iter().chain([link]).map(str::to_owned).collect()
+}
 
 const WWW: &str = "www.shop.test.";
 const EAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
@@ -60,12 +87,12 @@ fn an_agent_that_is_gone_leaves_the_program_answering_for_the_next() {
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
     drop(dataplane);
     assert_eq!(client.ask(EDGE, WWW), Some(EAST), "nobody but the program");
-    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
+    assert_eq!(pins.list(), pinned("link-native-42"));
 
     let before = xdp_on(INTERFACE);
-    let mut dataplane = Dataplane::start(&config, &[EDGE.into()]).unwrap();
+    let mut dataplane = Dataplane::start(&config, &answering(&[EDGE.into()])).unwrap();
     assert_ne!(xdp_on(INTERFACE), before, "it is the new agent's program");
-    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
+    assert_eq!(pins.list(), pinned("link-native-42"));
     assert_eq!(client.ask(EDGE, WWW), Some(EAST), "from the old table, in the old lease");
     assert_eq!(counter(&dataplane, Outcome::AnsweredA), 2, "the counters go on");
 
@@ -88,9 +115,9 @@ fn replacing_the_program_and_its_tables_loses_no_query() {
     let (asked, replies) = client.keep_asking(EDGE, WWW, || {
         for _ in 0..3 {
             drop(dataplane.take());
-            let dataplane = dataplane.insert(Dataplane::start(&config, &[EDGE.into()]).unwrap());
+            let dataplane = dataplane.insert(Dataplane::start(&config, &answering(&[EDGE.into()])).unwrap());
             dataplane.publish(&table(&[other, ("www", WWW, EAST)])).unwrap();
-            dataplane.reconfigure(&config, &[OTHER.into(), EDGE.into()]).unwrap();
+            dataplane.reconfigure(&config, &answering(&[OTHER.into(), EDGE.into()])).unwrap();
             dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
         }
     });
@@ -133,16 +160,16 @@ fn reconfiguring_changes_the_addresses_and_the_interfaces() {
     assert_eq!(client.ask(OTHER, WWW), None);
 
     let both = pins.config(&[INTERFACE, "lo"]);
-    dataplane.reconfigure(&both, &[OTHER.into()]).unwrap();
+    dataplane.reconfigure(&both, &answering(&[OTHER.into()])).unwrap();
     assert_eq!(client.ask(OTHER, WWW), Some(EAST));
     assert_eq!(client.ask(EDGE, WWW), None);
     let attached = [(INTERFACE.to_owned(), Attachment::Native), ("lo".to_owned(), Attachment::Generic)];
     assert_eq!(dataplane.attachments(), attached);
 
-    dataplane.reconfigure(&pins.config(&["lo"]), &[OTHER.into()]).unwrap();
+    dataplane.reconfigure(&pins.config(&["lo"]), &answering(&[OTHER.into()])).unwrap();
     assert_eq!(xdp_on(INTERFACE), "");
     assert!(!xdp_on("lo").is_empty());
-    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-generic-1"]);
+    assert_eq!(pins.list(), pinned("link-generic-1"));
 }
 
 #[test]
@@ -154,10 +181,10 @@ fn a_configuration_that_fails_changes_nothing() {
     // The loopback takes no native program, which shows only after the first interface has the new one.
     let mut config = pins.config(&[INTERFACE, "lo"]);
     config.mode = Mode::Native;
-    dataplane.reconfigure(&config, &[OTHER.into()]).unwrap_err();
+    dataplane.reconfigure(&config, &answering(&[OTHER.into()])).unwrap_err();
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
     assert_eq!(client.ask(OTHER, WWW), None);
-    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
+    assert_eq!(pins.list(), pinned("link-native-42"));
     dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
     assert_eq!(client.ask(EDGE, WWW), Some(WEST));
 }
@@ -192,7 +219,7 @@ fn a_program_with_another_layout_is_taken_over_where_it_is_attached() {
     let mut dataplane = started(&config, EDGE);
     assert!(!xdp_on(INTERFACE).is_empty() && xdp_on(INTERFACE) != before);
     assert!(gone(&pins.0.join("v0")));
-    assert_eq!(pins.list(), ["ANSWERS", "CONTROL", "COUNTERS", "NAMES", "SEEDS", "link-native-42"]);
+    assert_eq!(pins.list(), pinned("link-native-42"));
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
 }
@@ -207,8 +234,8 @@ fn bpftool_prints_the_tables_with_field_names() {
     let (hash, _) = name::entry(b"\x03www\x04shop\x04test\0", 0, 0).unwrap();
     for (map, index, field) in [
         ("ANSWERS", 0, "\"v4_count\": 1"),
-        ("SEEDS", placing::bucket(hash), "\"value\": 0"),
-        ("NAMES", placing::slot(hash, 0), "\"length\": 15"),
+        ("SEEDS", NAMES.bucket(hash), "\"value\": 0"),
+        ("NAMES", NAMES.slot(hash, 0), "\"length\": 15"),
     ] {
         // An outer map's value is shown as the inner map's number.
         let id = inner_id(&dump(map));
@@ -218,6 +245,49 @@ fn bpftool_prints_the_tables_with_field_names() {
     }
     let control = dump("CONTROL");
     assert!(control.contains("\"lease_until\": ") && control.contains("\"names\": 1"), "{control}");
+}
+
+#[test]
+fn bpftool_prints_what_becomes_of_requests_with_field_names() {
+    new_namespace();
+    let (pins, _client) = (Pins::new("bpftool"), Client::start());
+    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    let www = Resource {
+        addresses: vec![EAST.into()],
+        ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
+        epoch: 7,
+        arrival: Arrival::Serve,
+        leaving: None,
+        backends: vec![Backend { address: "10.1.0.11".parse().unwrap(), weight: 1, up: true }],
+    };
+    let requests = Requests { resources: [("www".to_owned(), www)].into(), ..Requests::default() };
+    let hop = Hop {
+        interface: 42,
+        name: INTERFACE.to_owned(),
+        source_mac: [2, 0, 0, 0, 0, 1],
+        mac: [2, 0, 0, 0, 0, 2],
+        mtu: 1500,
+        source: "10.1.0.1".parse().unwrap(),
+        gateway: None,
+    };
+    dataplane.steer(&requests, &[("10.1.0.11".parse().unwrap(), Ok(hop))].into()).unwrap();
+    let lookup = |map: &[&str], index: u32| {
+        let [a, b, c, d] = index.to_ne_bytes().map(|byte| byte.to_string());
+        run("bpftool", &[&["map", "lookup"], map, &["key", &a, &b, &c, &d]].concat())
+    };
+    for (map, index, fields) in [
+        ("INSTANCES", 0, ["\"epoch\": 7", "\"ring_size\": 251", "\"steer\": 1"]),
+        ("RINGS", 0, ["\"targets\": [1,1", "1,1", "1"]),
+        ("TARGETS", 1, ["\"kind\": 1", "\"interface\": 42", "\"to\": [2,0,0,0,0,2"]),
+        ("FLOWS", 0, ["\"flows\": [0,0", "0", "0"]),
+    ] {
+        let entry = lookup(&["pinned", pins.file(map).to_str().unwrap()], index);
+        assert!(fields.iter().all(|field| entry.contains(field)), "{map}: {entry}");
+    }
+    let hash = address_hash([0, 0xffff_0000_0000 | u64::from(EAST.to_bits())]);
+    let outer = run("bpftool", &["map", "dump", "pinned", pins.file("ADDRESSES").to_str().unwrap()]);
+    let entry = lookup(&["id", &inner_id(&outer)], ADDRESSES.slot(hash, 0));
+    assert!(entry.contains("\"port_count\": 1") && entry.contains("\"port\": 80"), "{entry}");
 }
 
 /// From `key: 00 00 00 00  value: fc 01 00 00`: the last inner map's number, in the host's order.

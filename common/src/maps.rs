@@ -30,7 +30,7 @@ pub const TABLES: u32 = 2;
 pub const TARGETS: u32 = 1 << 16;
 
 /// Targets in an entry of `RINGS`.
-pub const RING_CHUNK: usize = 64;
+pub const RING_CHUNK: u32 = 64;
 
 /// Entries of `RINGS`: four million targets, the tables of 10,000 resources with two backends and more.
 pub const RING_CHUNKS: u32 = 1 << 16;
@@ -185,7 +185,7 @@ impl InstanceEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingChunk {
     /// Indices in `TARGETS`.
-    pub targets: [u16; RING_CHUNK],
+    pub targets: [u16; RING_CHUNK as usize],
 }
 
 /// What a [`Target`] is.
@@ -310,7 +310,7 @@ mod pod {
 const _: () = assert!(size_of::<Control>() == 40);
 const _: () = assert!(size_of::<AddressEntry>() == 16 + 8 + 4 + 4 + 4 * MAX_PORTS);
 const _: () = assert!(size_of::<InstanceEntry>() == 40);
-const _: () = assert!(size_of::<RingChunk>() == 2 * RING_CHUNK);
+const _: () = assert!(size_of::<RingChunk>() == 2 * RING_CHUNK as usize);
 const _: () = assert!(size_of::<Target>() == 64);
 const _: () = assert!(size_of::<FlowSet>() == 8 * FLOW_WAYS);
 const _: () = assert!(size_of::<TunnelPeer>() == 8);

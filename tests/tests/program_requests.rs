@@ -110,8 +110,7 @@ const SECOND: Result<u8, Outcome> = Ok(0x12);
 const OTHER: u32 = 4;
 
 fn serving() -> InstanceEntry {
-    let ring_size = u32::try_from(RING_CHUNK).expect("64");
-    InstanceEntry { ring_size, ..instance(Of::Www, Steer::Serve) }
+    InstanceEntry { ring_size: RING_CHUNK, ..instance(Of::Www, Steer::Serve) }
 }
 
 fn forwarding() -> InstanceEntry {

@@ -72,7 +72,8 @@ struct Contents {
 fn contents() -> impl Strategy<Value = Contents> {
     let ids: Vec<u64> = requests::table().instances.iter().map(|entry| entry.id).collect();
     let instances: Vec<_> = ids.iter().map(|&id| instance(id)).collect();
-    let ring = vec(0..8u16, RING_CHUNK).prop_map(|targets| RingChunk { targets: targets.try_into().expect("64") });
+    let ring =
+        vec(0..8u16, RING_CHUNK as usize).prop_map(|targets| RingChunk { targets: targets.try_into().expect("64") });
     (instances, vec(ring, 4), vec(target(ids), 7)).prop_map(|(instances, rings, mut targets)| {
         targets.insert(0, Target::NONE);
         Contents { instances, rings, targets }

@@ -64,6 +64,9 @@ pub struct Dataplane {
     _events: Option<events::Forwarder>,
 }
 
+/// Domains, and their resources' ids and indices.
+type Named = (Arc<BTreeMap<LowerName, usize>>, Vec<(u64, u32)>);
+
 /// What the maps hold, as far as this agent knows.
 #[derive(Debug, Default)]
 struct Contents {
@@ -72,7 +75,7 @@ struct Contents {
     current: Option<Answers>,
     spare: Option<Answers>,
     /// The names that were published, and the resources they lead to.
-    names: Option<(Arc<BTreeMap<LowerName, usize>>, Vec<(u64, u32)>)>,
+    names: Option<Named>,
     register: Register,
     addresses: Option<Vec<requests::Claim>>,
 }
@@ -208,7 +211,7 @@ impl Dataplane {
             self.contents.slots = slots;
         }
         // A failover changes no name, and a hundred thousand of them are not compiled in passing.
-        let same = |(names, resources): &(_, _)| *names == table.names && *resources == owners;
+        let same = |(names, resources): &Named| *names == table.names && *resources == owners;
         if !self.contents.names.as_ref().is_some_and(same) {
             let names = tables::names(table, &owners);
             for (name, why) in &names.left {

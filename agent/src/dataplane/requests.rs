@@ -21,6 +21,10 @@ use crate::{
     nexthop::{Hop, Hops},
 };
 
+/// Bytes that the tunnel adds to a packet.
+#[expect(clippy::cast_possible_truncation, reason = "a few")]
+const TUNNEL: u32 = OVERHEAD as u32;
+
 /// What should become of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -306,13 +310,14 @@ impl Register {
         let weighted: Vec<_> = backends.iter().map(|(_, weighted)| *weighted).collect();
         let table = maglev::table(&weighted, maglev::size(resource.backends.len()));
         let size = u32::try_from(table.len()).expect("a table of bounded size");
-        let first = self.room(size.div_ceil(RING_CHUNK as u32)).unwrap_or_else(|| {
+        let first = self.room(size.div_ceil(RING_CHUNK)).unwrap_or_else(|| {
             tracing::error!("no room for one more table of backends: its resource is not served by the program");
             RING_CHUNKS
         });
-        let targets: Vec<u16> = table.iter().map(|&backend| backends[backend as usize].0 as u16).collect();
-        for (chunk, part) in (first..).zip(targets.chunks(RING_CHUNK)) {
-            let mut entry = RingChunk { targets: [0; RING_CHUNK] };
+        let target = |&backend: &u32| u16::try_from(backends[backend as usize].0).expect("fewer than 65,536 targets");
+        let targets: Vec<u16> = table.iter().map(target).collect();
+        for (chunk, part) in (first..).zip(targets.chunks(RING_CHUNK as usize)) {
+            let mut entry = RingChunk { targets: [0; RING_CHUNK as usize] };
             entry.targets[..part.len()].copy_from_slice(part);
             if chunk < RING_CHUNKS {
                 writes.before.push(Write::Chunk(chunk, entry));
@@ -333,8 +338,7 @@ impl Register {
 
 /// What lies between the tables.
 fn gaps<'a>(rings: impl Iterator<Item = &'a Ring>) -> Vec<(u32, u32)> {
-    let mut taken: Vec<_> =
-        rings.map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK as u32))).collect();
+    let mut taken: Vec<_> = rings.map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK))).collect();
     taken.sort_unstable();
     taken.push((RING_CHUNKS, RING_CHUNKS));
     let (mut gaps, mut free) = (Vec::new(), 0);
@@ -349,12 +353,7 @@ fn gaps<'a>(rings: impl Iterator<Item = &'a Ring>) -> Vec<(u32, u32)> {
 
 /// Slots for the addresses of `claims`.
 pub fn addresses(claims: &[Claim]) -> Addresses {
-    let hash = |(_, entry): &Claim| {
-        let number = u128::from_be_bytes(entry.address);
-        #[expect(clippy::cast_possible_truncation, reason = "the halves")]
-        address_hash([(number >> 64) as u64, number as u64])
-    };
-    let hashes: Vec<u64> = claims.iter().map(hash).collect();
+    let hashes: Vec<u64> = claims.iter().map(|(_, entry)| hash(entry)).collect();
     let Places { seeds, slots } = ADDRESSES.place(&hashes);
     let mut addresses = Addresses { seeds, ..Addresses::default() };
     for ((address, entry), slot) in claims.iter().zip(slots) {
@@ -364,6 +363,11 @@ pub fn addresses(claims: &[Claim]) -> Addresses {
         }
     }
     addresses
+}
+
+fn hash(entry: &AddressEntry) -> u64 {
+    let (halves, _) = entry.address.as_chunks();
+    address_hash([u64::from_be_bytes(halves[0]), u64::from_be_bytes(halves[1])])
 }
 
 /// Every backend and every peer, without generations.
@@ -376,7 +380,7 @@ fn targets(requests: &Requests, hops: &Hops) -> BTreeMap<Owner, Target> {
         let target = match (hop, requests.own_tunnel) {
             (Some(hop), Some(own)) => Target {
                 kind: TargetKind::Peer as u32,
-                mtu: hop.mtu.saturating_sub(OVERHEAD as u32),
+                mtu: hop.mtu.saturating_sub(TUNNEL),
                 source: own.octets(),
                 destination: tunnel.ip().octets(),
                 port: tunnel.port().into(),

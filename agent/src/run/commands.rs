@@ -99,7 +99,7 @@ impl Agent {
         self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
             (Some(dataplane), false) => {
-                dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?
+                dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?;
             }
             (None, true) => {}
             (None, false) => self.dataplane = publish::attach(&new).map_err(|error| format!("{error:#}"))?,

@@ -25,7 +25,7 @@ use nix::{
 use siteswap::{
     answers::{AnswerSet, AnswerTable},
     config::{self, Mode},
-    dataplane::{Dataplane, OBJECT},
+    dataplane::{Constants, Dataplane, OBJECT},
 };
 use siteswap_common::outcome::Outcome;
 
@@ -235,8 +235,13 @@ pub fn xdp_on(interface: &str) -> String {
 }
 
 /// The program answers; then renewed.
+/// A program that answers on these addresses.
+pub fn answering(dns: &[IpAddr]) -> Constants {
+    Constants { dns: dns.to_vec(), ..Constants::default() }
+}
+
 pub fn started(config: &config::Dataplane, dns: Ipv4Addr) -> Dataplane {
-    let mut dataplane = Dataplane::start(config, &[dns.into()]).unwrap();
+    let mut dataplane = Dataplane::start(config, &answering(&[dns.into()])).unwrap();
     dataplane.renew_lease(config.lease).unwrap();
     dataplane
 }

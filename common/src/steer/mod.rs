@@ -210,6 +210,6 @@ fn decide<T: Tables>(
 fn backend<T: Tables>(hash: u64, instance: &InstanceEntry, tables: &T) -> Option<u32> {
     // Half of the hash, so that the product's upper half is evenly spread below the size.
     let position = ((hash & 0xffff_ffff) * u64::from(instance.ring_size)) >> 32;
-    let chunk = tables.ring(instance.ring.wrapping_add((position / RING_CHUNK as u64) as u32))?;
-    Some(u32::from(chunk.targets[position as usize % RING_CHUNK]))
+    let chunk = tables.ring(instance.ring.wrapping_add((position / u64::from(RING_CHUNK)) as u32))?;
+    Some(u32::from(chunk.targets[position as usize % RING_CHUNK as usize]))
 }

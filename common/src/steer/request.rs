@@ -1,4 +1,5 @@
 //! From a packet to a request for a resource.
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 use super::Tables;
 use crate::{

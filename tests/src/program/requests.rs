@@ -84,7 +84,7 @@ impl Of {
     }
 
     /// From the client, in one version of IP.
-    fn from_client(self, v6: bool) -> Addresses {
+    fn asked(self, v6: bool) -> Addresses {
         match v6 {
             false => Addresses::V4(CLIENT_V4, self.v4()),
             true => Addresses::V6(CLIENT_V6, self.v6()),
@@ -162,7 +162,7 @@ pub fn table() -> Table {
 
 /// A part of a Maglev table in which these targets take turns.
 pub fn ring(targets: &[u32]) -> RingChunk {
-    let mut chunk = RingChunk { targets: [0; RING_CHUNK] };
+    let mut chunk = RingChunk { targets: [0; RING_CHUNK as usize] };
     for (entry, target) in chunk.targets.iter_mut().zip(targets.iter().cycle()) {
         *entry = u16::try_from(*target).expect("a target's index");
     }
@@ -170,9 +170,8 @@ pub fn ring(targets: &[u32]) -> RingChunk {
 }
 
 fn decided(of: Of) -> InstanceEntry {
-    let full = u32::try_from(RING_CHUNK).expect("64");
     match of {
-        Of::Www | Of::Confused => InstanceEntry { ring_size: full, ..instance(of, Steer::Serve) },
+        Of::Www | Of::Confused => InstanceEntry { ring_size: RING_CHUNK, ..instance(of, Steer::Serve) },
         Of::Orders => InstanceEntry { peer: PEER, epoch: EPOCH, ..instance(of, Steer::Forward) },
         Of::Refused => instance(of, Steer::Refuse),
         Of::Backendless => InstanceEntry { ring: 1, ..instance(of, Steer::Serve) },
@@ -196,7 +195,7 @@ pub const ACK: u8 = 16;
 
 /// A packet from the client with this transport.
 pub fn packet(of: Of, v6: bool, protocol: u8, transport: Vec<u8>) -> Datagram {
-    Datagram { protocol, transport: Some(transport), ..Datagram::new(of.from_client(v6), &[]) }
+    Datagram { protocol, transport: Some(transport), ..Datagram::new(of.asked(v6), &[]) }
 }
 
 /// A TCP segment from a port of the client's.
@@ -333,7 +332,7 @@ impl Collection {
         let served = Outcome::Served;
         self.serve("a SYN is served", segment(Of::Www, v6, 1, SYN).frame(), 14, served);
         self.serve("a segment is served", segment(Of::Www, v6, 2, ACK).frame(), 14, served);
-        let udp = Datagram { destination: 80, ..Datagram::new(Of::Www.from_client(v6), b"hello") };
+        let udp = Datagram { destination: 80, ..Datagram::new(Of::Www.asked(v6), b"hello") };
         self.serve("a datagram is served", udp.frame(), 14, served);
         let second = packet(Of::Www, v6, 6, tcp(3, 443, SYN, 0));
         self.serve("the second port", second.frame(), 14, served);
@@ -348,7 +347,7 @@ impl Collection {
     fn forwarded(&mut self, v6: bool) {
         self.forward("a SYN is forwarded whole", segment(Of::Orders, v6, 1, SYN).frame(), 14);
         self.forward("a segment is forwarded whole", segment(Of::Orders, v6, 2, ACK).frame(), 14);
-        let udp = Datagram { destination: 7001, ..Datagram::new(Of::Orders.from_client(v6), b"orders\n") };
+        let udp = Datagram { destination: 7001, ..Datagram::new(Of::Orders.asked(v6), b"orders\n") };
         self.forward("any port of UDP", udp.frame(), 14);
         let tagged = Datagram { tags: vec![[0x81, 0, 0, 7]], ..segment(Of::Orders, v6, 3, SYN) };
         self.forward("an 802.1Q tag, taken off before the tunnel", tagged.frame(), 18);
@@ -428,7 +427,7 @@ impl Collection {
     fn errors(&mut self, v6: bool) {
         let about = |of: Of, protocol: u8| {
             let transport = tcp(80, 7, ACK, 8);
-            let addresses = match of.from_client(v6) {
+            let addresses = match of.asked(v6) {
                 Addresses::V4(client, server) => Addresses::V4(server, client),
                 Addresses::V6(client, server) => Addresses::V6(server, client),
             };
@@ -476,7 +475,7 @@ impl Collection {
         let mut cut = inner(Of::Www, 32);
         cut.truncate(cut.len() - 1);
         self.stop("forwarded here and truncated", Tunnelled::new(3, &cut).frame(), Outcome::TunnelInner);
-        let foreign = match Of::Www.from_client(v6) {
+        let foreign = match Of::Www.asked(v6) {
             Addresses::V4(client, _) => Addresses::V4(client, SERVER_V4),
             Addresses::V6(client, _) => Addresses::V6(client, SERVER_V6),
         };
@@ -541,7 +540,7 @@ fn too_big(frame: &[u8], v6: bool) -> Vec<u8> {
     let quoted = &frame[14..14 + if v6 { 1280 - 48 } else { 28 }];
     let (kind, protocol) = if v6 { ([2, 0], 58) } else { ([3, 4], 1) };
     let mut icmp = [&kind[..], &[0, 0], &mtu, quoted].concat();
-    let answered = if v6 { Of::Orders.from_client(true) } else { Of::Orders.from_client(false) };
+    let answered = if v6 { Of::Orders.asked(true) } else { Of::Orders.asked(false) };
     let (addresses, pseudo) = match answered {
         Addresses::V4(client, server) => (Addresses::V4(server, client), Vec::new()),
         Addresses::V6(client, server) => {

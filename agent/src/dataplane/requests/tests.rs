@@ -30,8 +30,8 @@ impl Maps {
     fn backends(&self, entry: &InstanceEntry) -> BTreeMap<[u8; 16], u32> {
         let mut shares = BTreeMap::new();
         for position in 0..entry.ring_size {
-            let chunk = &self.chunks[&(entry.ring + position / RING_CHUNK as u32)];
-            let target = &self.targets[&chunk.targets[position as usize % RING_CHUNK].into()];
+            let chunk = &self.chunks[&(entry.ring + position / RING_CHUNK)];
+            let target = &self.targets[&chunk.targets[(position % RING_CHUNK) as usize].into()];
             assert_eq!((target.kind, target.owner), (TargetKind::Backend as u32, entry.id));
             *shares.entry(target.address).or_default() += 1;
         }
@@ -227,8 +227,7 @@ fn every_address_is_found_by_its_hash() {
     assert_eq!((entries.len(), left), (2, Vec::new()));
     for (slot, entry) in entries {
         assert!(slot < ADDRESS_SLOTS);
-        let number = u128::from_be_bytes(entry.address);
-        let hash = address_hash([(number >> 64) as u64, number as u64]);
+        let hash = hash(&entry);
         assert_eq!(ADDRESSES.slot(hash, seeds[ADDRESSES.bucket(hash) as usize]), slot);
         assert_eq!((entry.port_count, entry.ports[0].port, entry.ports[0].protocol), (1, 80, 6));
         assert_eq!(entry.instance_id, tables::id("www"));

@@ -246,8 +246,8 @@ fn table(resources: usize, backends: usize, steer: Steer) -> Table {
             table.targets.push(Target { owner: id, kind, interface: 7, to, from: [2; 6], ..Target::NONE });
         }
         let ring = u32::try_from(table.rings.len()).expect("few");
-        for part in choices.chunks(RING_CHUNK) {
-            let mut chunk = RingChunk { targets: [0; RING_CHUNK] };
+        for part in choices.chunks(RING_CHUNK as usize) {
+            let mut chunk = RingChunk { targets: [0; RING_CHUNK as usize] };
             for (entry, choice) in chunk.targets.iter_mut().zip(part) {
                 *entry = u16::try_from(first + *choice as usize).expect("fewer than 65,536 backends");
             }
