@@ -70,7 +70,7 @@ mod programs {
     static TARGETS: ProgramArray<2> = ProgramArray::new();
 
     /// Kinds of frames that `sink` knows.
-    const KINDS: u32 = 4;
+    const KINDS: u32 = 5;
 
     /// A frame that `sink` expects; bytes as they are in the frame.
     #[repr(C)]
@@ -203,9 +203,10 @@ mod programs {
         if headers.ethertype != [8, 0] || headers.version != 0x45 || headers.protocol != 17 {
             return None;
         }
-        let kind = u32::from(headers.to[5]) % KINDS;
-        let expected = EXPECTED.get(kind)?;
-        let right = headers.to == expected.to && headers.address == expected.address && headers.port == expected.port;
+        let kind = u32::from(headers.to[5]);
+        let right = EXPECTED.get(kind).is_some_and(|expected| {
+            headers.to == expected.to && headers.address == expected.address && headers.port == expected.port
+        });
         Some(if right { kind } else { KINDS })
     }
 

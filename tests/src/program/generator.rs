@@ -16,7 +16,7 @@ const BATCH: u32 = 64;
 /// Slot of `TARGETS` that `send` is in.
 const SEND: u32 = 0;
 /// Kinds of frames that the sink knows.
-pub const KINDS: usize = 4;
+pub const KINDS: usize = 5;
 
 /// A UDP packet over IPv4 that the sink expects.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,15 @@ impl Generator {
     /// Chooses the interface, of this thread's namespace, that frames leave by.
     pub fn aim(&mut self, interface: &str) -> Result<()> {
         set_plan(&mut self.bench, SEND, self.frames, if_nametoindex(interface)?)
+    }
+
+    /// A copy of the program `send`, to be attached on an edge: it sends on whatever comes, as it is, out of an interface
+    /// of this thread's namespace.
+    pub fn sender(interface: &str) -> Result<Ebpf> {
+        let mut bench = Ebpf::load(BENCHMARK)?;
+        set_plan(&mut bench, SEND, 0, if_nametoindex(interface)?)?;
+        verify(xdp_mut(&mut bench, "send")?)?;
+        Ok(bench)
     }
 
     /// Sends that many frames from this thread's namespace.

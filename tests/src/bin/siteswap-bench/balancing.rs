@@ -1,8 +1,9 @@
 //! Packets a second from a client through an edge to two backends, over veth: siteswap's program on the edge, and
 //! nftables with destination NAT in its place, by turns.
 //!
-//! The generator, the edge and the sink share one CPU, so that each contender has as much of it as the other. What counts
-//! is what the sink receives, not what was sent.
+//! The generator, the edge and the sink share one CPU, so that each contender has as much of it as the other. The third
+//! is a program that only sends on what comes: the most that generator, cables and sink can do. What counts is what the
+//! sink receives, not what was sent.
 
 use std::{fs::File, io::Write, net::Ipv4Addr, process::Stdio, time::Instant};
 
@@ -16,7 +17,7 @@ use lab::{
     netns::Netns,
     plan::Part,
     program::{
-        frames::{Addresses, CLIENT_V4, Datagram, SERVER_MAC},
+        frames::{Addresses, CLIENT_V4, Datagram},
         generator::{Arrival, Generator, KINDS},
         kernel::Kernel,
         requests::ring,
@@ -39,10 +40,12 @@ use siteswap_common::{
 use crate::{Report, median};
 
 /// Each contender is measured this often, in turns.
-const ROUNDS: usize = 7;
-/// Packets of siteswap's rounds and of nftables': for each about a second. They are sent by one system call, since each
-/// call takes milliseconds to begin and to end.
-const PACKETS: [u32; 2] = [2_000_000, 600_000];
+const ROUNDS: usize = 5;
+/// Packets of a round in which the edge's program sends them on: about a second. They are sent by one system call, since
+/// each call takes milliseconds to begin and to end.
+const PACKETS: u32 = 2_000_000;
+/// The same of a round of nftables.
+const NFTABLES_PACKETS: u32 = 600_000;
 /// Packets before the clock starts: after them every flow is established.
 const WARM_UP: u32 = 50_000;
 /// Source ports that take turns.
@@ -52,12 +55,17 @@ const RESOURCE: [u8; 4] = [198, 18, 0, 1];
 const PORT: u16 = 7001;
 const BACKENDS: [[u8; 4]; 2] = [[10, 0, 0, 1], [10, 0, 0, 2]];
 
-/// What may arrive: from siteswap, for the resource's address at either backend; from nftables, for a backend's address.
+/// The edge's MAC address, where the client sends.
+const EDGE: [u8; 6] = mac(4);
+
+/// What may arrive: from siteswap, for the resource's address at either backend; from nftables, for a backend's address;
+/// and what was only sent on.
 const ARRIVALS: [Arrival; KINDS] = [
     Arrival { to: mac(0), address: RESOURCE, port: PORT },
     Arrival { to: mac(1), address: RESOURCE, port: PORT },
     Arrival { to: mac(2), address: BACKENDS[0], port: PORT },
     Arrival { to: mac(3), address: BACKENDS[1], port: PORT },
+    Arrival { to: EDGE, address: RESOURCE, port: PORT },
 ];
 
 /// A backend's, which `kind` of frames is addressed to.
@@ -70,14 +78,15 @@ const fn mac(kind: u8) -> [u8; 6] {
 pub struct Balancing {
     siteswap: Vec<Round>,
     nftables: Vec<Round>,
+    bare: Vec<Round>,
 }
 
 /// Of one contender.
 #[derive(Serialize)]
 struct Round {
     sent: u32,
-    /// By backend.
-    received: [u64; 2],
+    /// By backend; in one sum, if the edge does not choose.
+    received: Vec<u64>,
     /// Received packets a second.
     rate: f64,
 }
@@ -90,7 +99,7 @@ struct Bed {
     _handles: [File; 3],
 }
 
-/// Measures both.
+/// Measures all three.
 pub fn measure() -> Result<Balancing> {
     let bed = Bed::new()?;
     let mut generator = Generator::new(&frames(), &ARRIVALS)?;
@@ -101,13 +110,18 @@ pub fn measure() -> Result<Balancing> {
     let mut passing = EbpfLoader::new().load(OBJECT)?;
     let stub: &mut Xdp = passing.program_mut("stub").context("the object has no program `stub`")?.try_into()?;
     verify(stub)?;
-    let mut found = Balancing { siteswap: Vec::new(), nftables: Vec::new() };
+    let mut sender = bed.edge.enter(|| Generator::sender("back"))?;
+    let send: &mut Xdp = sender.program_mut("send").context("the object has no program `send`")?.try_into()?;
+    let mut found = Balancing { siteswap: Vec::new(), nftables: Vec::new(), bare: Vec::new() };
     for round in 1..=ROUNDS {
-        let siteswap = bed.round(kernel.program_mut("siteswap")?, &generator, PACKETS[0], [0, 1])?;
-        let nftables = bed.round(stub, &generator, PACKETS[1], [2, 3])?;
-        eprintln!("  round {round} of {ROUNDS}: {:.0} and {:.0} packets/s", siteswap.rate, nftables.rate);
+        let siteswap = bed.round(kernel.program_mut("siteswap")?, &generator, PACKETS, &[0, 1])?;
+        let nftables = bed.round(stub, &generator, NFTABLES_PACKETS, &[2, 3])?;
+        let bare = bed.round(send, &generator, PACKETS, &[4])?;
+        let [one, other, most] = [siteswap.rate, nftables.rate, bare.rate];
+        eprintln!("  round {round} of {ROUNDS}: siteswap {one:.0}, nftables {other:.0}, bare {most:.0} packets/s");
         found.siteswap.push(siteswap);
         found.nftables.push(nftables);
+        found.bare.push(bare);
     }
     Ok(found)
 }
@@ -141,7 +155,7 @@ impl Bed {
     }
 
     /// Measures with this program where the edge receives; frames of these kinds are to arrive.
-    fn round(&self, program: &mut Xdp, generator: &Generator, packets: u32, kinds: [usize; 2]) -> Result<Round> {
+    fn round(&self, program: &mut Xdp, generator: &Generator, packets: u32, kinds: &[usize]) -> Result<Round> {
         let link = self.edge.enter(|| Ok(program.attach("front", XdpMode::Driver)?))?;
         let round = self.client.enter(|| run(generator, packets, kinds));
         program.detach(link)?;
@@ -150,7 +164,7 @@ impl Bed {
 }
 
 /// Sends from this thread's namespace, on the CPU where it is.
-fn run(generator: &Generator, packets: u32, kinds: [usize; 2]) -> Result<Round> {
+fn run(generator: &Generator, packets: u32, kinds: &[usize]) -> Result<Round> {
     let mut here = CpuSet::new();
     here.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &here)?;
@@ -160,7 +174,7 @@ fn run(generator: &Generator, packets: u32, kinds: [usize; 2]) -> Result<Round> 
     generator.send(packets)?;
     let seconds = start.elapsed().as_secs_f64();
     let after = generator.arrived()?;
-    let received = kinds.map(|kind| after[kind] - before[kind]);
+    let received: Vec<_> = kinds.iter().map(|kind| after[*kind] - before[*kind]).collect();
     ensure!(received.iter().all(|count| *count > 0), "of {packets} packets the backends received {received:?}");
     let rate = u32::try_from(received.iter().sum::<u64>()).map(f64::from)? / seconds;
     Ok(Round { sent: packets, received, rate })
@@ -169,7 +183,7 @@ fn run(generator: &Generator, packets: u32, kinds: [usize; 2]) -> Result<Round> 
 /// A packet of 60 bytes from each flow. Without a UDP checksum, as IPv4 allows (RFC 768).
 fn frames() -> Vec<Vec<u8>> {
     let datagram = Datagram {
-        to: SERVER_MAC,
+        to: EDGE,
         destination: PORT,
         udp_checksum: Some(0),
         ..Datagram::new(Addresses::V4(CLIENT_V4, RESOURCE), &[0; 18])
@@ -187,7 +201,7 @@ fn table(interface: u32) -> Table {
         kind: TargetKind::Backend as u32,
         interface,
         to: mac(kind),
-        from: SERVER_MAC,
+        from: EDGE,
         ..Target::NONE
     }));
     table.rings = vec![ring(&[1, 2])];
@@ -202,9 +216,9 @@ fn table(interface: u32) -> Table {
 
 /// What the edge's host needs to forward: for `ip -batch`.
 fn addresses() -> String {
-    let mut lines = format!("link set front address {}\n", colons(SERVER_MAC));
+    let mut lines = format!("link set front address {}\n", colons(EDGE));
     lines += "address add 203.0.113.1/24 dev front\naddress add 10.0.0.254/24 dev back\n";
-    for Arrival { to, address, .. } in &ARRIVALS[2..] {
+    for Arrival { to, address, .. } in &ARRIVALS[2..4] {
         lines += &format!("neighbour add {} lladdr {} dev back\n", Ipv4Addr::from(*address), colons(*to));
     }
     lines
@@ -228,39 +242,33 @@ fn rules() -> String {
     )
 }
 
-impl Balancing {
-    fn contenders(&self) -> [(&'static str, &[Round]); 2] {
-        [("siteswap", &self.siteswap), ("nftables", &self.nftables)]
-    }
-}
-
 fn rate(rounds: &[Round]) -> f64 {
     median(&rounds.iter().map(|round| round.rate).collect::<Vec<_>>())
 }
 
 impl Report for Balancing {
     fn json(&self) -> Value {
+        let [siteswap, nftables, bare] = [&self.siteswap, &self.nftables, &self.bare].map(|rounds| rate(rounds));
         json!({
             "benchmark": "balancing",
             "unit": "packets per second",
             "rounds": self,
-            "medians": { "siteswap": rate(&self.siteswap), "nftables": rate(&self.nftables) },
-            "ratio": rate(&self.siteswap) / rate(&self.nftables),
+            "medians": { "siteswap": siteswap, "nftables": nftables, "bare": bare },
+            "ratio": siteswap / nftables,
         })
     }
 
     fn text(&self) -> String {
-        let mut text =
-            "balancing: packets per second received over veth, median; all packets of all rounds\n".to_owned();
-        for (name, rounds) in self.contenders() {
+        let siteswap = rate(&self.siteswap);
+        let mut text = "balancing: packets per second received over veth, median\n".to_owned();
+        for (name, rounds) in [("siteswap", &self.siteswap), ("nftables", &self.nftables), ("bare", &self.bare)] {
             let sent: u64 = rounds.iter().map(|round| u64::from(round.sent)).sum();
-            let [first, second] = [0, 1].map(|backend| rounds.iter().map(|round| round.received[backend]).sum::<u64>());
+            let received: u64 = rounds.iter().flat_map(|round| &round.received).sum();
+            let (rate, ratio) = (rate(rounds), siteswap / rate(rounds));
             text += &format!(
-                "  {name:<10} {:>10.0}   {sent} sent, {first} and {second} received by the backends\n",
-                rate(rounds)
+                "  {name:<10} {rate:>10.0}   {received} of {sent} received; siteswap passes {ratio:.2} times as many\n"
             );
         }
-        text += &format!("  siteswap passes {:.2} times as many\n", rate(&self.siteswap) / rate(&self.nftables));
         text
     }
 }
