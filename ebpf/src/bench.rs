@@ -3,6 +3,8 @@
 //! `BPF_PROG_TEST_RUN` repeats a program without restoring the packet, so that a responder would see its own reply from
 //! the second time on. Here `restore` makes the packet a query again and calls the program under test, or `reflector`
 //! in its place; the difference between the two is the program's own time.
+//!
+//! With live frames `restore` calls `send`, and the two are a generator, whose frames are `sink`'s to count.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -10,8 +12,8 @@
 mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
-        btf_maps::{Array, ProgramArray},
-        helpers::bpf_xdp_adjust_head,
+        btf_maps::{Array, PerCpuArray, ProgramArray},
+        helpers::{bpf_xdp_adjust_head, generated::bpf_redirect},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -31,8 +33,8 @@ mod programs {
         frames: u32,
         /// The frame whose turn it is.
         next: u32,
-        /// Zero.
-        reserved: u32,
+        /// Where `send` sends the frame: an interface's index.
+        interface: u32,
     }
 
     /// A query.
@@ -66,6 +68,27 @@ mod programs {
 
     #[btf_map]
     static TARGETS: ProgramArray<2> = ProgramArray::new();
+
+    /// Kinds of frames that `sink` knows.
+    const KINDS: u32 = 5;
+
+    /// A frame that `sink` expects; bytes as they are in the frame.
+    #[repr(C)]
+    struct Arrival {
+        /// Destination MAC address; its last byte is the entry's index.
+        to: [u8; 6],
+        /// UDP destination port.
+        port: [u8; 2],
+        /// IPv4 destination address.
+        address: [u8; 4],
+    }
+
+    #[btf_map]
+    static EXPECTED: Array<Arrival, { KINDS as usize }> = Array::new();
+
+    /// How many came of each kind, and at last how many UDP packets that are of none.
+    #[btf_map]
+    static ARRIVED: PerCpuArray<u64, { KINDS as usize + 1 }> = PerCpuArray::new();
 
     /// Makes the packet the next query, whatever it was, and calls the target.
     #[xdp]
@@ -144,6 +167,62 @@ mod programs {
             *words.add(2) = a >> 16 | b << 16;
         }
         xdp_action::XDP_TX
+    }
+
+    /// Sends the frame out of the plan's interface.
+    #[xdp]
+    pub fn send(_context: XdpContext) -> u32 {
+        match PLAN.get(0) {
+            // SAFETY: a helper without pointers.
+            Some(plan) => unsafe { bpf_redirect(plan.interface, 0) as u32 },
+            None => xdp_action::XDP_ABORTED,
+        }
+    }
+
+    /// Counts the frame, if it is UDP over IPv4 without options, and drops it.
+    #[xdp]
+    pub fn sink(context: XdpContext) -> u32 {
+        if let Some(kind) = kind(&context)
+            && let Some(count) = ARRIVED.get_ptr_mut(kind)
+        {
+            // SAFETY: this CPU's own.
+            unsafe { *count += 1 };
+        }
+        xdp_action::XDP_DROP
+    }
+
+    /// An index of `ARRIVED`.
+    #[inline(always)]
+    fn kind(context: &XdpContext) -> Option<u32> {
+        let start = context.data();
+        if start + size_of::<Headers>() > context.data_end() {
+            return None;
+        }
+        // SAFETY: within the packet; its type has no alignment.
+        let headers = unsafe { &*(start as *const Headers) };
+        if headers.ethertype != [8, 0] || headers.version != 0x45 || headers.protocol != 17 {
+            return None;
+        }
+        let kind = u32::from(headers.to[5]);
+        let right = EXPECTED.get(kind).is_some_and(|expected| {
+            headers.to == expected.to && headers.address == expected.address && headers.port == expected.port
+        });
+        Some(if right { kind } else { KINDS })
+    }
+
+    /// Of a UDP packet over IPv4 (RFC 791 section 3.1, RFC 768).
+    #[repr(C)]
+    struct Headers {
+        to: [u8; 6],
+        from: [u8; 6],
+        ethertype: [u8; 2],
+        version: u8,
+        before_protocol: [u8; 8],
+        protocol: u8,
+        before_address: [u8; 6],
+        address: [u8; 4],
+        source_port: [u8; 2],
+        port: [u8; 2],
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -48,6 +51,18 @@ impl Netns {
             let _ = fs::remove_file(&self.path);
         }
         made
+    }
+
+    /// Makes one without a name. It ends with the handle, and so cannot outlive this process.
+    ///
+    /// # Errors
+    /// This process may not make namespaces.
+    pub fn unnamed() -> Result<(Self, File)> {
+        let handle = on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root (CAP_SYS_ADMIN)")?;
+            Ok(File::open("/proc/thread-self/ns/net")?)
+        })?;
+        Ok((Self { path: format!("/proc/self/fd/{}", handle.as_raw_fd()).into() }, handle))
     }
 
     /// Whether something of this name is there, be it half-made.

@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod fixtures;
 pub mod frames;
+pub mod generator;
 pub mod host;
 pub mod kernel;
 pub mod requests;

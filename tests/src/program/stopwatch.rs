@@ -65,21 +65,14 @@ impl Stopwatch {
 
     /// Sets the frames that take turns; all of one length.
     pub fn frames(&mut self, queries: &[Vec<u8>]) -> Result<()> {
-        let map = self.bench.map_mut("FRAMES").context("FRAMES")?;
-        let mut frames: Array<_, [u64; WORDS]> = map.try_into()?;
-        for (index, query) in (0..).zip(queries) {
-            frames.set(index, entry(query)?, 0)?;
-        }
-        self.frames = u32::try_from(queries.len())?;
+        self.frames = set_frames(&mut self.bench, queries)?;
         self.first = queries.first().context("no query")?.clone();
         Ok(())
     }
 
     /// The mean time of a packet.
     pub fn run(&mut self, target: Target, repeat: u32) -> Result<Duration> {
-        let map = self.bench.map_mut("PLAN").context("PLAN")?;
-        let mut plan: Array<_, [u32; 4]> = map.try_into()?;
-        plan.set(0, [target as u32, self.frames, 0, 0], 0)?;
+        set_plan(&mut self.bench, target as u32, self.frames, 0)?;
         let result = xdp(&self.bench, "restore")?.test_run(TestRunOptions {
             data_in: Some(&self.first),
             repeat,
@@ -89,6 +82,23 @@ impl Stopwatch {
         ensure!(SENT.contains(&action), "{target:?} gave XDP action {action} and sent nothing");
         Ok(result.duration)
     }
+}
+
+/// Sets the frames that `restore` writes by turns; says how many they are.
+pub(super) fn set_frames(bench: &mut Ebpf, queries: &[Vec<u8>]) -> Result<u32> {
+    let map = bench.map_mut("FRAMES").context("FRAMES")?;
+    let mut frames: Array<_, [u64; WORDS]> = map.try_into()?;
+    for (index, query) in (0..).zip(queries) {
+        frames.set(index, entry(query)?, 0)?;
+    }
+    Ok(u32::try_from(queries.len())?)
+}
+
+/// Sets what `restore` does: which of `TARGETS` it calls, behind how many frames, and where `send` sends.
+pub(super) fn set_plan(bench: &mut Ebpf, target: u32, frames: u32, interface: u32) -> Result<()> {
+    let map = bench.map_mut("PLAN").context("PLAN")?;
+    let mut plan: Array<_, [u32; 4]> = map.try_into()?;
+    Ok(plan.set(0, [target, frames, 0, interface], 0)?)
 }
 
 /// `Query` of the benchmark's programs.
@@ -114,12 +124,12 @@ fn entry(query: &[u8]) -> Result<[u64; WORDS]> {
     Ok(words)
 }
 
-fn xdp<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
+pub(super) fn xdp<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
     let program = ebpf.program(name);
     Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
 }
 
-fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+pub(super) fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name);
     Ok(program.with_context(|| format!("no program {name}"))?.try_into()?)
 }

@@ -1,5 +1,6 @@
 //! Measures siteswap. What each figure means, and what it was on one machine: docs/performance.md.
 
+mod balancing;
 mod failover;
 mod idle;
 mod maglev;
@@ -29,6 +30,8 @@ enum Benchmark {
     Program,
     /// The XDP program's time for a request: served, forwarded, taken out of the tunnel; and what a flood does to it
     Requests,
+    /// Requests a second that reach the backends over veth, beside nftables DNAT
+    Balancing,
     /// Replies a second over veth, beside Knot DNS and gdnsd
     Servers,
     /// From the last failed probe, or the end of the empty period, to the changed map
@@ -70,6 +73,7 @@ fn run(benchmark: Benchmark) -> Result<Box<dyn Report>> {
     Ok(match benchmark {
         Benchmark::Program => Box::new(program::measure()?),
         Benchmark::Requests => Box::new(requests::measure()?),
+        Benchmark::Balancing => Box::new(balancing::measure()?),
         Benchmark::Servers => Box::new(servers::measure()?),
         Benchmark::Failover => Box::new(failover::measure()?),
         Benchmark::Idle => Box::new(idle::measure()?),
