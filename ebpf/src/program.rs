@@ -1,4 +1,5 @@
 //! The programs.
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, macros::xdp, programs::XdpContext};
 use siteswap_common::{

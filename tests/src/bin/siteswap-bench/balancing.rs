@@ -205,8 +205,8 @@ fn table(interface: u32) -> Table {
         ..Target::NONE
     }));
     table.rings = vec![ring(&[1, 2])];
-    let ring_size = u32::try_from(RING_CHUNK).expect("64");
-    table.instances = vec![InstanceEntry { id: ID, ring_size, steer: Steer::Serve as u32, ..InstanceEntry::NONE }];
+    table.instances =
+        vec![InstanceEntry { id: ID, ring_size: RING_CHUNK, steer: Steer::Serve as u32, ..InstanceEntry::NONE }];
     let mut ports = [PortEntry::default(); MAX_PORTS];
     ports[0] = PortEntry { protocol: 17, reserved: 0, port: PORT };
     let address = Ipv4Addr::from(RESOURCE).to_ipv6_mapped().octets();
