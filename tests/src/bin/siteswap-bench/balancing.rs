@@ -5,7 +5,13 @@
 //! is a program that only sends on what comes: the most that generator, cables and sink can do. What counts is what the
 //! sink receives, not what was sent.
 
-use std::{fs::File, io::Write, net::Ipv4Addr, process::Stdio, time::Instant};
+use std::{
+    fs::File,
+    io::Write,
+    net::Ipv4Addr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -40,12 +46,14 @@ use siteswap_common::{
 use crate::{Report, median};
 
 /// Each contender is measured this often, in turns.
-const ROUNDS: usize = 5;
-/// Packets of a round in which the edge's program sends them on: about a second. They are sent by one system call, since
+const ROUNDS: usize = 9;
+/// No round begins later than this.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Packets of a round in which the edge's program sends them on: about half a second. They are sent by one system call, since
 /// each call takes milliseconds to begin and to end.
-const PACKETS: u32 = 2_000_000;
+const PACKETS: u32 = 1_000_000;
 /// The same of a round of nftables.
-const NFTABLES_PACKETS: u32 = 600_000;
+const NFTABLES_PACKETS: u32 = 300_000;
 /// Packets before the clock starts: after them every flow is established.
 const WARM_UP: u32 = 50_000;
 /// Source ports that take turns.
@@ -113,7 +121,8 @@ pub fn measure() -> Result<Balancing> {
     let mut sender = bed.edge.enter(|| Generator::sender("back"))?;
     let send: &mut Xdp = sender.program_mut("send").context("the object has no program `send`")?.try_into()?;
     let mut found = Balancing { siteswap: Vec::new(), nftables: Vec::new(), bare: Vec::new() };
-    for round in 1..=ROUNDS {
+    let begun = Instant::now();
+    for round in (1..=ROUNDS).take_while(|round| *round == 1 || begun.elapsed() < LONGEST) {
         let siteswap = bed.round(kernel.program_mut("siteswap")?, &generator, PACKETS, &[0, 1])?;
         let nftables = bed.round(stub, &generator, NFTABLES_PACKETS, &[2, 3])?;
         let bare = bed.round(send, &generator, PACKETS, &[4])?;
