@@ -100,28 +100,33 @@ const REQUESTS: [Request; 6] = [
 pub fn measure() -> Result<Requests> {
     let mut rows = Vec::new();
     for (resources, backends) in [(10, 2), (10_000, 2), (10, 1_000)] {
-        for request in REQUESTS {
-            let mut stopwatch = Stopwatch::new(&table(resources, backends, request.steer))?;
-            for flows in if request.new { vec![FLOWS] } else { vec![1, FLOWS] } {
-                let frames: Vec<_> = (0..flows).map(|flow| frame(request, flow, resources)).collect();
-                stopwatch.frames(&frames)?;
-                let [programs, reflectors] =
-                    if request.new { new_flows(&mut stopwatch)? } else { times(&mut stopwatch)? };
-                let (program, reflector) = (median(&programs), median(&reflectors));
-                rows.push(Row {
-                    request: request.what,
-                    resources,
-                    backends,
-                    flows,
-                    program,
-                    reflector,
-                    difference: program - reflector,
-                    least_difference: least(&programs) - least(&reflectors),
-                });
+        for steer in [Steer::Serve, Steer::Forward] {
+            let mut stopwatch = Stopwatch::new(&table(resources, backends, steer))?;
+            for request in REQUESTS.into_iter().filter(|request| request.steer == steer) {
+                for flows in if request.new { vec![FLOWS] } else { vec![1, FLOWS] } {
+                    let frames: Vec<_> = (0..flows).map(|flow| frame(request, flow, resources)).collect();
+                    stopwatch.frames(&frames)?;
+                    let times = if request.new { new_flows(&mut stopwatch)? } else { times(&mut stopwatch)? };
+                    rows.push(row(request, [resources, backends, flows], &times));
+                }
             }
         }
     }
     Ok(Requests { rows, flood: flood()? })
+}
+
+fn row(request: Request, [resources, backends, flows]: [usize; 3], [programs, reflectors]: &[Vec<f64>; 2]) -> Row {
+    let (program, reflector) = (median(programs), median(reflectors));
+    Row {
+        request: request.what,
+        resources,
+        backends,
+        flows,
+        program,
+        reflector,
+        difference: program - reflector,
+        least_difference: least(programs) - least(reflectors),
+    }
 }
 
 /// As [`times`], but every flow is new in every round.
