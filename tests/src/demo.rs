@@ -18,6 +18,7 @@ use hickory_proto::rr::RecordType;
 use crate::{
     lab::{Lab, Options},
     plan::{Public, SITES, Site},
+    steady::Question,
     wait::wait_until,
 };
 
@@ -69,10 +70,26 @@ impl Stage<'_> {
         let (address, page) = self.lab.browse(client, addresses)?;
         let line = |words| page.after(words).map(|rest| rest.split(':').next().unwrap_or(rest).to_owned());
         let server = line("page by ").context("the page does not say who made it")?;
-        let database = line("orders by ").context("the page does not say who had the orders")?;
+        let database = |words| line(words).unwrap_or_else(|| "nobody".into());
+        let (orders, accounts) = (database("orders by "), database("accounts by "));
         let request = format_args!("GET http://www.shop.test/ from {address}");
-        say(client, request, &format!("page by {server}, orders by {database}"));
+        say(client, request, &format!("page by {server}, orders by {orders}, accounts by {accounts}"));
         ensure!(server.starts_with(expected.name), "the page should have come from {}", expected.name);
+        Ok(())
+    }
+
+    /// Shows which server answers a client's request, and holds it to the one expected.
+    fn request(&self, client: &str, question: Question, server: &str) -> Result<()> {
+        let answered = self.lab.server(client, question)?;
+        say(client, format_args!("{question}"), &format!("answered by {answered}"));
+        ensure!(answered == server, "{server} should have answered {client}");
+        Ok(())
+    }
+
+    /// Waits until a client's request is answered by this server, says after how long from `since`.
+    fn until_answered(&self, since: Instant, question: Question, server: &str) -> Result<()> {
+        self.lab.await_server("client-e", question, server)?;
+        note(format_args!("after {}  {server} answers {question}", seconds(since.elapsed())));
         Ok(())
     }
 

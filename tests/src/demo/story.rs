@@ -7,13 +7,16 @@ use hickory_proto::rr::RecordType;
 
 use super::{DEADLINE, Stage, note, seconds, title};
 use crate::{
-    plan::{EAST, Public, SITES, WEST},
+    plan::{EAST, LAN, Public, SITES, WEST},
+    steady::{self, Question, Request, Steady},
     wait::wait_until,
 };
 
 /// Tells all of it.
 pub fn tell(stage: &Stage) -> Result<()> {
     both_available(stage)?;
+    requests_find_the_holder(stage)?;
+    holder_changes(stage)?;
     web_servers_die(stage)?;
     database_goes(stage)?;
     agent_dies(stage)?;
@@ -35,6 +38,40 @@ fn both_available(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+fn requests_find_the_holder(stage: &Stage) -> Result<()> {
+    title("A1, A2: orders are active at east, accounts at west: each is served where it is active");
+    stage.request("client-e", Question::tcp(Public::Orders, EAST.v4(Public::Orders).into()), "db-east")?;
+    stage.request("client-w", Question::udp(Public::Accounts, WEST.v6(Public::Accounts).into()), "db-west")?;
+    title("A3, A9: what is standby at a site is provided from the other, in both directions");
+    stage.request("client-e", Question::udp(Public::Orders, WEST.v4(Public::Orders).into()), "db-east")?;
+    stage.request("client-w", Question::tcp(Public::Accounts, EAST.v6(Public::Accounts).into()), "db-west")
+}
+
+fn holder_changes(stage: &Stage) -> Result<()> {
+    let lab = stage.lab;
+    title("A7: the holder of orders is changed on purpose, under 200 requests a second");
+    let mut requests = Vec::new();
+    for question in SITES.into_iter().flat_map(|site| Question::all(Public::Orders, site)) {
+        requests.push(lab.request_steadily("client-e", question, 25)?);
+    }
+    for (at, to) in [("east", "west"), ("west", "east")] {
+        let sent = requests.iter().map(Steady::sent).sum::<usize>();
+        wait_until(DEADLINE, "more requests", || requests.iter().map(Steady::sent).sum::<usize>() > sent + 200)?;
+        note(format_args!("{at}$ siteswap swap orders --to {to}"));
+        for line in lab.agent(at)?.order(&["swap", "orders", "--to", to])?.lines() {
+            note(format_args!("  {line}"));
+        }
+        let of_orders = Question::tcp(Public::Orders, EAST.v4(Public::Orders).into());
+        stage.request("client-w", of_orders, &format!("db-{to}"))?;
+    }
+    let requests: Vec<Request> = steady::finish(requests)?.into_iter().flatten().collect();
+    let failed = steady::failed(&requests).len();
+    let servers = Vec::from_iter(steady::servers(&requests)).join(" and ");
+    note(format_args!("{} requests, answered by {servers}; {failed} failed", requests.len()));
+    ensure!(failed == 0, "requests failed");
+    Ok(())
+}
+
 fn web_servers_die(stage: &Stage) -> Result<()> {
     let lab = stage.lab;
     title("B4: one of east's two web servers is killed: nothing changes");
@@ -48,9 +85,7 @@ fn web_servers_die(stage: &Stage) -> Result<()> {
     stage.until(since, &SITES, Public::Www, &[WEST])?;
     stage.ask("client-w", WEST, Public::Www, &[WEST])?;
 
-    title(
-        "B9, B10: a client that still has the old answer uses the second address, and any web server takes its request",
-    );
+    title("A4, B10: a client that still has the old answer asks east's address, and any web server takes its request");
     stage.browse("client-e", &stage.cached(), WEST)?;
 
     title("B3: both start again: east is back");
@@ -69,8 +104,9 @@ fn database_goes(stage: &Stage) -> Result<()> {
     let since = Instant::now();
     fs::rename(lab.database("west"), &away)?;
     stage.until(since, &SITES, Public::Www, &[EAST])?;
-    let page = lab.fetch("client-w", WEST.v4(Public::Www).into())?;
-    note(format_args!("west still says {} with `{}`", page.status, page.body.lines().last().unwrap_or_default()));
+    let page = lab.fetch_path("west", WEST.lan(LAN[0].number)[0], "/health")?;
+    let said = page.body.lines().last().unwrap_or_default();
+    note(format_args!("west-web1 still says {} with `{said}`", page.status));
     ensure!(page.status == 200, "west's web servers should still answer");
     let since = Instant::now();
     fs::rename(&away, lab.database("west"))?;
@@ -79,11 +115,15 @@ fn database_goes(stage: &Stage) -> Result<()> {
 
 fn link_is_cut(stage: &Stage) -> Result<()> {
     let lab = stage.lab;
-    title("B7: the link between the sites is cut: each answers with itself alone");
+    title(
+        "B7: the link between the sites is cut: each answers with itself alone, and takes nothing from a site that lives",
+    );
     let since = Instant::now();
     lab.cut("link")?;
     stage.until(since, &[EAST], Public::Www, &[EAST])?;
     stage.until(since, &[WEST], Public::Www, &[WEST])?;
+    stage.request("client-w", Question::tcp(Public::Orders, EAST.v4(Public::Orders).into()), "db-east")?;
+    stage.request("client-e", Question::tcp(Public::Accounts, WEST.v6(Public::Accounts).into()), "db-west")?;
     let since = Instant::now();
     lab.mend("link")?;
     stage.until(since, &SITES, Public::Www, &SITES)
@@ -91,9 +131,10 @@ fn link_is_cut(stage: &Stage) -> Result<()> {
 
 fn agent_dies(stage: &Stage) -> Result<()> {
     let lab = stage.lab;
-    title("east's agent is killed and started again; the program in the kernel goes on answering");
+    title("east's agent is killed and started again; the program in the kernel goes on");
     let name = Public::Www.domain();
     let steady = lab.ask_steadily("client-e", EAST.v4(Public::Dns).into(), name, RecordType::A)?;
+    let pages = lab.request_steadily("client-w", Question::tcp(Public::Www, EAST.v4(Public::Www).into()), 100)?;
     let agent = lab.agent("east")?;
     let since = Instant::now();
     agent.kill()?;
@@ -109,6 +150,10 @@ fn agent_dies(stage: &Stage) -> Result<()> {
         asked.len()
     ));
     ensure!(lost == 0, "queries were lost");
+    let pages = pages.finish()?;
+    let failed = steady::failed(&pages).len();
+    note(format_args!("and {} pages, one every 10 ms, {failed} failed", pages.len()));
+    ensure!(failed == 0, "pages failed");
     let both: Vec<IpAddr> = stage.cached();
     let complete = asked.iter().all(|asked| asked.answer.as_ref().is_some_and(|(_, answer)| *answer == both));
     ensure!(complete, "an answer had other addresses");
@@ -126,12 +171,20 @@ fn site_dies(stage: &Stage) -> Result<()> {
         stage.until(since, &[WEST], resource, &[WEST])?;
     }
     stage.ask("client-e", WEST, Public::Orders, &[WEST])?;
+    let of_orders = Question::tcp(Public::Orders, WEST.v4(Public::Orders).into());
+    stage.until_answered(since, of_orders, "db-west")?;
+    title("B9: a client that still has the old answer tries the first address, then uses the second");
     stage.browse("client-e", &stage.cached(), WEST)?;
 
-    title("A5: east comes back, and has its place in the answers again");
+    title(
+        "A5: east comes back, and has its place in the answers again; the orders stay with west until told otherwise",
+    );
     let since = Instant::now();
     lab.revive(EAST)?;
     stage.until(since, &SITES, Public::Www, &SITES)?;
-    stage.until(since, &SITES, Public::Orders, &[EAST, WEST])?;
-    stage.browse("client-w", &stage.cached(), EAST)
+    stage.until(since, &SITES, Public::Orders, &[WEST, EAST])?;
+    stage.browse("client-w", &stage.cached(), EAST)?;
+    note(format_args!("east$ siteswap swap orders --to east"));
+    lab.agent("east")?.order(&["swap", "orders", "--to", "east"])?;
+    stage.until(Instant::now(), &SITES, Public::Orders, &[EAST, WEST])
 }
