@@ -75,6 +75,11 @@ impl Agent {
     pub(super) fn steer(&mut self) -> anyhow::Result<()> {
         let (Some(dataplane), Some(decision)) = (&mut self.dataplane, &self.decision) else { return Ok(()) };
         let hops = Arc::clone(&self.hops.found.borrow_and_update());
+        // What an earlier agent left, or the last configuration, is better than a table without ways.
+        let looked_up = || steering::addresses(&self.knowledge.config).iter().all(|address| hops.contains_key(address));
+        if self.steered.is_none() && !looked_up() {
+            return Ok(());
+        }
         let requests = steering::requests(&self.knowledge, decision);
         let told = (requests, hops);
         if self.steered.as_ref() != Some(&told) {
