@@ -80,7 +80,7 @@ struct Agent {
     dataplane: Option<Dataplane>,
     hops: Ways,
     /// What the program was last told about requests, and by which ways.
-    steered: Option<(Requests, Arc<Hops>)>,
+    steered: Option<(Requests, Hops)>,
     serving: Arc<ArcSwap<dns::State>>,
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,

@@ -10,6 +10,7 @@ use crate::{
     dataplane::requests::{Arrival, Backend, Leaving, Requests, Resource},
     decision::{Decided, Decision, Knowledge},
     evidence::OwnInstance,
+    nexthop::{Hop, Hops, Unresolved},
     placement::{self, Override},
 };
 
@@ -33,6 +34,20 @@ pub fn addresses(config: &Config) -> BTreeSet<IpAddr> {
     let backends = served.flat_map(|(_, instance)| &instance.backends).map(|backend| backend.ip());
     let tunnels = config.peers().filter_map(|site| config.sites[site].tunnel).map(|tunnel| (*tunnel.ip()).into());
     backends.chain(tunnels).collect()
+}
+
+/// The ways to go by after `last`, now that the kernel says `found`. A neighbour that the kernel has lost sight of keeps its
+/// place: whether a backend works is for its probes to say, and one that passes them is where it was.
+pub fn ways(last: Option<&Hops>, found: &Hops) -> Hops {
+    let one = |(address, hop): (&IpAddr, &Result<Hop, Unresolved>)| {
+        let known = last.and_then(|last| last.get(address)).filter(|known| known.is_ok());
+        let way = match hop {
+            Err(Unresolved::NoNeighbour { .. }) => known.unwrap_or(hop),
+            _ => hop,
+        };
+        (*address, way.clone())
+    };
+    found.iter().map(one).collect()
 }
 
 fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
@@ -78,4 +93,32 @@ fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Ba
         }
     }
     backends.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_out_of_sight_keeps_its_place_but_one_without_a_route_does_not() {
+        let address: IpAddr = "10.1.0.11".parse().unwrap();
+        let hop = |last: u8| {
+            Ok(Hop {
+                interface: 7,
+                name: "lan0".to_owned(),
+                source_mac: [2; 6],
+                mac: [last; 6],
+                mtu: 1500,
+                source: "10.1.0.1".parse().unwrap(),
+                gateway: None,
+            })
+        };
+        let lost = Err(Unresolved::NoNeighbour { gateway: None, interface: "lan0".to_owned() });
+        let hops = |hop: &Result<Hop, Unresolved>| Hops::from([(address, hop.clone())]);
+        assert_eq!(ways(None, &hops(&lost)), hops(&lost));
+        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&lost)), hops(&hop(1)));
+        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&hop(2))), hops(&hop(2)));
+        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&Err(Unresolved::NoRoute))), hops(&Err(Unresolved::NoRoute)));
+        assert_eq!(ways(Some(&hops(&hop(1))), &Hops::new()), Hops::new());
+    }
 }

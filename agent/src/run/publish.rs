@@ -80,8 +80,8 @@ impl Agent {
         if self.steered.is_none() && !looked_up() {
             return Ok(());
         }
-        let requests = steering::requests(&self.knowledge, decision);
-        let told = (requests, hops);
+        let hops = steering::ways(self.steered.as_ref().map(|(_, last)| last), &hops);
+        let told = (steering::requests(&self.knowledge, decision), hops);
         if self.steered.as_ref() != Some(&told) {
             dataplane.steer(&told.0, &told.1).context("publishing what becomes of requests")?;
             self.steered = Some(told);
