@@ -129,7 +129,21 @@ fn status_without_an_agent_says_what_to_look_at() -> Result<()> {
 #[test]
 fn help_teaches_every_command() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    for command in ["run", "check", "keygen", "status", "set", "explain", "reload", "detach"] {
+    for command in [
+        "run",
+        "check",
+        "doctor",
+        "keygen",
+        "status",
+        "instances",
+        "set",
+        "swap",
+        "drain",
+        "undrain",
+        "explain",
+        "reload",
+        "detach",
+    ] {
         let output = siteswap(directory.path(), &[command, "--help"])?;
         assert!(output.status.success() && output.stdout.len() > 100, "{command}");
     }

@@ -124,3 +124,28 @@ fn a_bad_configuration_is_refused_with_its_line_and_the_old_one_stays() -> Resul
     assert_eq!(lab.ask("client-e", server, "mail.shop.test.", RecordType::A)?.len(), 1, "the old zone is served");
     Ok(())
 }
+
+#[test]
+fn explain_says_what_would_become_of_a_packet_and_changes_nothing() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let east = lab.agent("east")?;
+    let counters = || -> Result<serde_json::Value> { Ok(east.status()?["program"]["counters"].clone()) };
+    let explain = |to: &str| -> Result<serde_json::Value> {
+        let arguments = ["explain", "--json", "--packet", "tcp", "203.0.113.10:40000", to];
+        Ok(serde_json::from_str(&east.order(&arguments)?)?)
+    };
+    let sum = |counters: &serde_json::Value| ["served", "forwarded"].map(|name| counters[name].as_u64());
+    let before = counters()?;
+    let held_by_west = explain("192.0.2.82:7001")?;
+    assert_eq!((&held_by_west["outcome"], &held_by_west["resource"]), (&"forwarded".into(), &"accounts".into()));
+    assert_eq!(held_by_west["target"], "10.255.0.2");
+    let held_here = explain("192.0.2.81:7001")?;
+    assert_eq!((&held_here["outcome"], &held_here["target"]), (&"served".into(), &"10.1.0.21".into()));
+    assert_eq!(held_here["established"], false);
+    assert_eq!(explain("192.0.2.81:7001")?["established"], false, "the first question made no flow");
+    assert_eq!(explain("192.0.2.81:80")?["outcome"], "other_port");
+    assert_eq!(explain("192.0.2.99:80")?["resource"], serde_json::Value::Null);
+    assert_eq!(sum(&counters()?), sum(&before), "nothing is counted");
+    assert!(east.order(&["explain", "--packet", "tcp", "nonsense"]).unwrap_err().to_string().contains("SOURCE:PORT"));
+    Ok(())
+}

@@ -1,6 +1,10 @@
 //! A1–A4, A6–A9: a request is provided by the site where the resource is active, wherever it arrives.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use lab::{
@@ -12,6 +16,7 @@ use lab::{
 };
 use rusqlite::Connection;
 use serde_json::Value;
+use siteswap_common::steer::tunnel;
 
 const CLIENTS: [&str; 2] = ["client-e", "client-w"];
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -348,6 +353,37 @@ fn what_routers_say_about_a_flow_reaches_the_server_that_owns_it() -> Result<()>
                 })?;
             }
         }
+    }
+    Ok(())
+}
+
+/// What a stranger sends to the tunnel, and what a peer's host sends that its program never would.
+#[test]
+fn what_is_forged_in_the_tunnel_is_dropped_and_counted() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let header = |mark: u8, site: &str| [&[1, mark, 0, 0][..], &tunnel::site(site).to_be_bytes(), &[0; 8]].concat();
+    // The first half of an IPv4 packet that says it has 40 bytes, for an address of orders.
+    let [a, b, c, d] = EAST.v4(Public::Orders).octets();
+    let truncated = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 203, 0, 113, 10, a, b, c, d];
+    for (from, what, counter) in [
+        ("east-web1", header(1, "west"), "tunnel_stranger"),
+        ("west", header(3, "west"), "tunnel_header"),
+        ("west", header(1, "east"), "tunnel_header"),
+        ("west", [header(1, "west"), truncated.to_vec()].concat(), "tunnel_inner"),
+    ] {
+        let counted = || -> Result<u64> {
+            let status = lab.agent("east")?.status()?;
+            status["program"]["counters"][counter].as_u64().with_context(|| format!("no counter {counter}"))
+        };
+        let before = counted()?;
+        lab.node(from)?.enter(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(&what, "10.255.0.1:7401")?;
+            Ok(())
+        })?;
+        wait_until(DEADLINE, &format!("a packet from {from} counted as {counter}"), || {
+            counted().is_ok_and(|now| now == before + 1)
+        })?;
     }
     Ok(())
 }
