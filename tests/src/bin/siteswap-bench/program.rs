@@ -47,7 +47,7 @@ pub fn measure() -> Result<Program> {
             for asked in [1, names] {
                 let frames: Vec<_> = (0..asked).map(|index| frame(index, addresses, kind)).collect();
                 stopwatch.frames(&frames)?;
-                let [programs, reflectors] = times(&mut stopwatch)?;
+                let [programs, reflectors] = times(&mut stopwatch, ROUNDS)?;
                 let (program, reflector) = (median(&programs), median(&reflectors));
                 let (difference, ratio) = (program - reflector, program / reflector);
                 let least_difference = least(&programs) - least(&reflectors);
@@ -81,10 +81,10 @@ fn frame(index: usize, addresses: Addresses, kind: u16) -> Vec<u8> {
 }
 
 /// Times of the program and of the reflector, by turns, nanoseconds a packet.
-pub fn times(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
+pub fn times(stopwatch: &mut Stopwatch, rounds: usize) -> Result<[Vec<f64>; 2]> {
     stopwatch.run(Target::Program, REPEAT)?;
     let (mut program, mut reflector) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         program.push(stopwatch.run(Target::Program, REPEAT)?.as_secs_f64() * 1e9);
         reflector.push(stopwatch.run(Target::Reflector, REPEAT)?.as_secs_f64() * 1e9);
     }

@@ -25,8 +25,8 @@ use crate::{
 
 /// Flows that are asked for by turns where a row says many.
 const FLOWS: usize = 10_000;
-/// Rounds of new flows: in each, every flow is new.
-const ROUNDS: u64 = 101;
+/// Each round measures the program and the reflector once.
+const ROUNDS: u16 = 51;
 /// Flows of the flood.
 const FLOOD: usize = 1_000_000;
 /// As many fit into the benchmark's map of frames.
@@ -106,7 +106,8 @@ pub fn measure() -> Result<Requests> {
                 for flows in if request.new { vec![FLOWS] } else { vec![1, FLOWS] } {
                     let frames: Vec<_> = (0..flows).map(|flow| frame(request, flow, resources)).collect();
                     stopwatch.frames(&frames)?;
-                    let times = if request.new { new_flows(&mut stopwatch)? } else { times(&mut stopwatch)? };
+                    let times =
+                        if request.new { new_flows(&mut stopwatch)? } else { times(&mut stopwatch, ROUNDS.into())? };
                     rows.push(row(request, [resources, backends, flows], &times));
                 }
             }
@@ -133,7 +134,7 @@ fn row(request: Request, [resources, backends, flows]: [usize; 3], [programs, re
 fn new_flows(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
     let repeat = u32::try_from(FLOWS)?;
     let (mut program, mut reflector) = (Vec::new(), Vec::new());
-    for round in 1..=ROUNDS {
+    for round in 1..=u64::from(ROUNDS) {
         stopwatch.kernel().forget_flows(round << 32 | 1)?;
         program.push(stopwatch.run(Measured::Program, repeat)?.as_secs_f64() * 1e9);
         reflector.push(stopwatch.run(Measured::Reflector, repeat)?.as_secs_f64() * 1e9);
@@ -160,7 +161,7 @@ fn flood() -> Result<Flood> {
     stopwatch.kernel().publish_requests(&table)?;
     let own_time = |stopwatch: &mut Stopwatch| -> Result<f64> {
         stopwatch.frames(&established)?;
-        let [programs, reflectors] = times(stopwatch)?;
+        let [programs, reflectors] = times(stopwatch, ROUNDS.into())?;
         Ok(median(&programs) - median(&reflectors))
     };
     let before = own_time(&mut stopwatch)?;
