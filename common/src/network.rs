@@ -10,6 +10,16 @@ use crate::{
     packet::{Le, Packet, Word},
 };
 
+/// Bytes of an IPv4 header without options (RFC 791).
+pub(crate) const V4_HEADER: usize = 20;
+/// Bytes of an IPv6 header (RFC 8200).
+pub(crate) const V6_HEADER: usize = 40;
+/// Number of ICMP in an IPv4 header (RFC 792).
+pub(crate) const ICMP: u32 = 1;
+/// Number of ICMPv6 in an IPv6 header (RFC 4443).
+pub(crate) const ICMP_V6: u32 = 58;
+/// Bytes of the header of an ICMP error, before the packet it is about.
+pub(crate) const ICMP_HEADER: usize = 8;
 /// Bytes of a UDP header (RFC 768).
 pub const UDP_HEADER: usize = 8;
 
@@ -99,7 +109,7 @@ pub(crate) const FRAGMENT: u32 = 0x3fff;
 pub(crate) const DONT_FRAGMENT: u32 = 0x4000;
 
 impl Network for V4 {
-    const HEADER: usize = 20;
+    const HEADER: usize = V4_HEADER;
     const ADDRESSES: usize = 12;
     type Addresses = Le<u64>;
     type Header = (u16, [u32; 3], Le<u64>);
@@ -173,7 +183,7 @@ pub struct V6 {
 }
 
 impl Network for V6 {
-    const HEADER: usize = 40;
+    const HEADER: usize = V6_HEADER;
     const ADDRESSES: usize = 8;
     type Addresses = [Le<u64>; 4];
     type Header = (u16, u64, [Le<u64>; 4]);

@@ -11,7 +11,7 @@ use siteswap_common::{
         Target, TargetKind,
     },
     placing::{ADDRESSES, Places},
-    steer::{address_hash, tunnel::OVERHEAD},
+    steer::tunnel::OVERHEAD,
 };
 
 use super::tables::{self, Slots};
@@ -353,7 +353,7 @@ fn gaps<'a>(rings: impl Iterator<Item = &'a Ring>) -> Vec<(u32, u32)> {
 
 /// Slots for the addresses of `claims`.
 pub fn addresses(claims: &[Claim]) -> Addresses {
-    let hashes: Vec<u64> = claims.iter().map(|(_, entry)| hash(entry)).collect();
+    let hashes: Vec<u64> = claims.iter().map(|(_, entry)| entry.hash()).collect();
     let Places { seeds, slots } = ADDRESSES.place(&hashes);
     let mut addresses = Addresses { seeds, ..Addresses::default() };
     for ((address, entry), slot) in claims.iter().zip(slots) {
@@ -363,11 +363,6 @@ pub fn addresses(claims: &[Claim]) -> Addresses {
         }
     }
     addresses
-}
-
-fn hash(entry: &AddressEntry) -> u64 {
-    let (halves, _) = entry.address.as_chunks();
-    address_hash([u64::from_be_bytes(halves[0]), u64::from_be_bytes(halves[1])])
 }
 
 /// Every backend and every peer, without generations.

@@ -131,8 +131,7 @@ impl Flow {
 
     /// Notes that it was seen, and moves it up from the last ways.
     #[inline(always)]
-    pub fn refresh(self, set: &Set, known: Option<Known>, tables: &impl Tables) {
-        let Some(Known { way, word }) = known else { return };
+    pub fn refresh(self, set: &Set, Known { way, word }: Known, tables: &impl Tables) {
         let fresh = word & !TICK | self.tick;
         if way >= KEPT {
             self.move_up(set, way, fresh, tables);

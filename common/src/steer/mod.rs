@@ -142,14 +142,14 @@ fn choose<'a, T: Tables>(
     let flow = Flow::new(request.hash, now);
     let set = tables.flows(flow.set()).ok_or(Outcome::Fault)?;
     let known = flow.find(set);
-    if let Some(Known { word, .. }) = known {
+    if let Some(found @ Known { word, .. }) = known {
         let index = flows::target(word);
         if let Some(target) = tables.target(index)
             && u64::from(target.generation) == flows::generation(word)
             && stays(request, instance, from, target, index)
         {
             if request.starts {
-                flow.refresh(set, known, tables);
+                flow.refresh(set, found, tables);
             }
             return Ok(Choice { target, index, established: true });
         }

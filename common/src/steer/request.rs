@@ -5,22 +5,16 @@ use super::Tables;
 use crate::{
     answer::Leased,
     maps::{AddressEntry, InstanceEntry, MAX_PORTS},
-    network::{DONT_FRAGMENT, FRAGMENT, Link, UDP, check_macs},
+    network::{DONT_FRAGMENT, FRAGMENT, ICMP, ICMP_HEADER, ICMP_V6, Link, UDP, V4_HEADER, V6_HEADER, check_macs},
     outcome::Outcome,
     packet::Packet,
     placing::ADDRESSES,
 };
 
 const TCP: u32 = 6;
-const ICMP: u32 = 1;
-const ICMP_V6: u32 = 58;
 /// Extension headers of IPv6 by number (RFC 7045), without the fragment header.
 const EXTENSIONS: [u32; 8] = [0, 43, 50, 51, 60, 135, 139, 140];
 const FRAGMENT_HEADER: u32 = 44;
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-/// Bytes of the header of an ICMP error before the packet it is about.
-const ICMP_HEADER: usize = 8;
 /// What an IPv4 address follows in the form of an IPv6 one (RFC 4291 section 2.5.5.2).
 const MAPPED: u64 = 0xffff << 32;
 
@@ -278,6 +272,14 @@ fn names(address: &AddressEntry, protocol: u32, port: u32) -> bool {
 #[inline(always)]
 pub const fn address_hash([high, low]: [u64; 2]) -> u64 {
     finish(mix(mix(0, high), low))
+}
+
+impl AddressEntry {
+    /// The hash of its address.
+    pub fn hash(&self) -> u64 {
+        let number = u128::from_be_bytes(self.address);
+        address_hash([(number >> 64) as u64, number as u64])
+    }
 }
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -5,16 +5,13 @@ use super::{Tables, request::Request, tunnel};
 use crate::{
     checksum::Sum,
     maps::Target,
-    network::{ETHERNET_HEADER, ETHERTYPE_V4, ETHERTYPE_V6, HOPS, sum},
+    network::{
+        ETHERNET_HEADER, ETHERTYPE_V4, ETHERTYPE_V6, HOPS, ICMP, ICMP_HEADER, ICMP_V6, V4_HEADER, V6_HEADER, sum,
+    },
     outcome::Outcome,
     packet::Packet,
 };
 
-const ICMP: u32 = 1;
-const ICMP_V6: u32 = 58;
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-const ICMP_HEADER: usize = 8;
 /// Bytes that an ICMP error quotes: the IP header and eight more (RFC 792).
 const QUOTED_V4: usize = V4_HEADER + 8;
 /// As many as fit into the least MTU of IPv6 (RFC 4443 section 2.4).

@@ -14,7 +14,7 @@
 use super::Tables;
 use crate::{
     maps::Target,
-    network::{DONT_FRAGMENT, ETHERNET_HEADER, ETHERTYPE_V4, FRAGMENT, HOPS, Link, UDP, UDP_HEADER, sum},
+    network::{DONT_FRAGMENT, ETHERNET_HEADER, ETHERTYPE_V4, FRAGMENT, HOPS, Link, UDP, UDP_HEADER, V4_HEADER, sum},
     outcome::Outcome,
     packet::{Le, Packet},
 };
@@ -27,7 +27,6 @@ pub const ECHO: u8 = 2;
 /// The mark of the answer.
 pub const ECHO_REPLY: u8 = 4;
 
-const V4_HEADER: usize = 20;
 /// Bytes of the header.
 pub const HEADER: usize = 16;
 /// Bytes that the tunnel adds to a packet.

@@ -15,10 +15,7 @@ use siteswap_common::{
     },
 };
 
-use super::{
-    Verdict,
-    table::{Table, hash},
-};
+use super::{Verdict, table::Table};
 
 /// What flow hashes begin with, here and in [`Kernel`](super::kernel::Kernel).
 pub const FLOW_SEED: u64 = 0x5eed;
@@ -39,7 +36,7 @@ impl Host {
         let hashes: Vec<_> = table.names.iter().map(|(hash, _)| *hash).collect();
         let places = NAMES.place(&hashes);
         let names = places.slots.iter().zip(&table.names).filter_map(|(slot, (_, entry))| Some(((*slot)?, *entry)));
-        let hashes: Vec<_> = table.addresses.iter().map(hash).collect();
+        let hashes: Vec<_> = table.addresses.iter().map(AddressEntry::hash).collect();
         let address_places = ADDRESSES.place(&hashes);
         let addresses = address_places.slots.iter().zip(&table.addresses);
         Self {

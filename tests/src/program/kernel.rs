@@ -13,11 +13,7 @@ use siteswap_common::{
     placing::{ADDRESSES, NAMES, Places},
 };
 
-use super::{
-    Verdict,
-    host::FLOW_SEED,
-    table::{Table, hash},
-};
+use super::{Verdict, host::FLOW_SEED, table::Table};
 
 /// Longer than any frame that `BPF_PROG_TEST_RUN` takes.
 const PAGE: usize = 4096;
@@ -56,7 +52,7 @@ impl Kernel {
 
     /// Replaces the table of resources' addresses.
     pub fn publish_addresses(&mut self, addresses: &[AddressEntry]) -> Result<()> {
-        let hashes: Vec<_> = addresses.iter().map(hash).collect();
+        let hashes: Vec<_> = addresses.iter().map(AddressEntry::hash).collect();
         self.publish(["ADDRESS_SEEDS", "ADDRESSES"], &ADDRESSES.place(&hashes), addresses)
     }
 

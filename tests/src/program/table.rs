@@ -4,7 +4,6 @@ use siteswap_common::{
     answers,
     maps::{AddressEntry, AnswerSet, InstanceEntry, MAX_LISTEN, MAX_PEERS, NameEntry, RingChunk, Target, TunnelPeer},
     name,
-    steer::address_hash,
 };
 
 /// Names, their answers, and where queries are answered.
@@ -76,12 +75,6 @@ impl Table {
         let id = self.sets[set as usize].id;
         self.names.push(name::entry(&wire(name), set, id).expect("a name the program can find"));
     }
-}
-
-/// The hash of an entry's address.
-pub fn hash(entry: &AddressEntry) -> u64 {
-    let (high, low) = entry.address.split_at(8);
-    address_hash([high, low].map(|half| u64::from_be_bytes(half.try_into().expect("eight bytes"))))
 }
 
 /// A name in wire format: its labels, which are split at dots, each behind its length.

@@ -227,7 +227,7 @@ fn every_address_is_found_by_its_hash() {
     assert_eq!((entries.len(), left), (2, Vec::new()));
     for (slot, entry) in entries {
         assert!(slot < ADDRESS_SLOTS);
-        let hash = hash(&entry);
+        let hash = entry.hash();
         assert_eq!(ADDRESSES.slot(hash, seeds[ADDRESSES.bucket(hash) as usize]), slot);
         assert_eq!((entry.port_count, entry.ports[0].port, entry.ports[0].protocol), (1, 80, 6));
         assert_eq!(entry.instance_id, tables::id("www"));
