@@ -1,0 +1,1 @@
+//! Triggers that record what any process with any SQLite changes.

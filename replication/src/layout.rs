@@ -1,0 +1,49 @@
+//! The tables that siteswap keeps in an application's database. All begin with `_ssw_`.
+
+use rusqlite::{Connection, Result};
+
+/// What every name of ours in somebody's database begins with.
+pub const PREFIX: &str = "_ssw_";
+
+/// Creates what does not exist yet.
+///
+/// - `_ssw_meta`: this database's site, incarnation, clock and watermarks.
+/// - `_ssw_table`: the replicated tables, `schema` being [`Table`](crate::schema::Table) as JSON.
+/// - `_ssw_touch`: written by the triggers alone, one row for each row touched. It has no constraint that could fail: an
+///   outer `OR IGNORE` would hide that, and the change be lost. `op` is `I` (inserted), `U` (updated; `mask` says which
+///   columns), `D` (deleted) or `?` (about to be evicted by a REPLACE, perhaps). `ms` is the application's clock in
+///   milliseconds since 1970, `k0` and so on are the primary key. For `D` and `?`, the row's last values are in
+///   `_ssw_old_<number>` under the same `seq`.
+/// - `_ssw_change`: the change table. One row for each row changed in a group.
+/// - `_ssw_group`: groups of whole transactions; `grp` is its first number, `last` its last (they differ after
+///   consolidation on disk), `clock` the newest stamp in it, `seen` what its writers could have seen of other sites.
+/// - `_ssw_row`: versions of rows that are not yet known to be the same everywhere, and what is left of deleted ones.
+/// - `_ssw_peer`: what each peer has applied, and what of each is applied here.
+/// - `_ssw_inbox`: parts of a batch too large for one message, until the rest has come.
+/// - `_ssw_conflict`: what lost against another site's change.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn create(database: &Connection) -> Result<()> {
+    database.execute_batch(TABLES)
+}
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS _ssw_meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _ssw_table(number INTEGER PRIMARY KEY, name TEXT NOT NULL, schema TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS _ssw_touch(seq INTEGER PRIMARY KEY, tbl, op, mask, ms, k0, k1, k2, k3, k4, k5, k6, k7);
+CREATE TABLE IF NOT EXISTS _ssw_change(grp INTEGER NOT NULL, tbl INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY(grp, tbl, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _ssw_group(grp INTEGER PRIMARY KEY, last INTEGER NOT NULL, clock INTEGER NOT NULL,
+  seen BLOB NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS _ssw_row(tbl INTEGER NOT NULL, key BLOB NOT NULL, newest INTEGER NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY(tbl, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS _ssw_row_newest ON _ssw_row(newest);
+CREATE TABLE IF NOT EXISTS _ssw_peer(site INTEGER PRIMARY KEY, name TEXT NOT NULL, incarnation BLOB, applied INTEGER NOT NULL DEFAULT 0,
+  acknowledged INTEGER NOT NULL DEFAULT 0, clock INTEGER NOT NULL DEFAULT 0, seen BLOB NOT NULL DEFAULT x'');
+CREATE TABLE IF NOT EXISTS _ssw_inbox(origin INTEGER NOT NULL, batch INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL,
+  PRIMARY KEY(origin, batch, part)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _ssw_conflict(id INTEGER PRIMARY KEY, ms INTEGER NOT NULL, tbl TEXT NOT NULL, key BLOB NOT NULL,
+  kind TEXT NOT NULL, columns TEXT NOT NULL, won_site TEXT NOT NULL, won_stamp INTEGER NOT NULL, lost_site TEXT NOT NULL,
+  lost_stamp INTEGER NOT NULL, image BLOB NOT NULL, state TEXT NOT NULL);
+";

@@ -1,0 +1,101 @@
+//! What a replicated table looks like, as far as capture and merge need to know.
+
+use serde::{Deserialize, Serialize};
+
+/// Columns with a bit of their own in a touch's mask; all later ones share the next bit.
+pub const MASK_BITS: usize = 62;
+/// A primary key has at most this many columns.
+pub const MAX_KEY: usize = 8;
+
+/// A replicated table.
+///
+/// `number` stays while columns are only added, so that what was recorded before still means the same: columns are
+/// counted from 0 in the order in which the table has them, generated ones left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// What touches and changes call it.
+    pub number: u32,
+    /// Its name, as the schema spells it.
+    pub name: String,
+    /// Its columns without the generated ones.
+    pub columns: Vec<Column>,
+    /// The primary key's columns, in the key's order.
+    pub key: Vec<u16>,
+    /// What must be unique besides whole key bytes, the primary key's index with its collations among it. Partial indexes
+    /// and those over expressions are left out.
+    pub uniques: Vec<Unique>,
+    /// Its foreign keys.
+    pub references: Vec<Reference>,
+    /// Sets of columns that only make sense together (one CHECK, one UNIQUE, one foreign key over several columns):
+    /// disjoint, each of two columns or more, none of the key's. They are always stamped together, so that merged rows
+    /// hold a combination that was valid somewhere.
+    pub together: Vec<Vec<u16>>,
+    /// Has no rowid.
+    pub without_rowid: bool,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its declared type, as written.
+    pub declared: String,
+    /// Its default as an SQL expression.
+    pub default: Option<String>,
+    /// NULL is refused.
+    pub not_null: bool,
+}
+
+/// Columns that are unique together. Rows with a NULL among them collide with none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unique {
+    /// The columns, each with its collation in this index.
+    pub columns: Vec<(u16, String)>,
+    /// It is the primary key's.
+    pub primary: bool,
+}
+
+/// A foreign key of this table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// This table's columns.
+    pub columns: Vec<u16>,
+    /// The table referred to.
+    pub parent: String,
+    /// The columns referred to, one for each of `columns`.
+    pub parent_columns: Vec<String>,
+    /// What the schema wants when the parent is deleted.
+    pub on_delete: OnDelete,
+}
+
+/// What becomes of a row whose parent is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDelete {
+    /// It must not happen: NO ACTION, RESTRICT, or nothing said.
+    Keep,
+    /// It is deleted too.
+    Cascade,
+    /// Its reference becomes NULL.
+    SetNull,
+    /// Its reference becomes the default.
+    SetDefault,
+}
+
+impl Table {
+    /// The column's place, by its name as SQL compares names.
+    pub fn column(&self, name: &str) -> Option<u16> {
+        let at = self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))?;
+        u16::try_from(at).ok()
+    }
+
+    /// Is the column part of the primary key?
+    pub fn in_key(&self, column: u16) -> bool {
+        self.key.contains(&column)
+    }
+}
+
+/// An identifier, quoted for SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

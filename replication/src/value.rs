@@ -1,0 +1,194 @@
+//! SQLite's values, exactly: storage class and bytes, without a round trip through text.
+
+use rusqlite::{
+    ToSql,
+    types::{ToSqlOutput, ValueRef},
+};
+use serde::{Deserialize, Serialize};
+
+/// One value of one row. Text is bytes: SQLite stores what an application gives it, also if that is not UTF-8 or holds a
+/// NUL.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Value {
+    /// NULL.
+    Null,
+    /// An integer.
+    Integer(i64),
+    /// A real number; never NaN, which SQLite stores as NULL.
+    Real(f64),
+    /// Text in the database's encoding as SQLite hands it out, UTF-8 if the application kept to that.
+    Text(Vec<u8>),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// The same storage class and bytes; 0.0 and -0.0 are the same, because SQL cannot tell them apart, and so no trigger
+/// can. 1 and 1.0 differ.
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Integer(one), Self::Integer(two)) => one == two,
+            (Self::Real(one), Self::Real(two)) => one == two,
+            (Self::Text(one), Self::Text(two)) | (Self::Blob(one), Self::Blob(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
+
+impl Value {
+    /// NULL?
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// Bytes it takes in memory and, nearly, on disk.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Null => 1,
+            Self::Integer(_) | Self::Real(_) => 9,
+            Self::Text(bytes) | Self::Blob(bytes) => 1 + bytes.len(),
+        }
+    }
+
+    /// Appends the canonical encoding: a tag for the storage class, then the bytes; equal values, and no others, have
+    /// equal encodings. Integers compare as their encodings do, so that rows with integer keys are visited in order.
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        match self {
+            Self::Null => into.push(0),
+            Self::Integer(number) => {
+                into.push(1);
+                into.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+            }
+            Self::Real(number) => {
+                into.push(2);
+                let number = if *number == 0.0 { 0.0 } else { *number };
+                into.extend_from_slice(&number.to_be_bytes());
+            }
+            Self::Text(bytes) => encode_bytes(3, bytes, into),
+            Self::Blob(bytes) => encode_bytes(4, bytes, into),
+        }
+    }
+
+    /// Reads a canonical encoding from the front of `bytes`. `None`: it is none.
+    pub fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        let tag = take(bytes, 1)?[0];
+        Some(match tag {
+            0 => Self::Null,
+            1 => Self::Integer((u64::from_be_bytes(take(bytes, 8)?.try_into().ok()?) ^ (1 << 63)).cast_signed()),
+            2 => Self::Real(f64::from_be_bytes(take(bytes, 8)?.try_into().ok()?)),
+            3 => Self::Text(decode_bytes(bytes)?),
+            4 => Self::Blob(decode_bytes(bytes)?),
+            _ => return None,
+        })
+    }
+}
+
+fn encode_bytes(tag: u8, bytes: &[u8], into: &mut Vec<u8>) {
+    into.push(tag);
+    // SQLite's values are at most 2 GB long.
+    into.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    into.extend_from_slice(bytes);
+}
+
+fn decode_bytes(bytes: &mut &[u8]) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(take(bytes, 4)?.try_into().ok()?);
+    take(bytes, usize::try_from(length).ok()?).map(<[u8]>::to_vec)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (front, rest) = bytes.split_at_checked(count)?;
+    *bytes = rest;
+    Some(front)
+}
+
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(number) => Self::Integer(number),
+            ValueRef::Real(number) => Self::Real(number),
+            ValueRef::Text(bytes) => Self::Text(bytes.to_vec()),
+            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(bytes) => ValueRef::Text(bytes),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// A row's primary key: the canonical encodings of its columns, one after the other. Two rows are the same row if these
+/// bytes are equal, whatever the collation of the key's columns: `a` and `A` are two rows that cannot both be in a table
+/// with a key that ignores case, which is a collision like any other between unique columns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(pub Vec<u8>);
+
+impl Key {
+    /// The key of these columns.
+    pub fn new<'a>(columns: impl IntoIterator<Item = &'a Value>) -> Self {
+        let mut bytes = Vec::with_capacity(16);
+        columns.into_iter().for_each(|column| column.encode(&mut bytes));
+        Self(bytes)
+    }
+
+    /// Its columns. `None`: it was not made by `new`.
+    pub fn columns(&self) -> Option<Vec<Value>> {
+        let mut bytes = self.0.as_slice();
+        let mut columns = Vec::with_capacity(1);
+        while !bytes.is_empty() {
+            columns.push(Value::decode(&mut bytes)?);
+        }
+        Some(columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_are_exact_and_tell_storage_classes_apart() {
+        let values = [
+            Value::Null,
+            Value::Integer(i64::MIN),
+            Value::Integer(1),
+            Value::Real(1.0),
+            Value::Real(f64::from_bits(1)),
+            Value::Text(b"a\0b\xff".to_vec()),
+            Value::Blob(b"a\0b\xff".to_vec()),
+            Value::Text(Vec::new()),
+        ];
+        let key = Key::new(&values);
+        assert_eq!(key.columns().as_deref(), Some(&values[..]));
+        for (one, value) in values.iter().enumerate() {
+            for (two, other) in values.iter().enumerate() {
+                assert_eq!(Key::new([value]) == Key::new([other]), one == two);
+            }
+        }
+        assert_eq!(Key::new([&Value::Real(-0.0)]), Key::new([&Value::Real(0.0)]));
+    }
+
+    #[test]
+    fn integer_keys_sort_as_their_numbers_do() {
+        let numbers = [i64::MIN, -300, -1, 0, 1, 256, i64::MAX];
+        assert!(numbers.map(|number| Key::new([&Value::Integer(number)])).is_sorted());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for bytes in [&[9][..], &[1, 0], &[3, 0, 0, 0, 9, 1], &[3, 0]] {
+            assert_eq!(Key(bytes.to_vec()).columns(), None);
+        }
+    }
+}
