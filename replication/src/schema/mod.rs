@@ -1,6 +1,15 @@
 //! What a replicated table looks like, as far as capture and merge need to know.
 
+mod affinity;
+mod bases;
+mod constraints;
+mod read;
+mod sql;
+
 use serde::{Deserialize, Serialize};
+
+pub use affinity::Affinity;
+pub use read::{Error, Found, LeftOut, names, read};
 
 /// Columns with a bit of their own in a touch's mask; all later ones share the next bit.
 pub const MASK_BITS: usize = 62;
@@ -21,8 +30,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The primary key's columns, in the key's order.
     pub key: Vec<u16>,
-    /// What must be unique besides whole key bytes, the primary key's index with its collations among it. Partial indexes
-    /// and those over expressions are left out.
+    /// What must be unique besides whole key bytes; the primary key's index too if keys whose bytes differ can be the
+    /// same to it (by a collation, or as 1 and 1.0). Partial indexes and those over expressions or generated columns are
+    /// left out.
     pub uniques: Vec<Unique>,
     /// Its foreign keys.
     pub references: Vec<Reference>,
@@ -43,7 +53,7 @@ pub struct Column {
     pub declared: String,
     /// Its default as an SQL expression.
     pub default: Option<String>,
-    /// NULL is refused.
+    /// It is never NULL: by its declaration, or because it is the rowid.
     pub not_null: bool,
 }
 
