@@ -8,8 +8,13 @@
 //! do.
 
 pub mod capture;
+pub mod change;
+pub mod clock;
 pub mod layout;
+pub mod merge;
 pub mod schema;
+pub mod store;
 pub mod value;
+pub mod wire;
 
 pub use value::{Key, Value};

@@ -17,9 +17,9 @@ pub enum Value {
     /// A real number; never NaN, which SQLite stores as NULL.
     Real(f64),
     /// Text in the database's encoding as SQLite hands it out, UTF-8 if the application kept to that.
-    Text(Vec<u8>),
+    Text(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Bytes.
-    Blob(Vec<u8>),
+    Blob(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// The same storage class and bytes; 0.0 and -0.0 are the same, because SQL cannot tell them apart, and so no trigger
@@ -132,7 +132,7 @@ impl ToSql for Value {
 /// bytes are equal, whatever the collation of the key's columns: `a` and `A` are two rows that cannot both be in a table
 /// with a key that ignores case, which is a collision like any other between unique columns.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Key(pub Vec<u8>);
+pub struct Key(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 impl Key {
     /// The key of these columns.

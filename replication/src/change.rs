@@ -1,0 +1,228 @@
+//! A change: what one site did to one row, as it is kept in the change table and sent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{Stamp, Version},
+    value::Value,
+};
+
+/// What one site did to one row since it last said anything about it. All stamps are that site's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The row was inserted or, unless deletes win, changed: it should be there.
+    pub alive: Option<Stamp>,
+    /// It was deleted.
+    pub deleted: Option<Deleted>,
+    /// All its columns are told, as after an insert.
+    pub whole: bool,
+    /// The columns changed, in ascending order; none of the key's.
+    pub cells: Vec<Cell>,
+}
+
+/// A row's deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// When.
+    pub stamp: Stamp,
+    /// Signs of life up to this one are over: usually the deletion's own version; where edits win, the last one that the
+    /// site had seen.
+    pub ends: Version,
+}
+
+/// A column's new value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Which column, as the table counts them.
+    pub column: u16,
+    /// When.
+    pub stamp: Stamp,
+    /// The value.
+    pub value: Value,
+}
+
+/// How it is encoded: each stamp as its distance below the newest.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    newest: Stamp,
+    alive: Option<u64>,
+    deleted: Option<(u64, Option<Version>)>,
+    whole: bool,
+    cells: usize,
+}
+
+impl Change {
+    /// The newest stamp in it.
+    pub fn newest(&self) -> Stamp {
+        let cells = self.cells.iter().map(|cell| cell.stamp);
+        cells.chain(self.alive).chain(self.deleted.map(|deleted| deleted.stamp)).max().unwrap_or(0)
+    }
+
+    /// Combines two changes of one site to one row into one: of two to the same column the newer stays, those to
+    /// different columns both do (claim C3). Whichever comes first.
+    pub fn combine(&mut self, other: Self) {
+        self.alive = self.alive.max(other.alive);
+        self.deleted = match (self.deleted, other.deleted) {
+            (Some(one), Some(two)) => {
+                Some(Deleted { stamp: one.stamp.max(two.stamp), ends: one.ends.max(two.ends) })
+            }
+            (one, two) => one.or(two),
+        };
+        self.whole |= other.whole;
+        if self.cells.is_empty() {
+            self.cells = other.cells;
+        } else if !other.cells.is_empty() {
+            let mine = std::mem::take(&mut self.cells);
+            self.cells = combine_cells(mine, other.cells);
+        }
+    }
+
+    /// Appends its encoding. `site` made it.
+    pub fn encode(&self, site: u32, into: &mut Vec<u8>) {
+        let newest = self.newest();
+        let below = |stamp: Stamp| newest.abs_diff(stamp);
+        let head = Head {
+            newest,
+            alive: self.alive.map(below),
+            deleted: self.deleted.map(|deleted| {
+                let usual = deleted.ends == Version::new(deleted.stamp, site);
+                (below(deleted.stamp), (!usual).then_some(deleted.ends))
+            }),
+            whole: self.whole,
+            cells: self.cells.len(),
+        };
+        append(&head, into);
+        for cell in &self.cells {
+            append(&(cell.column, below(cell.stamp), &cell.value), into);
+        }
+    }
+
+    /// Reads an encoding, made by `site`, from the front of `bytes`. `None`: it is none.
+    pub fn decode(site: u32, bytes: &mut &[u8]) -> Option<Self> {
+        let head: Head = read(bytes)?;
+        let stamp = |below: u64| head.newest.checked_sub_unsigned(below).filter(|stamp| *stamp >= 0);
+        let mut cells = Vec::with_capacity(head.cells.min(bytes.len()));
+        for _ in 0..head.cells {
+            let (column, below, value) = read(bytes)?;
+            if cells.last().is_some_and(|cell: &Cell| cell.column >= column) {
+                return None;
+            }
+            cells.push(Cell { column, stamp: stamp(below)?, value });
+        }
+        let deleted = match head.deleted {
+            Some((below, ends)) => {
+                let stamp = stamp(below)?;
+                Some(Deleted { stamp, ends: ends.unwrap_or(Version::new(stamp, site)) })
+            }
+            None => None,
+        };
+        let alive = match head.alive {
+            Some(below) => Some(stamp(below)?),
+            None => None,
+        };
+        Some(Self { alive, deleted, whole: head.whole, cells })
+    }
+}
+
+/// Merges two ascending lists; of two for one column the newer stays.
+fn combine_cells(mine: Vec<Cell>, theirs: Vec<Cell>) -> Vec<Cell> {
+    let mut all = Vec::with_capacity(mine.len().max(theirs.len()));
+    let (mut mine, mut theirs) = (mine.into_iter().peekable(), theirs.into_iter().peekable());
+    loop {
+        let next = match (mine.peek(), theirs.peek()) {
+            (Some(one), Some(two)) if one.column == two.column => {
+                let (one, two) = (mine.next(), theirs.next());
+                one.into_iter().chain(two).max_by_key(|cell| cell.stamp)
+            }
+            (Some(one), Some(two)) if one.column < two.column => mine.next(),
+            (Some(_), None) => mine.next(),
+            _ => theirs.next(),
+        };
+        match next {
+            Some(cell) => all.push(cell),
+            None => return all,
+        }
+    }
+}
+
+fn append(what: &impl Serialize, into: &mut Vec<u8>) {
+    // A vector takes everything, and none of the types here refuses to be encoded.
+    if let Ok(bytes) = postcard::to_extend(what, std::mem::take(into)) {
+        *into = bytes;
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &mut &'a [u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+    *bytes = rest;
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cell(column: u16, stamp: Stamp, value: i64) -> Cell {
+        Cell { column, stamp, value: Value::Integer(value) }
+    }
+
+    #[test]
+    fn c3_changes_to_different_columns_are_combined_and_superseded_ones_deleted() {
+        let mut first = Change { cells: vec![cell(1, 10, 1), cell(2, 10, 1)], alive: Some(10), ..Change::default() };
+        first.combine(Change { cells: vec![cell(2, 20, 2), cell(4, 20, 2)], alive: Some(20), ..Change::default() });
+        assert_eq!(first.cells, [cell(1, 10, 1), cell(2, 20, 2), cell(4, 20, 2)]);
+        assert_eq!(first.alive, Some(20));
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let stamp = 1_i64..1 << 57;
+        let cells = prop::collection::btree_map(0_u16..70, (stamp.clone(), any::<i64>()), 0..6);
+        let deleted = prop::option::of((stamp.clone(), prop::option::of(stamp.clone())));
+        (prop::option::of(stamp), deleted, any::<bool>(), cells).prop_map(|(alive, deleted, whole, cells)| Change {
+            alive,
+            deleted: deleted.map(|(stamp, ends)| Deleted {
+                stamp,
+                ends: ends.map_or(Version::new(stamp, 7), |ends| Version::new(ends, 9)),
+            }),
+            whole,
+            cells: cells.into_iter().map(|(column, (stamp, value))| cell(column, stamp, value)).collect(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoding_is_read_as_what_was_written(change in change()) {
+            let mut bytes = Vec::new();
+            change.encode(7, &mut bytes);
+            let mut rest = &bytes[..];
+            prop_assert_eq!(Change::decode(7, &mut rest), Some(change));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Change::decode(7, &mut &bytes[..]);
+        }
+
+        #[test]
+        fn the_order_of_combining_does_not_matter(one in change(), two in change(), three in change()) {
+            let fold = |changes: [&Change; 3]| {
+                let mut all = Change::default();
+                changes.into_iter().for_each(|change| all.combine(change.clone()));
+                all
+            };
+            // Of one site's changes no two to one column have the same stamp.
+            let first = fold([&one, &two, &three]);
+            prop_assert_eq!(&first, &fold([&three, &one, &two]));
+            prop_assert_eq!(&first, &fold([&one, &two, &one]).also(&three));
+        }
+    }
+
+    impl Change {
+        fn also(mut self, other: &Self) -> Self {
+            self.combine(other.clone());
+            self
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! How a row as one site knows it takes in another site's change.
+//!
+//! Everything known of a row is a maximum of versions: its signs of life, its deletions, and each of its columns. So the
+//! order in which changes come does not matter, and two sites that know the same changes show the same row (claim C4).
+//! Which of two changes wins depends on their versions alone; what the changes' makers had *seen* only decides whether
+//! people are told of a conflict.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::{Cell, Change, Deleted},
+    clock::{Seen, SiteId, Stamp, Version},
+    value::Value,
+};
+
+/// A row as a site knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its newest sign of life.
+    pub alive: Version,
+    /// Signs of life up to this one are over.
+    pub dead: Version,
+    /// Its newest deletion.
+    pub removed: Version,
+    /// Each column's newest change; the key's columns have none.
+    pub versions: Vec<Version>,
+    /// Each column's value, as far as it is known. Of a deleted row: as it was last.
+    pub values: Vec<Option<Value>>,
+}
+
+/// Two sites changed the same without knowing of each other, and one of them lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// What met what.
+    pub kind: Kind,
+    /// The change that stays.
+    pub won: Version,
+    /// The change that is dropped, the newest of them if there are several.
+    pub lost: Version,
+    /// What it had set: column and value. Nothing, if it was a deletion.
+    pub image: Vec<(u16, Value)>,
+}
+
+/// What met what: first what won, then what lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// The same columns were changed.
+    UpdateUpdate,
+    /// A row was inserted twice under one key.
+    InsertInsert,
+    /// An edit outlives a deletion.
+    UpdateDelete,
+    /// A deletion ends what was edited.
+    DeleteUpdate,
+    /// Two rows wanted one value of a unique column.
+    Unique,
+    /// A row's parent was deleted.
+    ForeignKey,
+}
+
+impl Kind {
+    /// Its name, for people and machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UpdateUpdate => "update/update",
+            Self::InsertInsert => "insert/insert",
+            Self::UpdateDelete => "update/delete",
+            Self::DeleteUpdate => "delete/update",
+            Self::Unique => "unique",
+            Self::ForeignKey => "foreign key",
+        }
+    }
+}
+
+impl Row {
+    /// A row of which nothing is known, with so many columns.
+    pub fn unknown(columns: usize) -> Self {
+        Self {
+            alive: Version::NONE,
+            dead: Version::NONE,
+            removed: Version::NONE,
+            versions: vec![Version::NONE; columns],
+            values: vec![None; columns],
+        }
+    }
+
+    /// A row that is there, and is the same everywhere as far as is known.
+    pub fn settled(values: Vec<Value>) -> Self {
+        Self { alive: Version::SETTLED, values: values.into_iter().map(Some).collect(), ..Self::unknown(0) }.sized()
+    }
+
+    fn sized(mut self) -> Self {
+        self.versions = vec![Version::NONE; self.values.len()];
+        self
+    }
+
+    /// Is it to be in the table? Not before all of its columns are known: the change that tells them is on its way from
+    /// another site.
+    pub fn visible(&self) -> bool {
+        self.lives() && self.values.iter().all(Option::is_some)
+    }
+
+    /// Is it, by its signs of life, not deleted?
+    pub fn lives(&self) -> bool {
+        self.alive > self.dead
+    }
+
+    /// All versions in it.
+    pub fn all_versions(&self) -> impl Iterator<Item = Version> + '_ {
+        [self.alive, self.dead, self.removed].into_iter().chain(self.versions.iter().copied())
+    }
+
+    /// The newest stamp in it.
+    pub fn newest(&self) -> Stamp {
+        self.all_versions().map(|version| version.stamp).max().unwrap_or(0)
+    }
+
+    /// The newest edit: sign of life or change of a column.
+    pub fn edited(&self) -> Version {
+        self.versions.iter().copied().fold(self.alive, Version::max)
+    }
+
+    /// Takes in a change of the own site, which knew all there is to know here.
+    pub fn absorb(&mut self, site: SiteId, change: &Change) {
+        for cell in &change.cells {
+            let version = Version::new(cell.stamp, site);
+            if let Some(mine) = self.versions.get_mut(usize::from(cell.column)).filter(|mine| version > **mine) {
+                *mine = version;
+                self.values[usize::from(cell.column)] = Some(cell.value.clone());
+            }
+        }
+        self.join_life(site, change);
+    }
+
+    fn join_life(&mut self, site: SiteId, change: &Change) {
+        if let Some(stamp) = change.alive {
+            self.alive = self.alive.max(Version::new(stamp, site));
+        }
+        if let Some(Deleted { stamp, ends }) = change.deleted {
+            self.dead = self.dead.max(ends);
+            self.removed = self.removed.max(Version::new(stamp, site));
+        }
+    }
+
+    /// Takes in a change that `origin` made when it had `seen` so much, and says what was in conflict. Cells of columns
+    /// that the row does not have are passed over.
+    pub fn join(&mut self, origin: SiteId, seen: &Seen, change: &Change) -> Vec<Conflict> {
+        let before = Before::of(self, origin, seen);
+        let mut lost_here = Lost::default();
+        let mut lost_there = Lost::default();
+        for cell in &change.cells {
+            self.join_cell(origin, seen, cell, &mut lost_here, &mut lost_there);
+        }
+        self.join_life(origin, change);
+        let twice = change.whole && before.inserted;
+        match before.conflict_of_life(self, origin, change) {
+            Some(conflict) => vec![conflict],
+            // Columns of a deleted row are nobody's concern, beyond what was just said.
+            None if !self.lives() => Vec::new(),
+            None => {
+                let kind = if twice { Kind::InsertInsert } else { Kind::UpdateUpdate };
+                [lost_here.conflict(kind), lost_there.conflict(kind)].into_iter().flatten().collect()
+            }
+        }
+    }
+
+    fn join_cell(&mut self, origin: SiteId, seen: &Seen, cell: &Cell, here: &mut Lost, there: &mut Lost) {
+        let at = usize::from(cell.column);
+        let (Some(mine), Some(value)) = (self.versions.get_mut(at), self.values.get_mut(at)) else { return };
+        let theirs = Version::new(cell.stamp, origin);
+        let unknown = !seen.knew(origin, *mine);
+        let differs = value.as_ref().is_some_and(|value| *value != cell.value);
+        if theirs > *mine {
+            if let Some(old) = value.as_ref().filter(|_| unknown && differs) {
+                here.add(theirs, *mine, cell.column, old.clone());
+            }
+            *mine = theirs;
+            *value = Some(cell.value.clone());
+        } else if unknown && differs && theirs < *mine {
+            there.add(*mine, theirs, cell.column, cell.value.clone());
+        }
+    }
+}
+
+/// What the row was before a change came.
+struct Before {
+    visible: bool,
+    /// The newest edit, if the change's maker did not know it.
+    edited: Option<Version>,
+    /// The newest deletion, if the change's maker did not know it.
+    removed: Option<Version>,
+    /// It was inserted as a whole, and the change's maker did not know that.
+    inserted: bool,
+    image: Vec<(u16, Value)>,
+}
+
+impl Before {
+    fn of(row: &Row, origin: SiteId, seen: &Seen) -> Self {
+        let unknown = |version: Version| (!seen.knew(origin, version)).then_some(version);
+        let edited = unknown(row.edited());
+        Self {
+            visible: row.visible(),
+            edited,
+            removed: unknown(row.removed),
+            inserted: row.visible() && unknown(row.alive).is_some() && row.versions.iter().any(|version| version.is_change()),
+            image: edited.map(|_| row.image()).unwrap_or_default(),
+        }
+    }
+
+    fn conflict_of_life(self, row: &Row, origin: SiteId, change: &Change) -> Option<Conflict> {
+        let theirs = Version::new(change.newest(), origin);
+        let deletes = change.deleted.is_some_and(|deleted| change.alive.is_none_or(|alive| alive <= deleted.stamp));
+        if deletes {
+            let mine = self.edited.filter(|_| self.visible)?;
+            return Some(if row.lives() {
+                Conflict { kind: Kind::UpdateDelete, won: mine, lost: theirs, image: Vec::new() }
+            } else {
+                Conflict { kind: Kind::DeleteUpdate, won: theirs, lost: mine, image: self.image }
+            });
+        }
+        let mine = self.removed.filter(|_| !self.visible)?;
+        Some(if row.lives() {
+            Conflict { kind: Kind::UpdateDelete, won: theirs, lost: mine, image: Vec::new() }
+        } else {
+            let image = change.cells.iter().map(|cell| (cell.column, cell.value.clone())).collect();
+            Conflict { kind: Kind::DeleteUpdate, won: mine, lost: theirs, image }
+        })
+    }
+}
+
+impl Row {
+    /// Its columns' values, as far as they are known.
+    pub fn image(&self) -> Vec<(u16, Value)> {
+        (0..).zip(&self.values).filter_map(|(column, value)| Some((column, value.clone()?))).collect()
+    }
+}
+
+/// Columns that lost, on one side.
+#[derive(Default)]
+struct Lost {
+    won: Version,
+    lost: Version,
+    image: Vec<(u16, Value)>,
+}
+
+impl Lost {
+    fn add(&mut self, won: Version, lost: Version, column: u16, value: Value) {
+        self.won = self.won.max(won);
+        self.lost = self.lost.max(lost);
+        self.image.push((column, value));
+    }
+
+    fn conflict(self, kind: Kind) -> Option<Conflict> {
+        let Self { won, lost, image } = self;
+        (!image.is_empty()).then_some(Conflict { kind, won, lost, image })
+    }
+}
+
+/// How a row is kept while it is not settled: the versions that differ from the commonest, and values only if the table
+/// does not have them.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    alive: Version,
+    dead: Version,
+    removed: Version,
+    base: Version,
+    others: Vec<(u16, Version)>,
+    values: Option<Vec<Option<Value>>>,
+}
+
+impl Row {
+    /// How it is kept. Of a visible row the values are in the table.
+    pub fn keep(&self) -> Vec<u8> {
+        let base = self.versions.iter().copied().max().unwrap_or_default();
+        let others = (0..).zip(&self.versions).filter(|(_, version)| **version != base);
+        let kept = Kept {
+            alive: self.alive,
+            dead: self.dead,
+            removed: self.removed,
+            base,
+            others: others.map(|(column, version)| (column, *version)).collect(),
+            values: (!self.visible()).then(|| self.values.clone()),
+        };
+        // None of these types refuses to be encoded.
+        postcard::to_stdvec(&kept).unwrap_or_default()
+    }
+
+    /// Reads what was kept of a row with so many columns; `live` is the row in the table, if it is there. Columns added
+    /// since have the table's values. `None`: this is not what was kept.
+    pub fn kept(bytes: &[u8], columns: usize, live: Option<Vec<Value>>) -> Option<Self> {
+        let kept: Kept = postcard::from_bytes(bytes).ok()?;
+        let mut row = Self::unknown(columns);
+        (row.alive, row.dead, row.removed) = (kept.alive, kept.dead, kept.removed);
+        row.versions.fill(kept.base);
+        for (column, version) in kept.others {
+            *row.versions.get_mut(usize::from(column))? = version;
+        }
+        match (live, kept.values) {
+            (Some(live), _) => row.values = live.into_iter().map(Some).collect(),
+            (None, Some(values)) => {
+                row.values = values;
+                row.values.resize(columns, None);
+            }
+            // It was there when this was kept, and has vanished without a trigger's notice.
+            (None, None) => {}
+        }
+        Some(row)
+    }
+}

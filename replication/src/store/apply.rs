@@ -1,0 +1,272 @@
+//! Apply: a peer's batch is joined with what is here, in one transaction that also remembers it.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use rusqlite::{ErrorCode, OptionalExtension, params};
+
+use crate::{
+    clock::{Seen, Version},
+    merge::Row,
+    value::{Key, Value},
+    wire::{Part, RowChange},
+};
+
+use super::{Error, Store, conflicts, damaged, fold, live::Live, repair, rows, work, work::Work};
+
+/// What has become of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is kept until the rest of its batch has come.
+    Kept,
+    /// Its batch is applied: so many rows, so many of them in conflict.
+    Applied {
+        /// Rows in the batch.
+        rows: u64,
+        /// Conflicts, those included that repairing UNIQUE and foreign keys has found.
+        conflicts: u64,
+    },
+    /// It was applied before.
+    Duplicate,
+    /// Something between what is applied and this is missing: the sender goes on from what is applied.
+    Gap,
+}
+
+/// A sender's table as it looks here.
+struct Resolved {
+    live: Rc<Live>,
+    /// Where each of the sender's columns is here.
+    columns: Vec<u16>,
+    /// Our columns that the sender does not have.
+    absent: Vec<u16>,
+}
+
+/// A row that cannot be written before others have made room.
+pub(super) struct Waiting {
+    pub(super) live: Rc<Live>,
+    pub(super) key: Key,
+    pub(super) row: Row,
+}
+
+/// What applying has come across.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) conflicts: u64,
+    pub(super) rows: u64,
+}
+
+impl Store {
+    /// Takes in a part of a peer's batch; with its last part the batch is applied. `now` is the agent's clock in
+    /// milliseconds since 1970.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unknown`: nothing is applied, and nothing is lost, for the peer keeps it. `Damaged`, `Sqlite`.
+    pub fn receive(&mut self, part: &Part, now: i64) -> Result<Received, Error> {
+        if part.origin == self.settings.site || !self.settings.sites.contains_key(&part.origin) || part.hi <= part.lo {
+            return Err(Error::Malformed("it is from nowhere"));
+        }
+        self.transact(|work| {
+            let applied = work.peers.get(&part.origin).map_or(0, |peer| peer.applied);
+            if part.hi <= applied {
+                return Ok(Received::Duplicate);
+            }
+            if part.lo != applied {
+                return Ok(Received::Gap);
+            }
+            if part.number == 0 && part.last {
+                return apply(work, part, &[], now);
+            }
+            if !keep(work, part)? {
+                return Ok(Received::Gap);
+            }
+            if part.last { apply(work, part, &kept(work, part)?, now) } else { Ok(Received::Kept) }
+        })
+    }
+}
+
+/// Keeps a part until the last one has come. Says no if the one before it is missing.
+fn keep(work: &Work<'_>, part: &Part) -> Result<bool, Error> {
+    if part.number == 0 {
+        work.transaction.execute("DELETE FROM _ssw_inbox WHERE origin=?", [part.origin])?;
+    } else {
+        let before = params![part.origin, part.hi, part.number - 1];
+        let found = work
+            .transaction
+            .query_row("SELECT 1 FROM _ssw_inbox WHERE origin=? AND batch=? AND part=?", before, |_| Ok(()))
+            .optional()?;
+        if found.is_none() {
+            return Ok(false);
+        }
+    }
+    let bytes = postcard::to_stdvec(part).map_err(|_| Error::Malformed("a part that cannot be kept"))?;
+    work.transaction.execute(
+        "INSERT OR REPLACE INTO _ssw_inbox(origin, batch, part, data) VALUES(?,?,?,?)",
+        params![part.origin, part.hi, part.number, bytes],
+    )?;
+    Ok(true)
+}
+
+/// The numbers of the parts kept before the last one.
+fn kept(work: &Work<'_>, last: &Part) -> Result<Vec<u32>, Error> {
+    let mut statement = work
+        .transaction
+        .prepare_cached("SELECT part FROM _ssw_inbox WHERE origin=? AND batch=? AND part<? ORDER BY part")?;
+    let numbers = statement.query_map(params![last.origin, last.hi, last.number], |row| row.get(0))?;
+    Ok(numbers.collect::<Result<_, _>>()?)
+}
+
+fn read_kept(work: &Work<'_>, last: &Part, number: u32) -> Result<Part, Error> {
+    let bytes: Vec<u8> = work
+        .transaction
+        .prepare_cached("SELECT data FROM _ssw_inbox WHERE origin=? AND batch=? AND part=?")?
+        .query_row(params![last.origin, last.hi, number], |row| row.get(0))?;
+    postcard::from_bytes(&bytes).map_err(|_| damaged("a part", "_ssw_inbox"))
+}
+
+/// Applies a batch: the kept parts by number, then the last one.
+fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<Received, Error> {
+    // What was committed here before must be in the change table before anything overwrites it.
+    fold::fold(work, now)?;
+    work.state.clock.pass(last.clock);
+    let mut found = Found::default();
+    for number in earlier {
+        join_part(work, &read_kept(work, last, *number)?, &mut found)?;
+    }
+    join_part(work, last, &mut found)?;
+    let mut checks = repair::collisions(work, &mut found, now)?;
+    for number in earlier {
+        repair::references(work, &read_kept(work, last, *number)?, &mut found, now)?;
+    }
+    repair::references(work, last, &mut found, now)?;
+    repair::check_all(work, &mut checks, &mut found, now)?;
+
+    work.state.seen.pass(last.origin, last.clock);
+    if let Some(peer) = work.peers.get_mut(&last.origin) {
+        peer.applied = last.hi;
+    }
+    work::save_peer(work, last.origin)?;
+    if !earlier.is_empty() {
+        work.transaction.execute("DELETE FROM _ssw_inbox WHERE origin=?", [last.origin])?;
+    }
+    Ok(Received::Applied { rows: found.rows, conflicts: found.conflicts })
+}
+
+fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), Error> {
+    let tables = resolve(work.tables, part)?;
+    let nothing = Seen::default();
+    for row in part.rows() {
+        let mut row = row.ok_or(Error::Malformed("a row that is none"))?;
+        let table = tables.get(row.table as usize).ok_or(Error::Malformed("a row of no table"))?;
+        translate(&mut row, table, part)?;
+        let seen = part.seen.get(row.place as usize).unwrap_or(&nothing);
+        join_row(work, table, part.origin, seen, &row, found)?;
+        found.rows += 1;
+    }
+    Ok(())
+}
+
+/// Finds the sender's tables and columns here.
+fn resolve(tables: &BTreeMap<u32, Rc<Live>>, part: &Part) -> Result<Vec<Resolved>, Error> {
+    let find = |name: &str| tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(name));
+    part.tables
+        .iter()
+        .map(|shape| {
+            let live = find(&shape.name).ok_or_else(|| Error::Unknown(format!("table {}", shape.name)))?;
+            let column = |name: &String| {
+                live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", shape.name)))
+            };
+            let columns = shape.columns.iter().map(column).collect::<Result<Vec<u16>, _>>()?;
+            let absent = (0..).take(live.table.columns.len()).filter(|column| !columns.contains(column)).collect();
+            Ok(Resolved { live: Rc::clone(live), columns, absent })
+        })
+        .collect()
+}
+
+/// Checks a row's change, and makes it name our columns.
+fn translate(row: &mut RowChange, table: &Resolved, part: &Part) -> Result<(), Error> {
+    if row.change.newest() > part.clock {
+        return Err(Error::Malformed("a stamp that is newer than its batch"));
+    }
+    for cell in &mut row.change.cells {
+        let column = table.columns.get(usize::from(cell.column)).copied();
+        cell.column = column.filter(|column| !table.live.table.in_key(*column)).ok_or(Error::Malformed("a cell of no column"))?;
+    }
+    Ok(())
+}
+
+fn join_row(
+    work: &mut Work<'_>,
+    table: &Resolved,
+    origin: u32,
+    seen: &Seen,
+    incoming: &RowChange,
+    found: &mut Found,
+) -> Result<(), Error> {
+    let live = &table.live;
+    let columns = incoming.key.columns().filter(|columns| columns.len() == live.table.key.len());
+    let columns = columns.ok_or(Error::Malformed("a key that is none"))?;
+    let now = live.read(work.transaction, &columns)?;
+    let (mut row, kept) = rows::load(work.transaction, live, &incoming.key, now.as_deref())?;
+    let conflicts = row.join(origin, seen, &incoming.change);
+    if incoming.change.whole {
+        for column in &table.absent {
+            let value = &mut row.values[usize::from(*column)];
+            if value.is_none() {
+                *value = Some(live.defaults[usize::from(*column)].clone());
+            }
+        }
+    }
+    for conflict in &conflicts {
+        conflicts::log(work, live, &incoming.key, conflict)?;
+    }
+    found.conflicts += conflicts.len() as u64;
+    if !write(work, live, &columns, now.as_deref(), &row)? {
+        found.waiting.push(Waiting { live: Rc::clone(live), key: incoming.key.clone(), row: row.clone() });
+    }
+    work.keep(live, &incoming.key, &row, kept)
+}
+
+/// Makes the table show the row. Says no if another row is in the way; the row is not in the table then.
+fn write(work: &Work<'_>, live: &Live, key: &[Value], now: Option<&[Value]>, row: &Row) -> Result<bool, Error> {
+    let database = work.transaction;
+    match (now, row.visible()) {
+        (None, false) => Ok(true),
+        (Some(_), false) => Ok(live.delete(database, key).map(|()| true)?),
+        (None, true) => free(live.insert(database, row.values.iter().flatten())),
+        (Some(now), true) => {
+            let changed: Vec<(u16, &Value)> = (0..)
+                .zip(now.iter().zip(&row.values))
+                .filter_map(|(column, (old, new))| new.as_ref().filter(|new| old != *new).map(|new| (column, new)))
+                .collect();
+            if changed.is_empty() || free(live.update(database, key, &changed))? {
+                return Ok(true);
+            }
+            live.delete(database, key)?;
+            Ok(false)
+        }
+    }
+}
+
+/// Tells a collision with another row from all other failures.
+pub(super) fn free(result: Result<(), rusqlite::Error>) -> Result<bool, Error> {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
+    match result {
+        Ok(()) => Ok(true),
+        Err(rusqlite::Error::SqliteFailure(error, _))
+            if error.code == ErrorCode::ConstraintViolation
+                && [SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID]
+                    .contains(&error.extended_code) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The newest version of a row's claim to these columns.
+pub(super) fn claim(row: &Row, columns: &[(u16, String)], primary: bool) -> Version {
+    if primary {
+        return row.alive;
+    }
+    columns.iter().map(|(column, _)| row.versions[usize::from(*column)]).max().unwrap_or_default()
+}

@@ -1,0 +1,184 @@
+//! The conflict log: what lost, so that people can read it and bring it back.
+
+use rusqlite::params;
+use serde::Serialize;
+
+use crate::{
+    change::{Cell, Change, Deleted},
+    clock::{Version, millis},
+    merge::Conflict,
+    value::{Key, Value},
+};
+
+use super::{Error, Store, damaged, live::Live, rows, work::Work};
+
+/// A conflict, as it was logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Logged {
+    /// Its number, the same at every site.
+    pub id: i64,
+    /// When it was found here, in milliseconds since 1970 by the site's own stamps.
+    pub ms: i64,
+    /// The table.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<Value>,
+    /// What met what: what won, then what lost.
+    pub kind: String,
+    /// The site whose change stays.
+    pub won_site: String,
+    /// When that was made, in milliseconds since 1970.
+    pub won_ms: i64,
+    /// The site whose change was dropped.
+    pub lost_site: String,
+    /// When that was made, in milliseconds since 1970.
+    pub lost_ms: i64,
+    /// What it had set; nothing, if it was a deletion.
+    pub image: Vec<(String, Value)>,
+    /// `dropped`, or `restored` if somebody has brought it back from here.
+    pub state: String,
+}
+
+/// Logs a conflict, once.
+pub(super) fn log(work: &Work<'_>, live: &Live, key: &Key, conflict: &Conflict) -> Result<(), Error> {
+    let name = |column: u16| live.table.columns.get(usize::from(column)).map_or(String::new(), |column| column.name.clone());
+    let image: Vec<(String, &Value)> = conflict.image.iter().map(|(column, value)| (name(*column), value)).collect();
+    let columns: Vec<&str> = image.iter().map(|(column, _)| column.as_str()).collect();
+    let columns = serde_json::to_string(&columns).map_err(|_| damaged("columns", "_ssw_conflict"))?;
+    let image = postcard::to_stdvec(&image).map_err(|_| damaged("an image", "_ssw_conflict"))?;
+    let site = |version: Version| work.settings.sites.get(&version.site).map_or("", String::as_str);
+    work.transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO _ssw_conflict(id, ms, tbl, key, kind, columns, won_site, won_stamp, lost_site, lost_stamp, \
+             image, state) VALUES(?,?,?,?,?,?,?,?,?,?,?,'dropped')",
+        )?
+        .execute(params![
+            id(live, key, conflict),
+            millis(work.state.clock.0),
+            live.table.name,
+            key.0,
+            conflict.kind.name(),
+            columns,
+            site(conflict.won),
+            conflict.won.stamp,
+            site(conflict.lost),
+            conflict.lost.stamp,
+            image,
+        ])?;
+    Ok(())
+}
+
+/// A conflict's number: FNV-1a, 64 bits, of what every site knows of it; positive, so that people can type it.
+fn id(live: &Live, key: &Key, conflict: &Conflict) -> i64 {
+    let Conflict { kind, won, lost, .. } = conflict;
+    let text = format!("{}|{}|{won:?}|{lost:?}|", live.table.name.to_lowercase(), kind.name());
+    let hash = text.bytes().chain(key.0.iter().copied()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 16).cast_signed()
+}
+
+const COLUMNS: &str = "id, ms, tbl, key, kind, won_site, won_stamp, lost_site, lost_stamp, image, state";
+
+impl Store {
+    /// The newest conflicts, at most so many, the newest first.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn conflicts(&self, limit: u32) -> Result<Vec<Logged>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM _ssw_conflict ORDER BY ms DESC, id LIMIT ?");
+        let mut statement = self.database.prepare_cached(&sql)?;
+        let mut rows = statement.query([limit])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(logged(row)?);
+        }
+        Ok(all)
+    }
+
+    /// One conflict by its number.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn conflict(&self, id: i64) -> Result<Option<Logged>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM _ssw_conflict WHERE id=?");
+        let mut statement = self.database.prepare_cached(&sql)?;
+        let mut rows = statement.query([id])?;
+        rows.next()?.map(logged).transpose()
+    }
+
+    /// Brings back what lost, as a change made now. Says no if there is no such conflict.
+    ///
+    /// # Errors
+    /// `Unknown`: its table or column is not there any more. `Damaged`, `Sqlite`, a constraint that forbids it among
+    /// that.
+    pub fn restore(&mut self, id: i64, now: i64) -> Result<bool, Error> {
+        let Some(conflict) = self.conflict(id)? else { return Ok(false) };
+        self.transact(|work| {
+            // What was written until now came before.
+            super::fold::fold(work, now)?;
+            restore(work, &conflict, now)?;
+            work.transaction.execute("UPDATE _ssw_conflict SET state='restored' WHERE id=?", [id])?;
+            Ok(true)
+        })
+    }
+}
+
+fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error> {
+    let live = work.tables.values().rev().find(|live| live.table.name == conflict.table).cloned();
+    let live = live.ok_or_else(|| Error::Unknown(format!("table {}", conflict.table)))?;
+    let key = Key::new(&conflict.key);
+    let there = live.read(work.transaction, &conflict.key)?;
+    let (mut row, _) = rows::load(work.transaction, &live, &key, there.as_deref())?;
+    let stamp = work.state.clock.tick(now);
+    if conflict.image.is_empty() {
+        let ends = Version::new(stamp, work.settings.site);
+        let change = Change { deleted: Some(Deleted { stamp, ends }), ..Change::default() };
+        work.record(&live, &key, &mut row, &change)?;
+        return Ok(live.delete(work.transaction, &conflict.key)?);
+    }
+    let mut cells = Vec::new();
+    for (name, value) in &conflict.image {
+        let column = live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", conflict.table)))?;
+        row.values[usize::from(column)] = Some(value.clone());
+        if !live.table.in_key(column) {
+            cells.push(Cell { column, stamp, value: value.clone() });
+        }
+    }
+    cells.sort_by_key(|cell| cell.column);
+    let whole = there.is_none();
+    if whole {
+        // The row is back as a whole, with what was not in conflict as it was last.
+        cells = (0..)
+            .zip(&row.values)
+            .filter(|(column, _)| !live.table.in_key(*column))
+            .map(|(column, value)| Cell { column, stamp, value: value.clone().unwrap_or(Value::Null) })
+            .collect();
+    }
+    let change = Change { alive: Some(stamp), deleted: None, whole, cells };
+    work.record(&live, &key, &mut row, &change)?;
+    if whole {
+        live.insert(work.transaction, row.values.iter().map(|value| value.as_ref().unwrap_or(&Value::Null)))?;
+    } else {
+        let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
+        live.update(work.transaction, &conflict.key, &cells)?;
+    }
+    Ok(())
+}
+
+fn logged(row: &rusqlite::Row<'_>) -> Result<Logged, Error> {
+    let image: Vec<u8> = row.get(9)?;
+    Ok(Logged {
+        id: row.get(0)?,
+        ms: row.get(1)?,
+        table: row.get(2)?,
+        key: Key(row.get(3)?).columns().ok_or_else(|| damaged("a key", "_ssw_conflict"))?,
+        kind: row.get(4)?,
+        won_site: row.get(5)?,
+        won_ms: millis(row.get(6)?),
+        lost_site: row.get(7)?,
+        lost_ms: millis(row.get(8)?),
+        image: postcard::from_bytes(&image).map_err(|_| damaged("an image", "_ssw_conflict"))?,
+        state: row.get(10)?,
+    })
+}

@@ -1,0 +1,193 @@
+//! Fold: touches become changes, in one transaction, before anything else can change the rows.
+
+use std::rc::Rc;
+
+use rusqlite::{Row as SqlRow, params};
+
+use crate::{
+    clock::{Stamp, Version, stamp},
+    schema::MAX_KEY,
+    value::{Key, Value},
+};
+
+use super::{
+    Error, Store, damaged,
+    live::Live,
+    rows,
+    touched::{Op, Touched},
+    work::Work,
+};
+
+/// What a fold has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Touches read.
+    pub touches: u64,
+    /// Rows changed.
+    pub rows: u64,
+    /// Bytes that their changes take.
+    pub bytes: u64,
+    /// Touches whose time was too far ahead of the agent's clock.
+    pub ahead: u64,
+}
+
+impl Store {
+    /// Folds everything that has been committed until now into one group. `now` is the agent's clock in milliseconds
+    /// since 1970.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`; touches stay, for the next time.
+    pub fn fold(&mut self, now: i64) -> Result<Folded, Error> {
+        let newest: i64 =
+            self.database.prepare_cached("SELECT ifnull(max(seq), 0) FROM _ssw_touch")?.query_row([], |row| row.get(0))?;
+        if newest <= super::State::load(&self.database)?.folded {
+            return Ok(Folded::default());
+        }
+        self.transact(|work| fold(work, now))
+    }
+}
+
+/// Folds all touches into the open group and closes it.
+pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
+    let (stamps, mut folded) = Stamps::read(work, now)?;
+    if folded.touches == 0 {
+        return Ok(folded);
+    }
+    let transaction = work.transaction;
+    let mut statement = transaction.prepare_cached(
+        "SELECT tbl, op, mask, seq, k0, k1, k2, k3, k4, k5, k6, k7 FROM _ssw_touch WHERE seq > ? \
+         ORDER BY tbl, k0, k1, k2, k3, k4, k5, k6, k7, seq",
+    )?;
+    let mut touches = statement.query([work.state.folded])?;
+    // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
+    let mut near: Vec<(Vec<Value>, Touched)> = Vec::new();
+    let mut table: Option<(u32, Rc<Live>)> = None;
+    while let Some(touch) = touches.next()? {
+        let number = touch.get(0)?;
+        if table.as_ref().is_none_or(|(last, _)| *last != number) {
+            close(work, table.as_ref(), &mut near)?;
+            table = work.table(number).map(|live| (number, live));
+        }
+        // A table that is replicated no more.
+        let Some((_, live)) = &table else { continue };
+        let key = key(touch, live.table.key.len())?;
+        if near.first().is_some_and(|(first, _)| !alike(first, &key)) {
+            close(work, table.as_ref(), &mut near)?;
+        }
+        let seq = touch.get(3)?;
+        let op = op(touch)?;
+        let at = near.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            near.push((key, Touched::default()));
+            near.len() - 1
+        });
+        near[at].1.add(op, stamps.of(seq), seq);
+    }
+    close(work, table.as_ref(), &mut near)?;
+    drop(touches);
+    work.state.folded = stamps.newest;
+    (folded.rows, folded.bytes) = work.close_group()?.unwrap_or_default();
+    forget_touches(work, stamps.newest)?;
+    Ok(folded)
+}
+
+/// Records what has become of these rows.
+fn close(work: &mut Work<'_>, table: Option<&(u32, Rc<Live>)>, near: &mut Vec<(Vec<Value>, Touched)>) -> Result<(), Error> {
+    let Some((_, live)) = table else { return Ok(()) };
+    for (columns, touched) in near.drain(..) {
+        let now = live.read(work.transaction, &columns)?;
+        let old = match touched.image() {
+            Some(seq) if now.is_none() => live.old(work.transaction, seq)?,
+            _ => None,
+        };
+        let key = Key::new(&columns);
+        let (mut row, kept) = rows::load(work.transaction, live, &key, now.as_deref().or(old.as_deref()))?;
+        // Signs of life that are kept no more were all older than this.
+        let known_alive = if kept { row.alive } else { Version::new(work.state.settled, u32::MAX) };
+        let site = work.settings.site;
+        if let Some(change) = touched.change(site, &live.table, live.rules, now.as_deref(), old.as_deref(), known_alive) {
+            work.record(live, &key, &mut row, &change)?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest stays, so that SQLite does not count from the beginning again.
+fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
+    work.transaction.prepare_cached("DELETE FROM _ssw_touch WHERE seq < ?")?.execute([newest])?;
+    for number in work.tables.keys() {
+        let sql = format!("DELETE FROM _ssw_old_{number} WHERE seq <= ?");
+        work.transaction.prepare_cached(&sql)?.execute([newest])?;
+    }
+    Ok(())
+}
+
+fn key(touch: &SqlRow<'_>, columns: usize) -> Result<Vec<Value>, Error> {
+    (0..columns.min(MAX_KEY)).map(|column| Ok(touch.get_ref(4 + column)?.into())).collect()
+}
+
+fn op(touch: &SqlRow<'_>) -> Result<Op, Error> {
+    let op = touch.get_ref(1)?.as_bytes().unwrap_or_default();
+    Ok(match op {
+        b"I" => Op::Insert,
+        b"U" => Op::Update(touch.get::<_, i64>(2)?.cast_unsigned()),
+        b"D" => Op::Delete,
+        b"?" => Op::Evict,
+        _ => return Err(damaged("a touch", "_ssw_touch")),
+    })
+}
+
+/// Would SQL call these keys equal?
+fn alike(one: &[Value], two: &[Value]) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "keys that only look alike are told apart later")]
+    let same = |(one, two): (&Value, &Value)| match (one, two) {
+        (Value::Integer(one), Value::Real(two)) | (Value::Real(two), Value::Integer(one)) => *one as f64 == *two,
+        _ => one == two,
+    };
+    one.len() == two.len() && one.iter().zip(two).all(same)
+}
+
+/// The stamp of every touch, given in the order of their commits: after each of these, the next ones follow one by one.
+struct Stamps {
+    steps: Vec<(i64, Stamp)>,
+    newest: i64,
+}
+
+impl Stamps {
+    fn read(work: &mut Work<'_>, now: i64) -> Result<(Self, Folded), Error> {
+        let mut statement = work.transaction.prepare_cached("SELECT seq, ms FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
+        let mut touches = statement.query(params![work.state.folded])?;
+        let (mut stamps, mut folded) = (Self { steps: Vec::new(), newest: 0 }, Folded::default());
+        let latest = now.saturating_add(work.settings.max_skew);
+        let mut last = work.state.clock.0;
+        while let Some(touch) = touches.next()? {
+            let seq: i64 = touch.get(0)?;
+            let ms = millis(touch);
+            let first = folded.touches == 0;
+            let follows = last + if first { 1 } else { seq - stamps.newest };
+            let stamp = follows.max(stamp(ms.min(latest)));
+            if first || stamp > follows {
+                stamps.steps.push((seq, stamp));
+            }
+            folded.touches += 1;
+            folded.ahead += u64::from(ms > latest);
+            (last, stamps.newest) = (stamp, seq);
+        }
+        work.state.clock.pass(last);
+        Ok((stamps, folded))
+    }
+
+    fn of(&self, seq: i64) -> Stamp {
+        let after = self.steps.partition_point(|(step, _)| *step <= seq);
+        self.steps.get(after.wrapping_sub(1)).map_or(0, |(step, stamp)| stamp + (seq - step))
+    }
+}
+
+/// The application's clock; SQL has it as a real number.
+fn millis(touch: &SqlRow<'_>) -> i64 {
+    match touch.get_ref(1) {
+        Ok(rusqlite::types::ValueRef::Integer(ms)) => ms,
+        #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds; what no i64 holds becomes the nearest one")]
+        Ok(rusqlite::types::ValueRef::Real(ms)) => ms as i64,
+        _ => 0,
+    }
+}

@@ -1,0 +1,268 @@
+//! A site's SQLite database: the transactions in which changes are folded, applied and acknowledged.
+//!
+//! Nothing that matters is kept outside the database, so that a crash anywhere leaves either the state before a
+//! transaction or the one after it.
+
+mod acknowledge;
+mod apply;
+mod batch;
+mod conflicts;
+mod fold;
+mod live;
+mod repair;
+mod rows;
+mod touched;
+mod work;
+
+use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    capture,
+    clock::{Clock, Seen, SiteId, Stamp},
+};
+
+pub use apply::Received;
+pub use batch::Position;
+pub use conflicts::Logged;
+pub use fold::Folded;
+
+use live::Live;
+use work::Work;
+
+/// Another process may hold the write lock for so long before a transaction of ours fails.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// How a database is replicated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This site.
+    pub site: SiteId,
+    /// All sites by number, this one among them.
+    pub sites: BTreeMap<SiteId, String>,
+    /// A time stamp is at most so many milliseconds ahead of the agent's clock; later ones count as this.
+    pub max_skew: i64,
+    /// Rules for tables that have their own, by name in lower case.
+    pub rules: BTreeMap<String, Rules>,
+}
+
+/// What happens to one table's changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// What is decided together.
+    pub granularity: Granularity,
+    /// What wins when one site deletes what another edits.
+    pub deletes: Deletes,
+    /// What becomes of the loser of a collision between unique columns.
+    pub unique: OnCollision,
+}
+
+/// What a conflict is decided for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// Each column.
+    #[default]
+    Column,
+    /// The whole row.
+    Row,
+}
+
+/// What wins when one site deletes what another edits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletes {
+    /// The newer.
+    #[default]
+    Latest,
+    /// The deletion.
+    Win,
+    /// The edit.
+    Lose,
+}
+
+/// What becomes of the loser of a collision between unique columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnCollision {
+    /// Its column becomes NULL, if that is allowed; else it is deleted.
+    #[default]
+    Null,
+    /// It is deleted.
+    Delete,
+}
+
+/// Why something was not done. The database is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite refused.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The tables are not captured as they should be.
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+    /// What we keep in the database is not what we wrote.
+    #[error("{what} in {table} cannot be read: it was changed by somebody else; siteswap db verify finds out what is left")]
+    Damaged {
+        /// Of what kind.
+        what: &'static str,
+        /// Where.
+        table: String,
+    },
+    /// A peer sent what is no batch.
+    #[error("a malformed batch: {0}")]
+    Malformed(&'static str),
+    /// A peer's change is to something that this database does not have.
+    #[error("{0} is not replicated here, or does not exist; changes wait at the peer until it does")]
+    Unknown(String),
+    /// The changes after this group are not kept any more.
+    #[error("changes from group {wanted} are not kept any more, the oldest is {oldest}: verify and repair, or join again")]
+    Gone {
+        /// What was asked for.
+        wanted: u64,
+        /// What there is.
+        oldest: u64,
+    },
+    /// The journal mode does not fit.
+    #[error("the database is in journal mode {0}; run once: PRAGMA journal_mode=WAL")]
+    Journal(String),
+}
+
+/// What moves with every transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    clock: Clock,
+    /// The last group's number.
+    group: u64,
+    /// The last touch that was folded.
+    folded: i64,
+    /// What is applied here.
+    seen: Seen,
+    /// The newest stamp of anything that was dropped because every site has it.
+    settled: Stamp,
+}
+
+/// A peer, as the database knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its groups up to this one are applied here.
+    pub applied: u64,
+    /// Our groups up to this one are applied there.
+    pub acknowledged: u64,
+    /// What it has seen, as far as it has told and we have applied what it told before.
+    pub seen: Seen,
+}
+
+/// A site's database.
+#[derive(Debug)]
+pub struct Store {
+    database: Connection,
+    settings: Settings,
+    tables: BTreeMap<u32, Rc<Live>>,
+    /// `PRAGMA data_version` when touches were last looked for.
+    looked: Option<i64>,
+}
+
+impl Store {
+    /// Opens a database whose tables are attached ([`capture::attach`]).
+    ///
+    /// # Errors
+    /// `Journal`, `Damaged`, `Sqlite`.
+    pub fn open(file: &Path, settings: Settings) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(file, flags)?;
+        database.busy_timeout(BUSY)?;
+        let mode: String = database.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(Error::Journal(mode));
+        }
+        // What we apply must not be captured again, nor cascade twice; a CHECK has been passed where the change was made.
+        database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        database.execute_batch(
+            "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
+        )?;
+        database.set_prepared_statement_cache_capacity(512);
+        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None };
+        store.reload()?;
+        Ok(store)
+    }
+
+    /// Reads anew which tables are replicated, and how they look.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn reload(&mut self) -> Result<(), Error> {
+        let tables = capture::tables(&self.database)?;
+        let referenced: Vec<String> =
+            tables.iter().flat_map(|table| &table.references).map(|reference| reference.parent.to_lowercase()).collect();
+        self.tables = tables
+            .into_iter()
+            .map(|table| {
+                let name = table.name.to_lowercase();
+                let rules = self.settings.rules.get(&name).copied().unwrap_or_default();
+                let is_parent = referenced.contains(&name);
+                Ok((table.number, Rc::new(Live::new(&self.database, table, rules, is_parent)?)))
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(())
+    }
+
+    /// May there be new touches? Costs microseconds; says yes once after each change of the file by another connection.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn changed(&mut self) -> Result<bool, Error> {
+        let version = self.database.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        Ok(self.looked.replace(version) != Some(version))
+    }
+
+    /// This site's last group, its clock, and what it has applied.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn position(&self) -> Result<(u64, Stamp, Seen), Error> {
+        let state = State::load(&self.database)?;
+        Ok((state.group, state.clock.0, state.seen))
+    }
+
+    /// What is known of each peer.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn peers(&self) -> Result<BTreeMap<SiteId, Peer>, Error> {
+        work::peers(&self.database, &self.settings)
+    }
+
+    /// The connection, to look at the database.
+    pub fn database(&self) -> &Connection {
+        &self.database
+    }
+
+    /// Does `act` in one transaction that has the write lock from its beginning, and makes it durable.
+    fn transact<T>(&mut self, act: impl FnOnce(&mut Work<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
+        let mut work = Work::begin(&transaction, &self.settings, &self.tables)?;
+        let result = act(&mut work)?;
+        work.finish()?;
+        transaction.commit()?;
+        Ok(result)
+    }
+}
+
+impl State {
+    fn load(database: &Connection) -> Result<Self, Error> {
+        let bytes: Option<Vec<u8>> =
+            database.prepare_cached("SELECT v FROM _ssw_meta WHERE k='state'")?.query_row([], |row| row.get(0)).optional()?;
+        let Some(bytes) = bytes else { return Ok(Self::default()) };
+        postcard::from_bytes(&bytes).map_err(|_| damaged("the state", "_ssw_meta"))
+    }
+
+    fn save(&self, database: &Connection) -> Result<(), Error> {
+        let bytes = postcard::to_stdvec(self).map_err(|_| damaged("the state", "_ssw_meta"))?;
+        database.prepare_cached("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('state', ?)")?.execute([bytes])?;
+        Ok(())
+    }
+}
+
+fn damaged(what: &'static str, table: &str) -> Error {
+    Error::Damaged { what, table: table.to_owned() }
+}

@@ -1,0 +1,339 @@
+//! What a merge can break that each site alone had kept: UNIQUE and foreign keys. Mended in the transaction that applies,
+//! by changes of this site's own; every site decides the same, from versions and keys alone.
+
+use std::rc::Rc;
+
+use rusqlite::{OptionalExtension, params_from_iter};
+
+use crate::{
+    change::{Cell, Change, Deleted},
+    clock::Version,
+    merge::{Conflict, Kind, Row},
+    schema::{OnDelete, Reference, Unique, quoted},
+    value::{Key, Value},
+    wire::Part,
+};
+
+use super::{
+    Deletes, Error, OnCollision,
+    apply::{Found, Waiting, claim, free},
+    conflicts,
+    live::Live,
+    rows,
+    work::Work,
+};
+
+/// Rows whose references are to be looked at.
+pub(super) type Checks = Vec<(Rc<Live>, Key)>;
+
+/// Writes the rows that others were in the way of. If one still is, the newer claim to the value wins; of two as new, the
+/// greater key.
+pub(super) fn collisions(work: &mut Work<'_>, found: &mut Found, now: i64) -> Result<Checks, Error> {
+    let mut waiting = std::mem::take(&mut found.waiting);
+    loop {
+        let before = waiting.len();
+        let mut still = Vec::new();
+        for row in waiting {
+            if !free(row.live.insert(work.transaction, row.row.values.iter().flatten()))? {
+                still.push(row);
+            }
+        }
+        waiting = still;
+        if waiting.is_empty() || waiting.len() == before {
+            break;
+        }
+    }
+    let mut checks = Checks::new();
+    // In the order of keys, as every site does it.
+    waiting.sort_by(|one, two| (&one.live.table.name, &one.key).cmp(&(&two.live.table.name, &two.key)));
+    for row in waiting {
+        place(work, row, &mut checks, found, now)?;
+    }
+    Ok(checks)
+}
+
+/// Puts a row into the table, or takes from it what another has the better claim to.
+fn place(work: &mut Work<'_>, mut newcomer: Waiting, checks: &mut Checks, found: &mut Found, now: i64) -> Result<(), Error> {
+    let live = Rc::clone(&newcomer.live);
+    while !free(live.insert(work.transaction, newcomer.row.values.iter().flatten()))? {
+        let Some((unique, other)) = rival(work, &live, &newcomer.row)? else {
+            // An index that is not described: partial, or over an expression. The newcomer gives way.
+            lose(work, &live, &newcomer.key, &mut newcomer.row, None, Version::NONE, found, now)?;
+            checks.push((live, newcomer.key));
+            return Ok(());
+        };
+        let there = live.read(work.transaction, &other.columns().unwrap_or_default())?;
+        let (mut resident, _) = rows::load(work.transaction, &live, &other, there.as_deref())?;
+        let claims = |row: &Row| claim(row, &unique.columns, unique.primary);
+        let (mine, theirs) = (claims(&newcomer.row), claims(&resident));
+        if (mine, &newcomer.key) < (theirs, &other) {
+            lose(work, &live, &newcomer.key, &mut newcomer.row, Some(&unique), theirs, found, now)?;
+            if !newcomer.row.visible() {
+                checks.push((live, newcomer.key));
+                return Ok(());
+            }
+        } else {
+            let columns = other.columns().unwrap_or_default();
+            lose(work, &live, &other, &mut resident, Some(&unique), mine, found, now)?;
+            live.delete(work.transaction, &columns)?;
+            if resident.visible() {
+                live.insert(work.transaction, resident.values.iter().flatten())?;
+            } else {
+                checks.push((Rc::clone(&live), other));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Another row with the same values in unique columns.
+fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Unique, Key)>, Error> {
+    let keys: Vec<String> =
+        live.table.key.iter().map(|column| quoted(&live.table.columns[usize::from(*column)].name)).collect();
+    for unique in &live.table.uniques {
+        let values: Vec<&Value> =
+            unique.columns.iter().filter_map(|(column, _)| row.values[usize::from(*column)].as_ref()).collect();
+        if values.iter().any(|value| value.is_null()) || values.len() < unique.columns.len() {
+            continue;
+        }
+        let same: Vec<String> = unique
+            .columns
+            .iter()
+            .map(|(column, collation)| {
+                format!("{}=? COLLATE {}", quoted(&live.table.columns[usize::from(*column)].name), quoted(collation))
+            })
+            .collect();
+        let sql =
+            format!("SELECT {} FROM {} WHERE {}", keys.join(","), quoted(&live.table.name), same.join(" AND "));
+        let other = work
+            .transaction
+            .prepare_cached(&sql)?
+            .query_row(params_from_iter(values), |found| {
+                (0..keys.len()).map(|at| Ok(found.get_ref(at)?.into())).collect::<Result<Vec<Value>, _>>()
+            })
+            .optional()?;
+        if let Some(other) = other {
+            return Ok(Some((unique.clone(), Key::new(&other))));
+        }
+    }
+    Ok(None)
+}
+
+/// The row gives up its claim: its column becomes NULL, or it is deleted. `row` says what is left of it; the table is the
+/// caller's to change.
+#[expect(clippy::too_many_arguments, reason = "one decision, in one place")]
+fn lose(
+    work: &mut Work<'_>,
+    live: &Live,
+    key: &Key,
+    row: &mut Row,
+    unique: Option<&Unique>,
+    won: Version,
+    found: &mut Found,
+    now: i64,
+) -> Result<(), Error> {
+    let lost = unique.map_or_else(|| row.edited(), |unique| claim(row, &unique.columns, unique.primary));
+    log(work, live, key, &Conflict { kind: Kind::Unique, won, lost, image: row.image() }, found)?;
+    let columns = &live.table.columns;
+    let nullable = unique
+        .filter(|unique| live.rules.unique == OnCollision::Null && !unique.primary)
+        .and_then(|unique| unique.columns.iter().map(|(column, _)| *column).find(|column| !columns[usize::from(*column)].not_null && !live.table.in_key(*column)));
+    let change = match nullable {
+        Some(column) => set_null(work, live, row, &[column], now),
+        None => deletion(work, now),
+    };
+    work.record(live, key, row, &change)
+}
+
+/// Deletes a row for good, whatever the table's policy says of edits: it would be in the way again.
+fn deletion(work: &mut Work<'_>, now: i64) -> Change {
+    let stamp = work.state.clock.tick(now);
+    Change { deleted: Some(Deleted { stamp, ends: Version::new(stamp, work.settings.site) }), ..Change::default() }
+}
+
+/// Sets columns to NULL; what only makes sense with them is said again.
+fn set_null(work: &mut Work<'_>, live: &Live, row: &Row, nulls: &[u16], now: i64) -> Change {
+    let stamp = work.state.clock.tick(now);
+    let with = |column: &u16| {
+        let sets = live.table.together.iter().filter(|set| set.iter().any(|column| nulls.contains(column)));
+        nulls.contains(column) || sets.flatten().any(|other| other == column)
+    };
+    let cells = (0..).zip(&row.values).filter(|(column, _)| with(column) && !live.table.in_key(*column));
+    let cells = cells.map(|(column, value)| {
+        let value = if nulls.contains(&column) { Value::Null } else { value.clone().unwrap_or(Value::Null) };
+        Cell { column, stamp, value }
+    });
+    Change { cells: cells.collect(), alive: says_alive(live).then_some(stamp), ..Change::default() }
+}
+
+/// Is an edit a sign of life?
+fn says_alive(live: &Live) -> bool {
+    live.rules.deletes != Deletes::Win
+}
+
+fn log(work: &mut Work<'_>, live: &Live, key: &Key, conflict: &Conflict, found: &mut Found) -> Result<(), Error> {
+    found.conflicts += 1;
+    conflicts::log(work, live, key, conflict)
+}
+
+/// Looks at the references from and to all rows of a part.
+pub(super) fn references(work: &mut Work<'_>, part: &Part, found: &mut Found, now: i64) -> Result<(), Error> {
+    let tables: Vec<Option<Rc<Live>>> = part
+        .tables
+        .iter()
+        .map(|shape| work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&shape.name)).cloned())
+        .map(|live| live.filter(|live| live.is_parent || !live.table.references.is_empty()))
+        .collect();
+    if tables.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    for row in part.rows().flatten() {
+        if let Some(Some(live)) = tables.get(row.table as usize) {
+            check_all(work, &mut vec![(Rc::clone(live), row.key)], found, now)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mends what hangs in the air at these rows, and at those that mending changes.
+pub(super) fn check_all(work: &mut Work<'_>, checks: &mut Checks, found: &mut Found, now: i64) -> Result<(), Error> {
+    while let Some((live, key)) = checks.pop() {
+        let Some(columns) = key.columns() else { continue };
+        match live.read(work.transaction, &columns)? {
+            Some(row) => {
+                for reference in &live.table.references {
+                    if let Some(values) = referred(reference, &row)
+                        && !exists(work, reference, &values)?
+                    {
+                        parent_missing(work, &live, &key, reference, &values, checks, found, now)?;
+                        break;
+                    }
+                }
+            }
+            None if live.is_parent => children_of(work, &live, &key, checks)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a row refers to; nothing, if one of the columns is NULL.
+fn referred(reference: &Reference, row: &[Value]) -> Option<Vec<Value>> {
+    let values: Vec<Value> = reference.columns.iter().map(|column| row[usize::from(*column)].clone()).collect();
+    (!values.iter().any(Value::is_null)).then_some(values)
+}
+
+fn exists(work: &Work<'_>, reference: &Reference, values: &[Value]) -> Result<bool, Error> {
+    let same: Vec<String> = reference.parent_columns.iter().map(|column| format!("{}=?", quoted(column))).collect();
+    let sql = format!("SELECT 1 FROM {} WHERE {}", quoted(&reference.parent), same.join(" AND "));
+    Ok(work.transaction.prepare_cached(&sql)?.exists(params_from_iter(values))?)
+}
+
+/// A deleted row's children are looked at next.
+fn children_of(work: &Work<'_>, parent: &Live, key: &Key, checks: &mut Checks) -> Result<(), Error> {
+    let (row, _) = rows::load(work.transaction, parent, key, None)?;
+    for child in work.tables.values() {
+        let of = |reference: &&Reference| reference.parent.eq_ignore_ascii_case(&parent.table.name);
+        for reference in child.table.references.iter().filter(of) {
+            let values: Option<Vec<&Value>> = reference
+                .parent_columns
+                .iter()
+                .map(|name| row.values[usize::from(parent.table.column(name)?)].as_ref())
+                .collect();
+            let Some(values) = values else { continue };
+            let name = |column: &u16| quoted(&child.table.columns[usize::from(*column)].name);
+            let same: Vec<String> = reference.columns.iter().map(|column| format!("{}=?", name(column))).collect();
+            let keys: Vec<String> = child.table.key.iter().map(name).collect();
+            let sql =
+                format!("SELECT {} FROM {} WHERE {}", keys.join(","), quoted(&child.table.name), same.join(" AND "));
+            let mut statement = work.transaction.prepare_cached(&sql)?;
+            let mut found = statement.query(params_from_iter(values))?;
+            while let Some(row) = found.next()? {
+                let columns =
+                    (0..keys.len()).map(|at| Ok(row.get_ref(at)?.into())).collect::<Result<Vec<Value>, Error>>()?;
+                checks.push((Rc::clone(child), Key::new(&columns)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Does what the schema says should happen to a child whose parent is deleted; where it says that this must not happen,
+/// the parent comes back. A parent that nobody here has heard of may still be on its way from another site.
+#[expect(clippy::too_many_arguments, reason = "one decision, in one place")]
+fn parent_missing(
+    work: &mut Work<'_>,
+    live: &Rc<Live>,
+    key: &Key,
+    reference: &Reference,
+    values: &[Value],
+    checks: &mut Checks,
+    found: &mut Found,
+    now: i64,
+) -> Result<(), Error> {
+    let Some((parent, parent_key, mut gone)) = deleted_parent(work, reference, values)? else { return Ok(()) };
+    let columns = key.columns().unwrap_or_default();
+    let there = live.read(work.transaction, &columns)?;
+    let (mut row, _) = rows::load(work.transaction, live, key, there.as_deref())?;
+    let table = &live.table;
+    let nulls: Vec<u16> = reference.columns.iter().copied().filter(|column| !table.columns[usize::from(*column)].not_null && !table.in_key(*column)).collect();
+    let action = match reference.on_delete {
+        OnDelete::SetNull | OnDelete::SetDefault if nulls.is_empty() => OnDelete::Keep,
+        action => action,
+    };
+    match action {
+        OnDelete::Cascade => {
+            let conflict = Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image: row.image() };
+            log(work, live, key, &conflict, found)?;
+            let change = deletion(work, now);
+            work.record(live, key, &mut row, &change)?;
+            live.delete(work.transaction, &columns)?;
+            checks.push((Rc::clone(live), key.clone()));
+        }
+        OnDelete::SetNull | OnDelete::SetDefault => {
+            let image = row.image();
+            log(work, live, key, &Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image }, found)?;
+            let change = set_null(work, live, &row, &nulls, now);
+            work.record(live, key, &mut row, &change)?;
+            let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
+            live.update(work.transaction, &columns, &cells)?;
+            checks.push((Rc::clone(live), key.clone()));
+        }
+        OnDelete::Keep => {
+            log(work, &parent, &parent_key, &Conflict { kind: Kind::ForeignKey, won: row.edited(), lost: gone.removed, image: Vec::new() }, found)?;
+            revive(work, &parent, &parent_key, &mut gone, now)?;
+            checks.push((parent, parent_key));
+            checks.push((Rc::clone(live), key.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// What is left of the parent, if it was deleted and its values are still kept.
+fn deleted_parent(work: &Work<'_>, reference: &Reference, values: &[Value]) -> Result<Option<(Rc<Live>, Key, Row)>, Error> {
+    let parent = work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&reference.parent));
+    let Some(parent) = parent.cloned() else { return Ok(None) };
+    let value = |column: &u16| {
+        let name = &parent.table.columns[usize::from(*column)].name;
+        let at = reference.parent_columns.iter().position(|other| other.eq_ignore_ascii_case(name))?;
+        values.get(at)
+    };
+    let key: Option<Vec<&Value>> = parent.table.key.iter().map(value).collect();
+    let Some(key) = key.filter(|_| reference.parent_columns.len() == parent.table.key.len()) else { return Ok(None) };
+    let key = Key::new(key);
+    let (row, kept) = rows::load(work.transaction, &parent, &key, None)?;
+    let usable = kept && !row.lives() && row.values.iter().all(Option::is_some);
+    Ok(usable.then_some((parent, key, row)))
+}
+
+/// Brings a deleted row back as it was last.
+fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i64) -> Result<(), Error> {
+    let stamp = work.state.clock.tick(now);
+    let cells = (0..).zip(&row.values).filter(|(column, _)| !live.table.in_key(*column));
+    let cells = cells.filter_map(|(column, value)| Some(Cell { column, stamp, value: value.clone()? })).collect();
+    let change = Change { alive: Some(stamp), deleted: None, whole: true, cells };
+    work.record(live, key, row, &change)?;
+    let mut waiting = Found { waiting: vec![Waiting { live: Rc::clone(live), key: key.clone(), row: row.clone() }], ..Found::default() };
+    collisions(work, &mut waiting, now)?;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What the touches of one row say about it, once it is known how the row looks now.
+
+use crate::{
+    change::{Cell, Change, Deleted},
+    clock::{SiteId, Stamp, Version},
+    schema::{MASK_BITS, Table},
+    value::Value,
+};
+
+use super::{Deletes, Granularity, Rules};
+
+/// What a trigger saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// `I`
+    Insert,
+    /// `U`, and which columns, bit by bit.
+    Update(u64),
+    /// `D`
+    Delete,
+    /// `?`: a REPLACE may delete the row, without any trigger saying so.
+    Evict,
+}
+
+/// All touches of one row since the last fold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    inserted: Option<Stamp>,
+    edits: Vec<(u64, Stamp)>,
+    deleted: Option<Stamp>,
+    /// The newest touch after which the row may be gone, and where its values were kept then.
+    gone: Option<(Stamp, i64)>,
+    newest: Stamp,
+}
+
+impl Touched {
+    /// The next touch, in the order in which they were made.
+    pub(super) fn add(&mut self, op: Op, stamp: Stamp, seq: i64) {
+        self.newest = stamp;
+        match op {
+            Op::Insert => {
+                self.inserted = Some(stamp);
+                self.edits.clear();
+            }
+            // Updates that changed nothing leave a touch too.
+            Op::Update(0) => {}
+            Op::Update(mask) => self.edits.push((mask, stamp)),
+            Op::Delete => {
+                self.deleted = Some(stamp);
+                self.gone = Some((stamp, seq));
+            }
+            Op::Evict => self.gone = Some((stamp, seq)),
+        }
+    }
+
+    /// Where the row's last values were kept, if it is gone.
+    pub(super) fn image(&self) -> Option<i64> {
+        self.gone.map(|(_, seq)| seq)
+    }
+
+    /// The change. `live` is the row now, `old` its last values if it is gone, `known_alive` the newest sign of life of it
+    /// that this site knows of. `None`: nothing has changed after all.
+    pub(super) fn change(
+        mut self,
+        site: SiteId,
+        table: &Table,
+        rules: Rules,
+        live: Option<&[Value]>,
+        old: Option<&[Value]>,
+        known_alive: Version,
+    ) -> Option<Change> {
+        let returned = live.is_some() && self.deleted > self.inserted;
+        if returned {
+            // Deleted, and there again without an INSERT that a trigger saw.
+            self.inserted = Some(self.newest);
+        }
+        let edited = self.edits.last().map(|(_, stamp)| *stamp);
+        let alive = match rules.deletes {
+            Deletes::Win => self.inserted,
+            Deletes::Latest | Deletes::Lose => self.inserted.max(edited),
+        };
+        let cells = live.or(old).map(|row| self.cells(table, rules, row)).unwrap_or_default();
+        let deleted = live.is_none().then(|| {
+            let stamp = self.gone.map_or(self.newest, |(stamp, _)| stamp);
+            let ends = match rules.deletes {
+                Deletes::Lose => alive.map_or(known_alive, |alive| known_alive.max(Version::new(alive, site))),
+                Deletes::Latest | Deletes::Win => Version::new(stamp, site),
+            };
+            Deleted { stamp, ends }
+        });
+        let change = Change { alive, deleted, whole: self.inserted.is_some(), cells };
+        (change != Change::default()).then_some(change)
+    }
+
+    fn cells(&self, table: &Table, rules: Rules, row: &[Value]) -> Vec<Cell> {
+        let edits: Vec<(u64, Stamp)> =
+            self.edits.iter().map(|(mask, stamp)| (widen(*mask, table, rules.granularity), *stamp)).collect();
+        let stamp_of = |column: u16| {
+            let bit = bit(column);
+            edits.iter().rev().find(|(mask, _)| mask & bit != 0).map(|(_, stamp)| *stamp).max(self.inserted)
+        };
+        (0..)
+            .zip(row)
+            .filter(|(column, _)| !table.in_key(*column))
+            .filter_map(|(column, value)| Some(Cell { column, stamp: stamp_of(column)?, value: value.clone() }))
+            .collect()
+    }
+}
+
+/// A column's bit in a mask.
+fn bit(column: u16) -> u64 {
+    1 << usize::from(column).min(MASK_BITS)
+}
+
+/// With one column of a set that only makes sense together, all of them change.
+fn widen(mask: u64, table: &Table, granularity: Granularity) -> u64 {
+    if granularity == Granularity::Row {
+        return u64::MAX;
+    }
+    let set = |columns: &Vec<u16>| columns.iter().fold(0, |set, column| set | bit(*column));
+    table.together.iter().map(set).filter(|set| set & mask != 0).fold(mask, |mask, set| mask | set)
+}

@@ -1,0 +1,151 @@
+//! What all transactions share: the state that moves with them, and the group that collects this site's changes.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use rusqlite::{Connection, Transaction, params};
+
+use crate::{
+    change::Change,
+    clock::{Seen, SiteId, Stamp, Version},
+    merge::Row,
+    value::Key,
+};
+
+use super::{Error, Peer, Settings, State, damaged, live::Live, rows};
+
+/// A transaction under way.
+pub(super) struct Work<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
+    pub(super) settings: &'a Settings,
+    pub(super) tables: &'a BTreeMap<u32, Rc<Live>>,
+    pub(super) state: State,
+    pub(super) peers: BTreeMap<SiteId, Peer>,
+    group: Option<Group>,
+    before: State,
+}
+
+/// This site's changes that are made in this transaction.
+struct Group {
+    number: u64,
+    rows: u64,
+    bytes: u64,
+    /// What their makers may have seen.
+    seen: Seen,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn begin(
+        transaction: &'a Transaction<'a>,
+        settings: &'a Settings,
+        tables: &'a BTreeMap<u32, Rc<Live>>,
+    ) -> Result<Self, Error> {
+        let state = State::load(transaction)?;
+        let peers = peers(transaction, settings)?;
+        Ok(Self { transaction, settings, tables, before: state.clone(), state, peers, group: None })
+    }
+
+    /// Records a change of this site in the change table, and in what is known of the row.
+    pub(super) fn record(&mut self, live: &Live, key: &Key, row: &mut Row, change: &Change) -> Result<(), Error> {
+        row.absorb(self.settings.site, change);
+        rows::save(self.transaction, live, key, row)?;
+        let mut body = Vec::with_capacity(64);
+        change.encode(self.settings.site, &mut body);
+        let group = self.group();
+        let number = group.number;
+        group.rows += 1;
+        group.bytes += (key.0.len() + body.len()) as u64;
+        self.transaction
+            .prepare_cached("INSERT INTO _ssw_change(grp, tbl, key, body) VALUES(?,?,?,?)")?
+            .execute(params![number, live.table.number, key.0, body])?;
+        Ok(())
+    }
+
+    fn group(&mut self) -> &mut Group {
+        let (state, group) = (&mut self.state, &mut self.group);
+        group.get_or_insert_with(|| {
+            state.group += 1;
+            Group { number: state.group, rows: 0, bytes: 0, seen: state.seen.clone() }
+        })
+    }
+
+    /// Ends the group: changes made from here on are in the next. Returns its rows and the bytes that they take.
+    pub(super) fn close_group(&mut self) -> Result<Option<(u64, u64)>, Error> {
+        let Some(group) = self.group.take() else { return Ok(None) };
+        let seen = postcard::to_stdvec(&group.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;
+        let clock = self.state.clock.0;
+        self.transaction
+            .prepare_cached("INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?1,?1,?2,?3,?4,?5,?6)")?
+            .execute(params![group.number, clock, seen, group.rows, group.bytes, crate::clock::millis(clock)])?;
+        Ok(Some((group.rows, group.bytes)))
+    }
+
+    /// Does every peer have this change, and have we everything that any of them did before it had?
+    pub(super) fn settled(&self, version: Version) -> bool {
+        !version.is_change()
+            || self.peers.iter().all(|(site, peer)| *site == version.site || peer.seen.of(version.site) >= version.stamp)
+    }
+
+    /// Keeps what is known of the row for as long as that can matter. A deleted parent is kept until the next
+    /// collection in any case: children of it may be found before this transaction ends.
+    pub(super) fn keep(&mut self, live: &Live, key: &Key, row: &Row, kept: bool) -> Result<(), Error> {
+        let settled = row.all_versions().all(|version| self.settled(version));
+        let complete = row.visible() == row.lives();
+        if !(settled && complete && (row.visible() || !live.is_parent)) {
+            return rows::save(self.transaction, live, key, row);
+        }
+        self.state.settled = self.state.settled.max(row.newest());
+        if kept { rows::forget(self.transaction, live, key) } else { Ok(()) }
+    }
+
+    pub(super) fn table(&self, number: u32) -> Option<Rc<Live>> {
+        self.tables.get(&number).cloned()
+    }
+
+    /// Stores what has moved.
+    pub(super) fn finish(mut self) -> Result<(), Error> {
+        self.close_group()?;
+        if self.state != self.before {
+            self.state.save(self.transaction)?;
+        }
+        Ok(())
+    }
+
+    /// The stamp up to which everything is known to be the same everywhere.
+    pub(super) fn settled_up_to(&self) -> Stamp {
+        let sites = self.settings.sites.keys();
+        let pairs = sites.flat_map(|site| self.peers.iter().filter(move |(peer, _)| *peer != site).map(move |(_, peer)| peer.seen.of(*site)));
+        pairs.min().unwrap_or(self.state.clock.0)
+    }
+}
+
+/// What is known of each configured peer; one that was never heard of has applied nothing.
+pub(super) fn peers(database: &Connection, settings: &Settings) -> Result<BTreeMap<SiteId, Peer>, Error> {
+    let others = settings.sites.keys().filter(|site| **site != settings.site);
+    let mut peers: BTreeMap<SiteId, Peer> = others.map(|site| (*site, Peer::default())).collect();
+    let mut statement = database.prepare_cached("SELECT site, applied, acknowledged, seen FROM _ssw_peer")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(peer) = peers.get_mut(&row.get(0)?) else { continue };
+        peer.applied = row.get(1)?;
+        peer.acknowledged = row.get(2)?;
+        let seen: Vec<u8> = row.get(3)?;
+        if !seen.is_empty() {
+            peer.seen = postcard::from_bytes(&seen).map_err(|_| damaged("what a peer has seen", "_ssw_peer"))?;
+        }
+    }
+    Ok(peers)
+}
+
+/// Stores what is known of a peer.
+pub(super) fn save_peer(work: &Work<'_>, site: SiteId) -> Result<(), Error> {
+    let Some(peer) = work.peers.get(&site) else { return Ok(()) };
+    let name = work.settings.sites.get(&site).map_or("", String::as_str);
+    let seen = postcard::to_stdvec(&peer.seen).map_err(|_| damaged("what a peer has seen", "_ssw_peer"))?;
+    work.transaction
+        .prepare_cached(
+            "INSERT INTO _ssw_peer(site, name, applied, acknowledged, seen) VALUES(?,?,?,?,?) ON CONFLICT(site) DO UPDATE \
+             SET name=excluded.name, applied=excluded.applied, acknowledged=excluded.acknowledged, seen=excluded.seen",
+        )?
+        .execute(params![site, name, peer.applied, peer.acknowledged, seen])?;
+    Ok(())
+}

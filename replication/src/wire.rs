@@ -1,0 +1,185 @@
+//! What agents send each other about their databases.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::Change,
+    clock::{Seen, SiteId, Stamp},
+    value::Key,
+};
+
+/// A part is at most this long when unpacked, in bytes; a row may be as large as SQLite's default limit.
+pub const MAX_PART: usize = 1 << 30;
+/// zstd's level: what higher ones save on rows is not worth the time.
+const LEVEL: i32 = 3;
+
+/// A batch, or one of its parts: everything that `origin` changed in its groups above `lo` and up to `hi`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Whose changes these are.
+    pub origin: SiteId,
+    /// What the receiver must have applied.
+    pub lo: u64,
+    /// What it has applied then.
+    pub hi: u64,
+    /// No stamp of `origin` in groups up to `hi` is above this.
+    pub clock: Stamp,
+    /// What the makers of the changes could have seen, one entry for each group.
+    pub seen: Vec<Seen>,
+    /// Counts the batch's parts from 0.
+    pub number: u32,
+    /// It is the last one.
+    pub last: bool,
+    /// The tables in it.
+    pub tables: Vec<Shape>,
+    /// How many rows.
+    pub rows: u32,
+    /// The rows' changes, as [`Rows`] wrote them.
+    #[serde(with = "serde_bytes")]
+    pub changes: Vec<u8>,
+}
+
+/// A table at its origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Its name.
+    pub name: String,
+    /// Its columns' names. Cells name columns by their places in this list.
+    pub columns: Vec<String>,
+}
+
+/// What a site tells its peers of itself: an acknowledgement, and a sign that its clock has moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who.
+    pub site: SiteId,
+    /// The receiver's groups up to this one are applied and durable.
+    pub applied: u64,
+    /// The sender's own last group. What follows is true of everything up to it.
+    pub group: u64,
+    /// Every change of the sender that is in no group up to `group` will have a stamp above this.
+    pub clock: Stamp,
+    /// What the sender has applied of every site.
+    pub seen: Seen,
+}
+
+/// A message between agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The first message, both ways.
+    Hello(Report),
+    /// An acknowledgement or a sign of life.
+    Report(Report),
+    /// Changes.
+    Part(Part),
+}
+
+impl Message {
+    /// Its bytes: the length in four, the most significant first, then as much compressed by zstd.
+    ///
+    /// # Errors
+    /// The message is too large.
+    pub fn encode(&self) -> Result<Vec<u8>, &'static str> {
+        let bytes = postcard::to_stdvec(self).map_err(|_| "it cannot be encoded")?;
+        if bytes.len() > MAX_PART {
+            return Err("it is too large");
+        }
+        let packed = zstd::bulk::compress(&bytes, LEVEL).map_err(|_| "it cannot be compressed")?;
+        // MAX_PART fits.
+        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
+        Ok([&size[..], &packed].concat())
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// It is none, or too large.
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let (size, bytes) = bytes.split_first_chunk::<4>().ok_or("it is cut short")?;
+        let size = u32::from_be_bytes(*size) as usize;
+        if size > MAX_PART {
+            return Err("it is too large");
+        }
+        let bytes = zstd::bulk::decompress(bytes, size).map_err(|_| "it cannot be unpacked")?;
+        match postcard::take_from_bytes(&bytes) {
+            Ok((message, [])) => Ok(message),
+            _ => Err("it is not well-formed"),
+        }
+    }
+}
+
+/// Collects a part's rows.
+#[derive(Debug)]
+pub struct Rows {
+    site: SiteId,
+    tables: BTreeMap<u32, u32>,
+    rows: u32,
+    bytes: Vec<u8>,
+}
+
+impl Rows {
+    /// None yet, of this site.
+    pub fn new(site: SiteId) -> Self {
+        Self { site, tables: BTreeMap::new(), rows: 0, bytes: Vec::new() }
+    }
+
+    /// Adds a row's change, made in the batch's group at `place`.
+    pub fn add(&mut self, table: u32, key: &Key, place: u32, change: &Change) {
+        let next = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
+        let table = *self.tables.entry(table).or_insert(next);
+        // A vector takes everything, and none of the types here refuses to be encoded.
+        if let Ok(bytes) = postcard::to_extend(&(table, place, key), std::mem::take(&mut self.bytes)) {
+            self.bytes = bytes;
+        }
+        change.encode(self.site, &mut self.bytes);
+        self.rows += 1;
+    }
+
+    /// How many rows.
+    pub fn count(&self) -> usize {
+        self.rows as usize
+    }
+
+    /// How many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A part with these rows; `shape` knows the tables by number.
+    pub fn into_part(self, shape: impl Fn(u32) -> Option<Shape>) -> Part {
+        let mut tables = vec![Shape::default(); self.tables.len()];
+        for (number, place) in self.tables {
+            tables[place as usize] = shape(number).unwrap_or_default();
+        }
+        Part { tables, rows: self.rows, changes: self.bytes, ..Part::default() }
+    }
+}
+
+/// One row of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// Which of the part's tables.
+    pub table: u32,
+    /// Which of the batch's groups.
+    pub place: u32,
+    /// Which row.
+    pub key: Key,
+    /// What was done to it.
+    pub change: Change,
+}
+
+impl Part {
+    /// Its rows. `None` in place of a row: what follows is no row.
+    pub fn rows(&self) -> impl Iterator<Item = Option<RowChange>> + '_ {
+        let mut bytes = self.changes.as_slice();
+        let origin = self.origin;
+        (0..self.rows).map(move |_| {
+            let ((table, place, key), rest) = postcard::take_from_bytes(bytes).ok()?;
+            bytes = rest;
+            let change = Change::decode(origin, &mut bytes)?;
+            Some(RowChange { table, place, key, change })
+        })
+    }
+}
