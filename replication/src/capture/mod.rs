@@ -1,1 +1,40 @@
 //! Triggers that record what any process with any SQLite changes.
+
+mod attach;
+mod inspect;
+mod refuse;
+mod triggers;
+
+pub use attach::{Wanted, attach, detach, tables};
+pub use inspect::{Departure, Difference, inspect, refresh};
+pub use refuse::refuse;
+pub use triggers::{keyless, nullable_key};
+
+use crate::schema;
+
+/// Why tables could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A table cannot be replicated.
+    #[error(transparent)]
+    Schema(#[from] schema::Error),
+    /// A table is not what it was when it was attached.
+    #[error("table {table:?} changed since it was attached: {what}")]
+    Changed {
+        /// The table.
+        table: String,
+        /// How.
+        what: String,
+    },
+    /// A table is not captured.
+    #[error("table {0:?} is not attached")]
+    NotAttached(String),
+    /// What `_ssw_table` holds is not ours.
+    #[error(
+        "what is stored of the replicated tables cannot be read ({0}); another version of siteswap may have written it"
+    )]
+    Stored(#[from] serde_json::Error),
+    /// SQLite's word.
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+}

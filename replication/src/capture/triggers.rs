@@ -1,0 +1,238 @@
+//! The triggers of one table, as SQL.
+//!
+//! Whatever SQLite the application has must understand them: nothing newer than 3.8.2, which brought the WITHOUT ROWID
+//! tables that are beside them, and none but built-in functions. `NEW` and `OLD` stand before every column, and the alias
+//! `x` before those of other rows, so that no name of the application's can mean something else.
+
+use crate::schema::{Column, MASK_BITS, Table, Unique, quoted};
+
+/// A trigger: its name, and the statement that creates it exactly as the schema then shows it.
+pub(super) struct Trigger {
+    pub name: String,
+    pub sql: String,
+}
+
+/// Milliseconds since 1970. All of one statement's touches get the same.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
+
+/// What the triggers of a table are called: this, its kind, `_` and the table's number.
+pub(super) fn name(kind: &str, table: &Table) -> String {
+    format!("_ssw_{kind}_{}", table.number)
+}
+
+/// Where the last values of the table's rows are kept. They are put there with OR REPLACE: one that were left over under
+/// a touch's number must not make an application's write fail.
+pub(super) fn images(table: &Table) -> String {
+    format!("_ssw_old_{}", table.number)
+}
+
+/// The counter in `_ssw_meta` of rows without a whole key, which nothing can identify at another site.
+pub fn keyless(table: &Table) -> String {
+    format!("keyless_{}", table.number)
+}
+
+/// May the primary key hold NULL? SQLite allows it unless the table is WITHOUT ROWID or says NOT NULL.
+pub fn nullable_key(table: &Table) -> bool {
+    key(table).any(|column| !column.not_null)
+}
+
+/// The table's triggers.
+pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
+    let mut triggers = vec![inserted(table), updated(table), moved(table), deleted(table)];
+    if !table.uniques.is_empty() {
+        triggers.extend([evicting(table, "vi", "INSERT"), evicting(table, "vu", &evicting_update(table))]);
+    }
+    if nullable_key(table) {
+        triggers.push(uncounted(table));
+    }
+    triggers
+}
+
+fn inserted(table: &Table) -> Trigger {
+    let body = touch(table, 'I', "-1", "NEW", &holds(table, "NEW"));
+    trigger(table, "i", "AFTER INSERT", "", &body)
+}
+
+/// Updates that leave the key as it was. Also one that changes nothing known is recorded: it may have changed a column
+/// that was added since.
+fn updated(table: &Table) -> Trigger {
+    let same = key(table).map(|column| same(column, "NEW", "OLD")).chain(holds(table, "NEW"));
+    let when = same.collect::<Vec<_>>().join(" AND ");
+    trigger(table, "u", "AFTER UPDATE", &when, &touch(table, 'U', &mask(table), "NEW", &[]))
+}
+
+/// Updates that change the key: the old row is gone, and another is there. There is no `UPDATE OF` because a key may also
+/// be set under the name `rowid`.
+fn moved(table: &Table) -> Trigger {
+    let body = gone(table) + &touch(table, 'I', "-1", "NEW", &holds(table, "NEW"));
+    trigger(table, "k", "AFTER UPDATE", &other_key(table, "NEW", "OLD"), &body)
+}
+
+fn deleted(table: &Table) -> Trigger {
+    trigger(table, "d", "AFTER DELETE", "", &gone(table))
+}
+
+/// Rows that a REPLACE will evict because they are equal in a unique index: SQLite fires no DELETE trigger for them. They
+/// are recorded before it is known whether they go; the fold looks.
+fn evicting(table: &Table, kind: &str, event: &str) -> Trigger {
+    let this = if kind == "vi" { "NEW" } else { "OLD" };
+    let mut found = Vec::new();
+    let mut body = String::new();
+    for unique in &table.uniques {
+        let rows = format!("FROM {} AS x WHERE {}", quoted(&table.name), equal_in(table, unique, this));
+        let (values, image) = (touched(table, '?', "0", "x"), columns(table, "x"));
+        body += &format!("{} SELECT {values} {rows}; ", touch_into(table));
+        body +=
+            &format!("INSERT OR REPLACE INTO {} SELECT last_insert_rowid(), {image} {rows}; ", quoted(&images(table)));
+        found.push(format!("EXISTS(SELECT 1 {rows})"));
+    }
+    trigger(table, kind, &format!("BEFORE {event}"), &found.join(" OR "), &body)
+}
+
+fn evicting_update(table: &Table) -> String {
+    let mut columns: Vec<u16> =
+        table.uniques.iter().flat_map(|unique| &unique.columns).map(|(column, _)| *column).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    format!("UPDATE OF {}", list(columns.iter().map(|column| quoted(&table.columns[usize::from(*column)].name))))
+}
+
+/// Rows `x` that are equal to the new one in a unique index, without the row `this` that is replaced as a whole.
+fn equal_in(table: &Table, unique: &Unique, this: &str) -> String {
+    let equal = unique.columns.iter().map(|(column, collation)| {
+        let column = &table.columns[usize::from(*column)];
+        format!("{} = {} COLLATE {}", of("x", column), given(column), quoted(collation))
+    });
+    let mut other = other_key(table, "x", this);
+    if let [only] = table.key[..]
+        && this == "NEW"
+        && !table.without_rowid
+        && table.columns[usize::from(only)].declared.eq_ignore_ascii_case("INTEGER")
+    {
+        // Before an INSERT that leaves the rowid to SQLite, it reads as -1.
+        other = format!("{other} OR {} = -1", of("NEW", &table.columns[usize::from(only)]));
+    }
+    let parts = equal.chain([format!("({other})")]).chain(holds(table, "x"));
+    parts.collect::<Vec<_>>().join(" AND ")
+}
+
+/// A value as it will be stored: OR REPLACE makes a column's default of a NULL that it cannot store, but not before
+/// BEFORE triggers have seen the NULL.
+fn given(column: &Column) -> String {
+    match column.plain_default() {
+        Some(default) if column.not_null => format!("coalesce({}, {default})", of("NEW", column)),
+        _ => of("NEW", column),
+    }
+}
+
+/// Counts rows that are inserted without a whole key.
+fn uncounted(table: &Table) -> Trigger {
+    let missing = key(table).filter(|column| !column.not_null).map(|column| format!("{} IS NULL", of("NEW", column)));
+    let body = format!("UPDATE _ssw_meta SET v = v + 1 WHERE k = '{}'; ", keyless(table));
+    trigger(table, "n", "AFTER INSERT", &missing.collect::<Vec<_>>().join(" OR "), &body)
+}
+
+fn trigger(table: &Table, kind: &str, event: &str, when: &str, body: &str) -> Trigger {
+    let name = name(kind, table);
+    let when = if when.is_empty() { String::new() } else { format!("WHEN {when} ") };
+    let sql = format!("CREATE TRIGGER {} {event} ON {} {when}BEGIN {body}END", quoted(&name), quoted(&table.name));
+    Trigger { name, sql }
+}
+
+/// The touch of a row that is deleted, and its last values.
+fn gone(table: &Table) -> String {
+    let whole = holds(table, "OLD");
+    let image = format!("last_insert_rowid(), {}", columns(table, "OLD"));
+    let image = format!("INSERT OR REPLACE INTO {} {}; ", quoted(&images(table)), only_if(&whole, &image));
+    touch(table, 'D', "0", "OLD", &whole) + &image
+}
+
+fn touch(table: &Table, op: char, mask: &str, row: &str, conditions: &[String]) -> String {
+    format!("{} {}; ", touch_into(table), only_if(conditions, &touched(table, op, mask, row)))
+}
+
+fn touch_into(table: &Table) -> String {
+    format!("INSERT INTO _ssw_touch(tbl, op, mask, ms, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
+}
+
+fn touched(table: &Table, op: char, mask: &str, row: &str) -> String {
+    let key = list(key(table).map(|column| of(row, column)));
+    format!("{}, '{op}', {mask}, {NOW}, {key}", table.number)
+}
+
+/// One row of values to insert, if the conditions hold.
+fn only_if(conditions: &[String], values: &str) -> String {
+    match conditions {
+        [] => format!("VALUES({values})"),
+        _ => format!("SELECT {values} WHERE {}", conditions.join(" AND ")),
+    }
+}
+
+/// The row has a whole key.
+fn holds(table: &Table, row: &str) -> Vec<String> {
+    key(table).filter(|column| !column.not_null).map(|column| format!("{} NOTNULL", of(row, column))).collect()
+}
+
+/// Which columns outside the key change.
+fn mask(table: &Table) -> String {
+    let outside = |column: &u16| !table.in_key(*column);
+    let changes = |column: u16| differs(&table.columns[usize::from(column)], "NEW", "OLD");
+    let all = || (0..).zip(&table.columns).map(|(at, _)| at).filter(outside);
+    let own = all()
+        .filter(|column| usize::from(*column) < MASK_BITS)
+        .map(|column| format!("({}) << {column}", changes(column)));
+    let rest: Vec<_> = all().filter(|column| usize::from(*column) >= MASK_BITS).map(changes).collect();
+    let mut bits: Vec<_> = own.map(|bit| format!("({bit})")).collect();
+    if !rest.is_empty() {
+        bits.push(format!("(({}) << {MASK_BITS})", any(&rest)));
+    }
+    if bits.is_empty() { "0".to_owned() } else { bits.join(" | ") }
+}
+
+/// Any of the conditions, as a balanced tree: SQLite refuses an expression that is more than 1000 deep.
+fn any(conditions: &[String]) -> String {
+    match conditions {
+        [] => "0".to_owned(),
+        [only] => only.clone(),
+        _ => {
+            let (left, right) = conditions.split_at(conditions.len() / 2);
+            format!("({} OR {})", any(left), any(right))
+        }
+    }
+}
+
+fn other_key(table: &Table, one: &str, two: &str) -> String {
+    key(table).map(|column| differs(column, one, two)).collect::<Vec<_>>().join(" OR ")
+}
+
+/// The values are not the same bytes of the same storage class. `IS NOT` alone would go by the column's collation, and
+/// take 1 for 1.0.
+fn differs(column: &Column, one: &str, two: &str) -> String {
+    let (one, two) = (of(one, column), of(two, column));
+    let classes =
+        if column.affinity().mixes_numbers() { format!(" OR typeof({one}) <> typeof({two})") } else { String::new() };
+    format!("{one} IS NOT {two} COLLATE BINARY{classes}")
+}
+
+fn same(column: &Column, one: &str, two: &str) -> String {
+    let (one, two) = (of(one, column), of(two, column));
+    let classes =
+        if column.affinity().mixes_numbers() { format!(" AND typeof({one}) = typeof({two})") } else { String::new() };
+    format!("{one} IS {two} COLLATE BINARY{classes}")
+}
+
+fn key(table: &Table) -> impl Iterator<Item = &Column> {
+    table.key.iter().map(|column| &table.columns[usize::from(*column)])
+}
+
+fn columns(table: &Table, row: &str) -> String {
+    list(table.columns.iter().map(|column| of(row, column)))
+}
+
+fn of(row: &str, column: &Column) -> String {
+    format!("{row}.{}", quoted(&column.name))
+}
+
+pub(super) fn list(parts: impl IntoIterator<Item = String>) -> String {
+    parts.into_iter().collect::<Vec<_>>().join(", ")
+}
