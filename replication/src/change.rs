@@ -63,9 +63,7 @@ impl Change {
     pub fn combine(&mut self, other: Self) {
         self.alive = self.alive.max(other.alive);
         self.deleted = match (self.deleted, other.deleted) {
-            (Some(one), Some(two)) => {
-                Some(Deleted { stamp: one.stamp.max(two.stamp), ends: one.ends.max(two.ends) })
-            }
+            (Some(one), Some(two)) => Some(Deleted { stamp: one.stamp.max(two.stamp), ends: one.ends.max(two.ends) }),
             (one, two) => one.or(two),
         };
         self.whole |= other.whole;

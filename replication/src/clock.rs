@@ -124,7 +124,9 @@ mod tests {
     fn a_change_knew_its_own_sites_changes_and_what_was_seen() {
         let mut seen = Seen::default();
         seen.pass(2, 100);
-        assert!(seen.knew(1, Version::new(999, 1)) && seen.knew(1, Version::new(100, 2)) && seen.knew(1, Version::NONE));
+        assert!(
+            seen.knew(1, Version::new(999, 1)) && seen.knew(1, Version::new(100, 2)) && seen.knew(1, Version::NONE)
+        );
         assert!(!seen.knew(1, Version::new(101, 2)) && !seen.knew(1, Version::new(5, 3)));
     }
 }

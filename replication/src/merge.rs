@@ -202,7 +202,9 @@ impl Before {
             visible: row.visible(),
             edited,
             removed: unknown(row.removed),
-            inserted: row.visible() && unknown(row.alive).is_some() && row.versions.iter().any(|version| version.is_change()),
+            inserted: row.visible()
+                && unknown(row.alive).is_some()
+                && row.versions.iter().any(|version| version.is_change()),
             image: edited.map(|_| row.image()).unwrap_or_default(),
         }
     }

@@ -8,12 +8,12 @@ mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sites::{Dice, Recorded, Sites};
 use siteswap_replication::{
     Value,
     clock::SiteId,
     store::{Deletes, Granularity, OnCollision, Rules},
 };
-use sites::{Dice, Recorded, Sites};
 
 const SCHEMA: &str = "
 CREATE TABLE item(id INTEGER PRIMARY KEY, a, b, c);
@@ -74,7 +74,13 @@ fn linked_statement(dice: &mut Dice) -> String {
 }
 
 /// A schedule of writes, folds, messages and crashes.
-fn run(seed: u64, schema: &str, count: usize, rules: &[(&str, Rules)], statement: fn(&mut Dice) -> String) -> (Sites, Dice) {
+fn run(
+    seed: u64,
+    schema: &str,
+    count: usize,
+    rules: &[(&str, Rules)],
+    statement: fn(&mut Dice) -> String,
+) -> (Sites, Dice) {
     let mut dice = Dice::new(seed);
     let skews: Vec<i64> = (0..count).map(|_| *dice.pick(&[0, 0, 3_600_000, -3_600_000, 5])).collect();
     let mut sites = Sites::new(schema, &skews, rules);
@@ -119,7 +125,8 @@ fn equal(sites: &Sites, tables: &[&str], seed: u64) {
 /// The oracle: a row's state is, for each of its registers, the change with the greatest (stamp, site).
 fn expected(recorded: &[Recorded], table: &str, key: &[usize], columns: usize) -> BTreeSet<String> {
     type Cells = BTreeMap<u16, ((i64, SiteId), Value)>;
-    let mut rows: BTreeMap<Vec<u8>, ((i64, SiteId), (i64, SiteId), Cells, Vec<Value>)> = BTreeMap::new();
+    type Row = ((i64, SiteId), (i64, SiteId), Cells, Vec<Value>);
+    let mut rows: BTreeMap<Vec<u8>, Row> = BTreeMap::new();
     for (site, _, row_key, change) in recorded.iter().filter(|recorded| recorded.1 == table) {
         let entry = rows.entry(row_key.0.clone()).or_default();
         entry.3 = row_key.columns().expect("a key");

@@ -62,9 +62,7 @@ fn collect(work: &mut Work<'_>) -> Result<(), Error> {
     let everywhere = work.peers.values().map(|peer| peer.acknowledged).min().unwrap_or(work.state.group);
     let transaction = work.transaction;
     transaction
-        .prepare_cached(
-            "DELETE FROM _ssw_change WHERE grp <= (SELECT max(grp) FROM _ssw_group WHERE last <= ?)",
-        )?
+        .prepare_cached("DELETE FROM _ssw_change WHERE grp <= (SELECT max(grp) FROM _ssw_group WHERE last <= ?)")?
         .execute([everywhere])?;
     transaction.prepare_cached("DELETE FROM _ssw_group WHERE last <= ?")?.execute([everywhere])?;
     let settled = work.settled_up_to();

@@ -189,7 +189,8 @@ fn translate(row: &mut RowChange, table: &Resolved, part: &Part) -> Result<(), E
     }
     for cell in &mut row.change.cells {
         let column = table.columns.get(usize::from(cell.column)).copied();
-        cell.column = column.filter(|column| !table.live.table.in_key(*column)).ok_or(Error::Malformed("a cell of no column"))?;
+        cell.column =
+            column.filter(|column| !table.live.table.in_key(*column)).ok_or(Error::Malformed("a cell of no column"))?;
     }
     Ok(())
 }

@@ -98,9 +98,9 @@ impl Store {
     /// The span's changes with those to one row combined.
     fn consolidated(&self, lo: u64, span: &Span) -> Result<Rows, Error> {
         let site = self.settings.site;
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND grp <= ? ORDER BY tbl, key, grp")?;
+        let mut statement = self.database.prepare_cached(
+            "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND grp <= ? ORDER BY tbl, key, grp",
+        )?;
         let mut changes = statement.query(params![lo, span.hi])?;
         let mut rows = Rows::new(site);
         let mut open: Option<(u64, u32, Key, Change)> = None;
@@ -126,9 +126,9 @@ impl Store {
     fn stretch(&self, position: &Position, span: &Span) -> Result<(u32, Stretch), Error> {
         let site = self.settings.site;
         let (number, table, key) = position.within.clone().unwrap_or((0, 0, Key(Vec::new())));
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT tbl, key, body FROM _ssw_change WHERE grp = ? AND (tbl, key) > (?, ?) ORDER BY tbl, key")?;
+        let mut statement = self.database.prepare_cached(
+            "SELECT tbl, key, body FROM _ssw_change WHERE grp = ? AND (tbl, key) > (?, ?) ORDER BY tbl, key",
+        )?;
         let mut changes = statement.query(params![position.group + 1, table, key.0])?;
         let mut stretch = Stretch { rows: Rows::new(site), last: None };
         let mut last = None;
@@ -153,7 +153,16 @@ impl Store {
             })
         };
         let seen = span.seen.values().map(|seen| postcard::from_bytes(seen).unwrap_or_default()).collect();
-        Part { origin: self.settings.site, lo, hi: span.hi, clock: span.clock, seen, number, last, ..rows.into_part(shape) }
+        Part {
+            origin: self.settings.site,
+            lo,
+            hi: span.hi,
+            clock: span.clock,
+            seen,
+            number,
+            last,
+            ..rows.into_part(shape)
+        }
     }
 }
 

@@ -41,7 +41,8 @@ pub struct Logged {
 
 /// Logs a conflict, once.
 pub(super) fn log(work: &Work<'_>, live: &Live, key: &Key, conflict: &Conflict) -> Result<(), Error> {
-    let name = |column: u16| live.table.columns.get(usize::from(column)).map_or(String::new(), |column| column.name.clone());
+    let name =
+        |column: u16| live.table.columns.get(usize::from(column)).map_or(String::new(), |column| column.name.clone());
     let image: Vec<(String, &Value)> = conflict.image.iter().map(|(column, value)| (name(*column), value)).collect();
     let columns: Vec<&str> = image.iter().map(|(column, _)| column.as_str()).collect();
     let columns = serde_json::to_string(&columns).map_err(|_| damaged("columns", "_ssw_conflict"))?;
@@ -72,9 +73,10 @@ pub(super) fn log(work: &Work<'_>, live: &Live, key: &Key, conflict: &Conflict) 
 fn id(live: &Live, key: &Key, conflict: &Conflict) -> i64 {
     let Conflict { kind, won, lost, .. } = conflict;
     let text = format!("{}|{}|{won:?}|{lost:?}|", live.table.name.to_lowercase(), kind.name());
-    let hash = text.bytes().chain(key.0.iter().copied()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .chain(key.0.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 16).cast_signed()
 }
 
@@ -139,7 +141,8 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
     }
     let mut cells = Vec::new();
     for (name, value) in &conflict.image {
-        let column = live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", conflict.table)))?;
+        let column =
+            live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", conflict.table)))?;
         row.values[usize::from(column)] = Some(value.clone());
         if !live.table.in_key(column) {
             cells.push(Cell { column, stamp, value: value.clone() });

@@ -38,8 +38,10 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`; touches stay, for the next time.
     pub fn fold(&mut self, now: i64) -> Result<Folded, Error> {
-        let newest: i64 =
-            self.database.prepare_cached("SELECT ifnull(max(seq), 0) FROM _ssw_touch")?.query_row([], |row| row.get(0))?;
+        let newest: i64 = self
+            .database
+            .prepare_cached("SELECT ifnull(max(seq), 0) FROM _ssw_touch")?
+            .query_row([], |row| row.get(0))?;
         if newest <= super::State::load(&self.database)?.folded {
             return Ok(Folded::default());
         }
@@ -91,7 +93,11 @@ pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
 }
 
 /// Records what has become of these rows.
-fn close(work: &mut Work<'_>, table: Option<&(u32, Rc<Live>)>, near: &mut Vec<(Vec<Value>, Touched)>) -> Result<(), Error> {
+fn close(
+    work: &mut Work<'_>,
+    table: Option<&(u32, Rc<Live>)>,
+    near: &mut Vec<(Vec<Value>, Touched)>,
+) -> Result<(), Error> {
     let Some((_, live)) = table else { return Ok(()) };
     for (columns, touched) in near.drain(..) {
         let now = live.read(work.transaction, &columns)?;
@@ -104,7 +110,8 @@ fn close(work: &mut Work<'_>, table: Option<&(u32, Rc<Live>)>, near: &mut Vec<(V
         // Signs of life that are kept no more were all older than this.
         let known_alive = if kept { row.alive } else { Version::new(work.state.settled, u32::MAX) };
         let site = work.settings.site;
-        if let Some(change) = touched.change(site, &live.table, live.rules, now.as_deref(), old.as_deref(), known_alive) {
+        if let Some(change) = touched.change(site, &live.table, live.rules, now.as_deref(), old.as_deref(), known_alive)
+        {
             work.record(live, &key, &mut row, &change)?;
         }
     }
@@ -154,7 +161,8 @@ struct Stamps {
 
 impl Stamps {
     fn read(work: &mut Work<'_>, now: i64) -> Result<(Self, Folded), Error> {
-        let mut statement = work.transaction.prepare_cached("SELECT seq, ms FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
+        let mut statement =
+            work.transaction.prepare_cached("SELECT seq, ms FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
         let mut touches = statement.query(params![work.state.folded])?;
         let (mut stamps, mut folded) = (Self { steps: Vec::new(), newest: 0 }, Folded::default());
         let latest = now.saturating_add(work.settings.max_skew);
@@ -186,7 +194,10 @@ impl Stamps {
 fn millis(touch: &SqlRow<'_>) -> i64 {
     match touch.get_ref(1) {
         Ok(rusqlite::types::ValueRef::Integer(ms)) => ms,
-        #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds; what no i64 holds becomes the nearest one")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole milliseconds; what no i64 holds becomes the nearest one"
+        )]
         Ok(rusqlite::types::ValueRef::Real(ms)) => ms as i64,
         _ => 0,
     }

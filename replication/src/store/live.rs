@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::{
     schema::{Table, quoted},
-    value::{Key, Value},
+    value::Value,
 };
 
 use super::{Error, Rules};
@@ -68,9 +68,7 @@ impl Live {
     pub(super) fn old(&self, database: &Connection, seq: i64) -> Result<Option<Vec<Value>>, Error> {
         let count = self.table.columns.len();
         let mut statement = database.prepare_cached(&self.old)?;
-        Ok(statement
-            .query_row([seq], |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect())
-            .optional()?)
+        Ok(statement.query_row([seq], |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect()).optional()?)
     }
 
     pub(super) fn insert<'a>(
@@ -105,8 +103,6 @@ impl Live {
         database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?;
         Ok(())
     }
-
-    /// A row's key.
 }
 
 /// What a new row gets in a column that nobody sets.

@@ -101,7 +101,9 @@ pub enum Error {
     #[error(transparent)]
     Capture(#[from] capture::Error),
     /// What we keep in the database is not what we wrote.
-    #[error("{what} in {table} cannot be read: it was changed by somebody else; siteswap db verify finds out what is left")]
+    #[error(
+        "{what} in {table} cannot be read: it was changed by somebody else; siteswap db verify finds out what is left"
+    )]
     Damaged {
         /// Of what kind.
         what: &'static str,
@@ -115,7 +117,9 @@ pub enum Error {
     #[error("{0} is not replicated here, or does not exist; changes wait at the peer until it does")]
     Unknown(String),
     /// The changes after this group are not kept any more.
-    #[error("changes from group {wanted} are not kept any more, the oldest is {oldest}: verify and repair, or join again")]
+    #[error(
+        "changes from group {wanted} are not kept any more, the oldest is {oldest}: verify and repair, or join again"
+    )]
     Gone {
         /// What was asked for.
         wanted: u64,
@@ -192,8 +196,11 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn reload(&mut self) -> Result<(), Error> {
         let tables = capture::tables(&self.database)?;
-        let referenced: Vec<String> =
-            tables.iter().flat_map(|table| &table.references).map(|reference| reference.parent.to_lowercase()).collect();
+        let referenced: Vec<String> = tables
+            .iter()
+            .flat_map(|table| &table.references)
+            .map(|reference| reference.parent.to_lowercase())
+            .collect();
         self.tables = tables
             .into_iter()
             .map(|table| {
@@ -250,8 +257,10 @@ impl Store {
 
 impl State {
     fn load(database: &Connection) -> Result<Self, Error> {
-        let bytes: Option<Vec<u8>> =
-            database.prepare_cached("SELECT v FROM _ssw_meta WHERE k='state'")?.query_row([], |row| row.get(0)).optional()?;
+        let bytes: Option<Vec<u8>> = database
+            .prepare_cached("SELECT v FROM _ssw_meta WHERE k='state'")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
         let Some(bytes) = bytes else { return Ok(Self::default()) };
         postcard::from_bytes(&bytes).map_err(|_| damaged("the state", "_ssw_meta"))
     }

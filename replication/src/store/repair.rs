@@ -53,7 +53,13 @@ pub(super) fn collisions(work: &mut Work<'_>, found: &mut Found, now: i64) -> Re
 }
 
 /// Puts a row into the table, or takes from it what another has the better claim to.
-fn place(work: &mut Work<'_>, mut newcomer: Waiting, checks: &mut Checks, found: &mut Found, now: i64) -> Result<(), Error> {
+fn place(
+    work: &mut Work<'_>,
+    mut newcomer: Waiting,
+    checks: &mut Checks,
+    found: &mut Found,
+    now: i64,
+) -> Result<(), Error> {
     let live = Rc::clone(&newcomer.live);
     while !free(live.insert(work.transaction, newcomer.row.values.iter().flatten()))? {
         let Some((unique, other)) = rival(work, &live, &newcomer.row)? else {
@@ -103,8 +109,7 @@ fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Unique, Key)
                 format!("{}=? COLLATE {}", quoted(&live.table.columns[usize::from(*column)].name), quoted(collation))
             })
             .collect();
-        let sql =
-            format!("SELECT {} FROM {} WHERE {}", keys.join(","), quoted(&live.table.name), same.join(" AND "));
+        let sql = format!("SELECT {} FROM {} WHERE {}", keys.join(","), quoted(&live.table.name), same.join(" AND "));
         let other = work
             .transaction
             .prepare_cached(&sql)?
@@ -135,9 +140,14 @@ fn lose(
     let lost = unique.map_or_else(|| row.edited(), |unique| claim(row, &unique.columns, unique.primary));
     log(work, live, key, &Conflict { kind: Kind::Unique, won, lost, image: row.image() }, found)?;
     let columns = &live.table.columns;
-    let nullable = unique
-        .filter(|unique| live.rules.unique == OnCollision::Null && !unique.primary)
-        .and_then(|unique| unique.columns.iter().map(|(column, _)| *column).find(|column| !columns[usize::from(*column)].not_null && !live.table.in_key(*column)));
+    let nullable =
+        unique.filter(|unique| live.rules.unique == OnCollision::Null && !unique.primary).and_then(|unique| {
+            unique
+                .columns
+                .iter()
+                .map(|(column, _)| *column)
+                .find(|column| !columns[usize::from(*column)].not_null && !live.table.in_key(*column))
+        });
     let change = match nullable {
         Some(column) => set_null(work, live, row, &[column], now),
         None => deletion(work, now),
@@ -276,14 +286,20 @@ fn parent_missing(
     let there = live.read(work.transaction, &columns)?;
     let (mut row, _) = rows::load(work.transaction, live, key, there.as_deref())?;
     let table = &live.table;
-    let nulls: Vec<u16> = reference.columns.iter().copied().filter(|column| !table.columns[usize::from(*column)].not_null && !table.in_key(*column)).collect();
+    let nulls: Vec<u16> = reference
+        .columns
+        .iter()
+        .copied()
+        .filter(|column| !table.columns[usize::from(*column)].not_null && !table.in_key(*column))
+        .collect();
     let action = match reference.on_delete {
         OnDelete::SetNull | OnDelete::SetDefault if nulls.is_empty() => OnDelete::Keep,
         action => action,
     };
     match action {
         OnDelete::Cascade => {
-            let conflict = Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image: row.image() };
+            let conflict =
+                Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image: row.image() };
             log(work, live, key, &conflict, found)?;
             let change = deletion(work, now);
             work.record(live, key, &mut row, &change)?;
@@ -292,7 +308,13 @@ fn parent_missing(
         }
         OnDelete::SetNull | OnDelete::SetDefault => {
             let image = row.image();
-            log(work, live, key, &Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image }, found)?;
+            log(
+                work,
+                live,
+                key,
+                &Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image },
+                found,
+            )?;
             let change = set_null(work, live, &row, &nulls, now);
             work.record(live, key, &mut row, &change)?;
             let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
@@ -300,7 +322,13 @@ fn parent_missing(
             checks.push((Rc::clone(live), key.clone()));
         }
         OnDelete::Keep => {
-            log(work, &parent, &parent_key, &Conflict { kind: Kind::ForeignKey, won: row.edited(), lost: gone.removed, image: Vec::new() }, found)?;
+            log(
+                work,
+                &parent,
+                &parent_key,
+                &Conflict { kind: Kind::ForeignKey, won: row.edited(), lost: gone.removed, image: Vec::new() },
+                found,
+            )?;
             revive(work, &parent, &parent_key, &mut gone, now)?;
             checks.push((parent, parent_key));
             checks.push((Rc::clone(live), key.clone()));
@@ -310,7 +338,11 @@ fn parent_missing(
 }
 
 /// What is left of the parent, if it was deleted and its values are still kept.
-fn deleted_parent(work: &Work<'_>, reference: &Reference, values: &[Value]) -> Result<Option<(Rc<Live>, Key, Row)>, Error> {
+fn deleted_parent(
+    work: &Work<'_>,
+    reference: &Reference,
+    values: &[Value],
+) -> Result<Option<(Rc<Live>, Key, Row)>, Error> {
     let parent = work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&reference.parent));
     let Some(parent) = parent.cloned() else { return Ok(None) };
     let value = |column: &u16| {
@@ -333,7 +365,10 @@ fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i
     let cells = cells.filter_map(|(column, value)| Some(Cell { column, stamp, value: value.clone()? })).collect();
     let change = Change { alive: Some(stamp), deleted: None, whole: true, cells };
     work.record(live, key, row, &change)?;
-    let mut waiting = Found { waiting: vec![Waiting { live: Rc::clone(live), key: key.clone(), row: row.clone() }], ..Found::default() };
+    let mut waiting = Found {
+        waiting: vec![Waiting { live: Rc::clone(live), key: key.clone(), row: row.clone() }],
+        ..Found::default()
+    };
     collisions(work, &mut waiting, now)?;
     Ok(())
 }

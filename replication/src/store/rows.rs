@@ -11,12 +11,7 @@ use super::{Error, damaged, live::Live};
 
 /// The row as it is known here: what is kept of it, with the values that are in the table now. Says also whether anything
 /// is kept.
-pub(super) fn load(
-    database: &Connection,
-    live: &Live,
-    key: &Key,
-    now: Option<&[Value]>,
-) -> Result<(Row, bool), Error> {
+pub(super) fn load(database: &Connection, live: &Live, key: &Key, now: Option<&[Value]>) -> Result<(Row, bool), Error> {
     let kept: Option<Vec<u8>> = database
         .prepare_cached("SELECT state FROM _ssw_row WHERE tbl=? AND key=?")?
         .query_row(params![live.table.number, key.0], |row| row.get(0))

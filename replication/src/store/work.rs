@@ -74,7 +74,9 @@ impl<'a> Work<'a> {
         let seen = postcard::to_stdvec(&group.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;
         let clock = self.state.clock.0;
         self.transaction
-            .prepare_cached("INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?1,?1,?2,?3,?4,?5,?6)")?
+            .prepare_cached(
+                "INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?1,?1,?2,?3,?4,?5,?6)",
+            )?
             .execute(params![group.number, clock, seen, group.rows, group.bytes, crate::clock::millis(clock)])?;
         Ok(Some((group.rows, group.bytes)))
     }
@@ -82,7 +84,10 @@ impl<'a> Work<'a> {
     /// Does every peer have this change, and have we everything that any of them did before it had?
     pub(super) fn settled(&self, version: Version) -> bool {
         !version.is_change()
-            || self.peers.iter().all(|(site, peer)| *site == version.site || peer.seen.of(version.site) >= version.stamp)
+            || self
+                .peers
+                .iter()
+                .all(|(site, peer)| *site == version.site || peer.seen.of(version.site) >= version.stamp)
     }
 
     /// Keeps what is known of the row for as long as that can matter. A deleted parent is kept until the next
@@ -113,7 +118,9 @@ impl<'a> Work<'a> {
     /// The stamp up to which everything is known to be the same everywhere.
     pub(super) fn settled_up_to(&self) -> Stamp {
         let sites = self.settings.sites.keys();
-        let pairs = sites.flat_map(|site| self.peers.iter().filter(move |(peer, _)| *peer != site).map(move |(_, peer)| peer.seen.of(*site)));
+        let pairs = sites.flat_map(|site| {
+            self.peers.iter().filter(move |(peer, _)| *peer != site).map(move |(_, peer)| peer.seen.of(*site))
+        });
         pairs.min().unwrap_or(self.state.clock.0)
     }
 }

@@ -135,7 +135,8 @@ impl Sites {
             return;
         }
         let at = if faults { dice.below(self.network.len()) } else { 0 };
-        let (from, to, bytes) = if faults && dice.chance(10) { self.network[at].clone() } else { self.network.remove(at) };
+        let (from, to, bytes) =
+            if faults && dice.chance(10) { self.network[at].clone() } else { self.network.remove(at) };
         if faults && dice.chance(10) {
             return;
         }
@@ -200,7 +201,9 @@ impl Sites {
             }
             self.drain(dice);
             let after: Vec<_> = self.all.iter().map(|site| site.store.position().expect("a position")).collect();
-            if before == after && peers == self.all.iter().map(|site| site.store.peers().expect("peers")).collect::<Vec<_>>() {
+            if before == after
+                && peers == self.all.iter().map(|site| site.store.peers().expect("peers")).collect::<Vec<_>>()
+            {
                 return;
             }
         }
