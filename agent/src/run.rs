@@ -142,7 +142,9 @@ impl Agent {
         let (asked, asked_inbox) = mpsc::channel(4);
         let (commands, command_inbox) = mpsc::channel(16);
         let (acted, acted_watch) = watch::channel(0);
-        let inbox = link::Inbox { events: link_events, asked };
+        // No part of this agent takes streams of frames: those that peers open end at once.
+        let (opened, _) = mpsc::channel(1);
+        let inbox = link::Inbox { events: link_events, asked, opened };
         let link = Link::start(&config, identity, reports, inbox).await?;
         let patience = Instant::now() + publish::patience(&config);
         let probes = Probes::start(&config, probe_events);

@@ -1,7 +1,8 @@
 //! What crosses the link, byte by byte: a version, then the message in postcard's encoding.
 //!
-//! A heartbeat is a datagram; a report is a stream of its own; a request is a bi-directional stream that its response
-//! comes back on. Nothing a peer sends is believed before it is checked here.
+//! A heartbeat is a datagram; a report is a stream of its own; a bi-directional stream says first what it is for: one
+//! request, whose response comes back on it, or frames ([`super::frames`]). Nothing a peer sends is believed before it is
+//! checked here.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{evidence::Report, placement::MAX_EPOCH};
 
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.
@@ -21,6 +22,8 @@ pub const MAX_NAME: usize = 32;
 pub const MAX_REASON: usize = 256;
 /// A report names at most this many sites.
 pub const MAX_SITES: usize = 255;
+/// A bi-directional stream says in this many bytes what it is for.
+pub const OPENING: usize = 2;
 /// A request is at most this long, in bytes.
 pub const MAX_REQUEST: usize = 64;
 /// A response is at most this long, in bytes.
@@ -54,6 +57,15 @@ pub struct ReportMessage {
     pub period: Duration,
     /// The report.
     pub report: Report,
+}
+
+/// What a bi-directional stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// One request and its response.
+    Request,
+    /// Frames both ways, for as long as the stream lives.
+    Frames,
 }
 
 /// What one site's agent asks another's to do, because an operator has ordered it there.
@@ -169,13 +181,26 @@ pub fn decode_report(bytes: &[u8]) -> Result<ReportMessage, MessageError> {
     Ok(message)
 }
 
-/// A request's bytes.
+/// The first bytes of a stream of frames.
+pub fn encode_frames() -> Vec<u8> {
+    encode(&Purpose::Frames)
+}
+
+/// Reads what a stream is for.
+///
+/// # Errors
+/// `Version`, `Malformed`.
+pub fn decode_opening(bytes: &[u8]) -> Result<Purpose, MessageError> {
+    decode(bytes, "opening of a stream")
+}
+
+/// A request's bytes, all that goes on its stream.
 ///
 /// # Errors
 /// `Name`, `Epoch`: the peer would refuse it.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, MessageError> {
     check_request(request)?;
-    Ok(encode(request))
+    Ok(encode(&(Purpose::Request, request)))
 }
 
 /// Reads and checks a request.
@@ -186,9 +211,10 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, MessageError> {
     if bytes.len() > MAX_REQUEST {
         return Err(MessageError::TooLong);
     }
-    let request = decode(bytes, "request")?;
-    check_request(&request)?;
-    Ok(request)
+    match decode(bytes, "request")? {
+        (Purpose::Request, request) => check_request(&request).map(|()| request),
+        (Purpose::Frames, _) => Err(MessageError::Malformed("request")),
+    }
 }
 
 /// A response's bytes. Its reason is cut and cleaned, so that it will be accepted.

@@ -4,18 +4,22 @@
 //! the other has configured (`trust`). Heartbeats go as datagrams, three in each period, and decide contact
 //! ([`contact`]); reports go whole, each on a stream of its own, when they change and on every new connection
 //! ([`message`]). An operator's order for another site goes as a request, on a stream that its response comes back on.
+//! For what lasts longer each site opens a stream of frames to each peer ([`Opener`]), and hears of the peer's ([`Opened`]).
 
 mod accept;
 mod backoff;
 mod close;
 pub mod contact;
 mod dial;
+pub mod frames;
 pub mod keys;
 pub mod message;
+mod opener;
 mod peer;
 mod schedule;
 mod session;
 mod status;
+mod streams;
 mod transport;
 mod trust;
 
@@ -42,12 +46,14 @@ use crate::{
 
 use accept::{Acceptor, Admitted};
 use dial::Dialler;
+use frames::Frames;
 use keys::Identity;
 use message::{Request, Response};
 use peer::{Peer, Rhythm, State, locked};
 use status::Counters;
 
 pub use close::Close;
+pub use opener::Opener;
 pub use schedule::HEARTBEATS_PER_PERIOD;
 pub use status::{LinkCounters, PeerStatus};
 
@@ -86,6 +92,15 @@ pub struct Asked {
     pub reply: oneshot::Sender<Response>,
 }
 
+/// A peer's agent has opened a stream of frames. It opens one at a time; a newer one replaces it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The peer's site.
+    pub peer: String,
+    /// Both directions of the stream.
+    pub frames: Frames,
+}
+
 /// What the link tells the agent.
 #[derive(Clone, Debug)]
 pub struct Inbox {
@@ -93,6 +108,8 @@ pub struct Inbox {
     pub events: mpsc::Sender<LinkEvent>,
     /// What peers ask.
     pub asked: mpsc::Sender<Asked>,
+    /// Streams that peers have opened. One that finds no room here is closed, and its peer opens another later.
+    pub opened: mpsc::Sender<Opened>,
 }
 
 /// Why the link does not start, or does not take a new configuration, and what to do.
@@ -227,8 +244,14 @@ impl Link {
         let peer = peer.to_owned();
         async move {
             let connection = connection.ok_or_else(|| format!("{peer} is not connected"))?;
-            session::ask(connection, request).await.map_err(|error| format!("{peer} gave no response: {error}"))
+            streams::ask(connection, request).await.map_err(|error| format!("{peer} gave no response: {error}"))
         }
+    }
+
+    /// Opens streams of frames to this peer, for as long as it is configured as it is now. `None`: there is no such peer.
+    pub fn opener(&self, peer: &str) -> Option<Opener> {
+        let connected = locked(&self.peers.get(peer)?.state).follow();
+        Some(Opener::new(connected, Arc::clone(&self.counters)))
     }
 
     /// Where the link listens, with the port the system chose if port 0 was configured.
@@ -259,7 +282,8 @@ impl Link {
         Ok(())
     }
 
-    /// Says goodbye to the peers and stops. The address is free afterwards.
+    /// Says goodbye to the peers and stops. The address is free afterwards, if those who hold streams drop them when they
+    /// end, as they do now.
     pub async fn close(self) {
         let socket = self.socket.clone();
         drop(self);
@@ -311,6 +335,7 @@ impl Link {
             dialler,
             events: self.inbox.events.clone(),
             asked: self.inbox.asked.clone(),
+            opened: self.inbox.opened.clone(),
             counters: Arc::clone(&self.counters),
             state: Arc::clone(&state),
         };
@@ -322,7 +347,10 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.endpoint.close(VarInt::from_u32(Close::Stopping as u32), b"the agent stops");
         self.acceptor.abort();
-        self.peers.values().for_each(|handle| handle.task.abort());
+        for handle in self.peers.values() {
+            handle.task.abort();
+            locked(&handle.state).disconnect();
+        }
     }
 }
 

@@ -13,15 +13,16 @@ use tokio::sync::{mpsc, watch};
 use crate::evidence::Report;
 
 use super::{
-    Asked, LinkEvent,
+    Asked, LinkEvent, Opened,
     accept::canonical,
     close::{self, Close},
     contact::{Change, Contact},
     dial::{Dial, Dialler},
     message::{self, MessageError, ReportMessage},
     schedule::{Schedule, Tick},
-    session::{Asking, Heard, Session},
+    session::{Heard, Session},
     status::{Counters, PeerStatus},
+    streams::{Asking, Taker},
 };
 
 /// What reload changes while the connection stays up.
@@ -37,9 +38,10 @@ pub(super) struct State {
     contact: bool,
     since: SystemTime,
     periods: Vec<bool>,
-    connection: Option<Connection>,
-    /// The peer has spoken on this connection, so both ends accept each other's keys: the one that dials knows only then.
-    confirmed: bool,
+    /// There is a connection.
+    connected: bool,
+    /// It, once the peer has spoken on it, so both ends accept each other's keys: the one that dials knows only then.
+    confirmed: watch::Sender<Option<Connection>>,
     heartbeats: u64,
     /// Number of the newest report the peer has spoken of, and of the newest that came, on this connection.
     announced: u64,
@@ -53,8 +55,8 @@ impl State {
             contact: false,
             since: SystemTime::now(),
             periods: Vec::new(),
-            connection: None,
-            confirmed: false,
+            connected: false,
+            confirmed: watch::Sender::new(None),
             heartbeats: 0,
             announced: 0,
             newest: 0,
@@ -63,15 +65,17 @@ impl State {
     }
 
     pub(super) fn status(&self, peer: &str) -> PeerStatus {
-        let connection = self.connection.as_ref().filter(|_| self.confirmed);
+        let connection = self.confirmed();
         PeerStatus {
             peer: peer.to_owned(),
             contact: self.contact,
             since: self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             periods: self.periods.clone(),
             connected: connection.is_some(),
-            remote: connection.map(|connection| canonical(connection.remote_address())),
-            rtt_us: connection.map(|connection| u64::try_from(connection.rtt().as_micros()).unwrap_or(u64::MAX)),
+            remote: connection.as_ref().map(|connection| canonical(connection.remote_address())),
+            rtt_us: connection
+                .as_ref()
+                .map(|connection| u64::try_from(connection.rtt().as_micros()).unwrap_or(u64::MAX)),
             heartbeats: self.heartbeats,
             report_current: self.newest > 0 && self.newest >= self.announced,
             last_error: self.last_error.clone(),
@@ -80,7 +84,18 @@ impl State {
 
     /// The connection that the peer has spoken on.
     pub(super) fn confirmed(&self) -> Option<Connection> {
-        self.connection.clone().filter(|_| self.confirmed)
+        self.confirmed.borrow().clone()
+    }
+
+    /// Follows the connection that the peer has spoken on.
+    pub(super) fn follow(&self) -> watch::Receiver<Option<Connection>> {
+        self.confirmed.subscribe()
+    }
+
+    /// Nothing goes over the connection any more; those that follow hold it no longer.
+    pub(super) fn disconnect(&mut self) {
+        self.connected = false;
+        self.confirmed.send_replace(None);
     }
 }
 
@@ -102,6 +117,7 @@ pub(super) struct Peer {
     pub(super) dialler: Option<Dialler>,
     pub(super) events: mpsc::Sender<LinkEvent>,
     pub(super) asked: mpsc::Sender<Asked>,
+    pub(super) opened: mpsc::Sender<Opened>,
     pub(super) counters: Arc<Counters>,
     pub(super) state: Arc<Mutex<State>>,
 }
@@ -187,25 +203,30 @@ impl Running {
         }
         {
             let mut state = self.state();
-            state.connection = Some(connection.clone());
-            state.confirmed = false;
+            state.disconnect();
+            state.connected = true;
             state.announced = 0;
             state.newest = 0;
         }
-        let (site, report) = (self.peer.own_site.clone(), self.peer.report.clone());
-        self.session = Some(Session::start(connection, site, self.current.period, report));
+        let Peer { name, own_site, report, opened, counters, .. } = &self.peer;
+        let taker = Taker { peer: name.clone(), opened: opened.clone(), counters: Arc::clone(counters) };
+        let speaker = (own_site.clone(), self.current.period);
+        self.session = Some(Session::start(connection, speaker, report.clone(), taker));
         self.send_heartbeat();
     }
 
     /// The peer said something right on the session's connection.
     fn confirm(&mut self) {
-        if std::mem::replace(&mut self.state().confirmed, true) {
-            return;
+        let Some(session) = &self.session else { return };
+        {
+            let state = self.state();
+            if state.confirmed.borrow().is_some() {
+                return;
+            }
+            state.confirmed.send_replace(Some(session.connection.clone()));
         }
-        if let Some(session) = &self.session {
-            let remote = canonical(session.connection.remote_address());
-            tracing::info!(peer = self.peer.name, %remote, "connected");
-        }
+        let remote = canonical(session.connection.remote_address());
+        tracing::info!(peer = self.peer.name, %remote, "connected");
         if std::mem::replace(&mut self.connected_before, true) {
             self.peer.counters.reconnects.add();
         }
@@ -213,7 +234,7 @@ impl Running {
 
     fn closed(&mut self, error: &ConnectionError) {
         let error = close::describe(error);
-        if self.state().confirmed {
+        if self.state().confirmed.borrow().is_some() {
             tracing::info!(peer = self.peer.name, "disconnected: {error}");
         }
         self.note(error);
@@ -222,9 +243,7 @@ impl Running {
 
     fn drop_session(&mut self) {
         self.session = None;
-        let mut state = self.state();
-        state.connection = None;
-        state.confirmed = false;
+        self.state().disconnect();
     }
 
     fn refuse(&mut self, error: &MessageError) {
@@ -331,7 +350,7 @@ impl Running {
             Change::Gained => format!("heartbeats in each of the last {periods} periods of {period:?}"),
             Change::Lost => {
                 let state = self.state();
-                let why = state.last_error.as_ref().filter(|_| state.connection.is_none());
+                let why = state.last_error.as_ref().filter(|_| !state.connected);
                 let why = why.map(|error| format!("; {error}")).unwrap_or_default();
                 format!("no heartbeat in the last period of {period:?}{why}")
             }

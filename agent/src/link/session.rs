@@ -1,4 +1,5 @@
-//! One authenticated connection: reports and requests come and go on streams of their own, heartbeats as datagrams.
+//! One authenticated connection: reports come and go on streams of their own, heartbeats as datagrams. What is
+//! bi-directional is in `streams`.
 
 use std::{
     future::Future,
@@ -12,21 +13,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, ReadToEndError, RecvStream};
+use quinn::{Connection, ConnectionError, ReadToEndError};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
-    time::timeout,
 };
 
 use crate::evidence::Report;
 
-use super::message::{
-    self, Heartbeat, MAX_MESSAGE, MAX_REQUEST, MAX_RESPONSE, MessageError, ReportMessage, Request, Response,
+use super::{
+    message::{self, Heartbeat, MAX_MESSAGE, MessageError, ReportMessage},
+    streams::{Asking, Incoming, Taker},
 };
-
-/// A request that takes longer to come, or its response, has failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection and the three tasks that work its streams. Dropped without `Close`, it closes by itself.
 pub(super) struct Session {
@@ -50,27 +48,25 @@ pub(super) enum Heard {
     Closed(ConnectionError),
 }
 
-/// A request, and where its response goes.
-pub(super) type Asking = (Request, oneshot::Sender<Response>);
-
 impl Session {
-    /// Sends `report` now and whenever it changes, from `site` with this `period`.
+    /// Sends `report` now and whenever it changes, from `site` with this `period`. Streams of frames go to `taker`.
     pub(super) fn start(
         connection: Connection,
-        site: String,
-        period: Duration,
+        (site, period): (String, Duration),
         report: watch::Receiver<Report>,
+        taker: Taker,
     ) -> Self {
         let announced = Arc::new(AtomicU64::new(0));
         // One: the next report waits in its stream until the peer's task has taken this one.
         let (sender, reports) = mpsc::channel(1);
         let (asking, requests) = mpsc::channel(1);
+        let incoming = Incoming { connection: connection.clone(), requests: asking, taker };
         let outgoing = Outgoing { connection: connection.clone(), site, period, announced: Arc::clone(&announced) };
         Self {
             tasks: [
                 tokio::spawn(outgoing.run(report)),
                 tokio::spawn(receive_reports(connection.clone(), sender)),
-                tokio::spawn(receive_requests(connection.clone(), asking)),
+                tokio::spawn(incoming.run()),
             ],
             connection,
             reports,
@@ -168,46 +164,4 @@ async fn receive_reports(connection: Connection, reports: mpsc::Sender<Result<Re
             return;
         }
     }
-}
-
-/// One request after the other: a peer's next one waits in its stream until this one is answered.
-async fn receive_requests(connection: Connection, requests: mpsc::Sender<Result<Asking, MessageError>>) {
-    while let Ok((mut send, receive)) = connection.accept_bi().await {
-        let Ok(request) = timeout(REQUEST_TIMEOUT, read_request(receive)).await else { continue };
-        let Some(request) = request else { continue };
-        let (reply, response) = oneshot::channel();
-        if requests.send(request.map(|request| (request, reply))).await.is_err() {
-            return;
-        }
-        // Without a response the stream is reset, and the peer knows.
-        if let Ok(response) = response.await
-            && send.write_all(&message::encode_response(response)).await.is_ok()
-        {
-            let _ = send.finish();
-        } else {
-            let _ = send.reset(0_u32.into());
-        }
-    }
-}
-
-/// `None`: the sender gave it up.
-async fn read_request(mut stream: RecvStream) -> Option<Result<Request, MessageError>> {
-    match stream.read_to_end(MAX_REQUEST).await {
-        Ok(bytes) => Some(message::decode_request(&bytes)),
-        Err(ReadToEndError::TooLong) => Some(Err(MessageError::TooLong)),
-        Err(ReadToEndError::Read(_)) => None,
-    }
-}
-
-/// Asks the peer on this connection. The error says what happened; whether the peer did it is not known then.
-pub(super) async fn ask(connection: Connection, request: Request) -> Result<Response, String> {
-    let bytes = message::encode_request(&request).map_err(|error| error.to_string())?;
-    let exchange = async {
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        send.write_all(&bytes).await.map_err(|error| error.to_string())?;
-        let _ = send.finish();
-        let response = receive.read_to_end(MAX_RESPONSE).await.map_err(|error| error.to_string())?;
-        message::decode_response(&response).map_err(|error| error.to_string())
-    };
-    timeout(REQUEST_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(format!("no response within {REQUEST_TIMEOUT:?}")))
 }

@@ -16,7 +16,7 @@ use std::{
 use siteswap::{
     config::{self, Config, Dataplane, Dns, Mode},
     evidence::{InstanceReport, Report},
-    link::{Asked, Inbox, Link, LinkError, LinkEvent, PeerStatus, keys},
+    link::{Asked, Inbox, Link, LinkError, LinkEvent, Opened, PeerStatus, frames::Frames, keys},
     placement::State,
 };
 use tempfile::TempDir;
@@ -127,6 +127,7 @@ pub struct Agent {
     pub report: watch::Sender<Report>,
     pub events: mpsc::Receiver<LinkEvent>,
     pub asked: mpsc::Receiver<Asked>,
+    pub opened: mpsc::Receiver<Opened>,
 }
 
 impl Agent {
@@ -135,9 +136,10 @@ impl Agent {
         let (report, reports) = watch::channel(report(&format!("{} is well", config.site)));
         let (event_sender, events) = mpsc::channel(64);
         let (asked_sender, asked) = mpsc::channel(4);
-        let inbox = Inbox { events: event_sender, asked: asked_sender };
+        let (opened_sender, opened) = mpsc::channel(4);
+        let inbox = Inbox { events: event_sender, asked: asked_sender, opened: opened_sender };
         let link = Link::start(&config, identity, reports, inbox).await?;
-        Ok(Self { link, report, events, asked })
+        Ok(Self { link, report, events, asked, opened })
     }
 
     pub fn say(&self, reason: &str) {
@@ -171,6 +173,14 @@ impl Agent {
                 return;
             }
         }
+    }
+
+    /// The next stream of frames that a peer opens.
+    pub async fn next_stream(&mut self, name: &str) -> Frames {
+        let opened = timeout(DEADLINE, self.opened.recv()).await;
+        let opened = opened.unwrap_or_else(|_| panic!("no stream; {:?}", self.link.status())).unwrap();
+        assert_eq!(opened.peer, name);
+        opened.frames
     }
 
     pub fn peer(&self, name: &str) -> PeerStatus {

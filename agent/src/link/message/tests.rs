@@ -90,6 +90,7 @@ proptest! {
         for bytes in [&bytes, &versioned] {
             let _ = decode_heartbeat(bytes);
             let _ = decode_report(bytes);
+            let _ = decode_opening(bytes);
             let _ = decode_request(bytes);
             let _ = decode_response(bytes);
         }
@@ -102,6 +103,7 @@ proptest! {
         for request in [Request::Take { resource, epoch }, Request::Drain(drain)] {
             let bytes = encode_request(&request).unwrap();
             prop_assert!(bytes.len() <= MAX_REQUEST);
+            prop_assert_eq!(decode_opening(&bytes[..OPENING]), Ok(Purpose::Request));
             prop_assert_eq!(decode_request(&bytes).unwrap(), request);
         }
         let (stored, published) = (Duration::from_micros(times.0.into()), Duration::from_micros(times.1.into()));
@@ -143,7 +145,7 @@ fn every_cut_of_a_message_is_refused() {
 
 #[test]
 fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
-    let request = encode(&Request::Take { resource: "orders".to_owned(), epoch: 300 });
+    let request = encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 300 }).unwrap();
     let response = encode_response(Response::Refused("no".to_owned()));
     for length in 0..request.len() {
         assert_eq!(decode_request(&request[..length]), Err(MessageError::Malformed("request")), "{length}");
@@ -159,7 +161,8 @@ fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
 
 #[test]
 fn requests_and_responses_that_break_the_rules_are_refused() {
-    let take = |resource: &str, epoch| encode(&Request::Take { resource: resource.to_owned(), epoch });
+    let take =
+        |resource: &str, epoch| encode(&(Purpose::Request, Request::Take { resource: resource.to_owned(), epoch }));
     for name in ["", "Orders", "or ders", "or\u{1b}[2Jders", &"a".repeat(MAX_NAME + 1)] {
         assert!(matches!(decode_request(&take(name, 1)), Err(MessageError::Name(_))), "{name:?}");
     }
@@ -171,6 +174,19 @@ fn requests_and_responses_that_break_the_rules_are_refused() {
     let long = Response::Refused("é\n".repeat(MAX_REASON));
     assert!(encode_response(long.clone()).len() <= MAX_RESPONSE);
     assert!(decode_response(&encode_response(long)).is_ok(), "cut and cleaned before it is sent");
+}
+
+#[test]
+fn a_stream_says_in_its_first_bytes_what_it_is_for() {
+    assert_eq!(encode_frames().len(), OPENING);
+    assert_eq!(decode_opening(&encode_frames()), Ok(Purpose::Frames));
+    assert_eq!(decode_opening(&[VERSION - 1, 1]), Err(MessageError::Version(VERSION - 1)));
+    let malformed = Err(MessageError::Malformed("opening of a stream"));
+    for bytes in [&[][..], &[VERSION], &[VERSION, 2], &[VERSION, 1, 0]] {
+        assert_eq!(decode_opening(bytes), malformed, "{bytes:?}");
+    }
+    let frames = encode(&(Purpose::Frames, Request::Drain(true)));
+    assert_eq!(decode_request(&frames), Err(MessageError::Malformed("request")));
 }
 
 #[test]
