@@ -5,13 +5,16 @@
 
 mod acknowledge;
 mod apply;
+mod assert;
 mod batch;
 mod conflicts;
 mod fold;
 mod live;
 mod repair;
 mod rows;
+mod scan;
 mod touched;
+mod verify;
 mod work;
 
 use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
@@ -22,12 +25,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
+    verify::{History, Standing},
 };
 
 pub use apply::Received;
 pub use batch::Position;
 pub use conflicts::Logged;
 pub use fold::Folded;
+pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use live::Live;
 use work::Work;
@@ -126,6 +131,9 @@ pub enum Error {
         /// What there is.
         oldest: u64,
     },
+    /// A peer does not answer.
+    #[error("the peer refuses: {0}")]
+    Refused(String),
     /// The journal mode does not fit.
     #[error("the database is in journal mode {0}; run once: PRAGMA journal_mode=WAL")]
     Journal(String),
@@ -237,6 +245,14 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn peers(&self) -> Result<BTreeMap<SiteId, Peer>, Error> {
         work::peers(&self.database, &self.settings)
+    }
+
+    /// How much this site's rows are worth to a peer.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub(crate) fn standing(&self, _peer: SiteId) -> Result<Standing, Error> {
+        Ok(Standing { site: self.settings.site, history: History::Usual })
     }
 
     /// The connection, to look at the database.
