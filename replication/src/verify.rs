@@ -155,6 +155,8 @@ pub struct Told {
     pub version: Version,
     /// There are changes of it that the other site does not know yet.
     pub moving: bool,
+    /// It is not there only because some of its columns are not known: it was changed where an older copy of it was.
+    pub partial: bool,
 }
 
 /// How much a site's rows are worth to another.
@@ -181,7 +183,7 @@ pub enum History {
 /// Which of two rows that differ stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The one at the site with the better history; else the one with the newer change kept; else the one at the site
+    /// The one that is known in full; else the one at the site with the better history; else the one with the newer change kept; else the one at the site
     /// with the greater number.
     #[default]
     Ruled,
@@ -196,7 +198,7 @@ pub enum Policy {
 impl Policy {
     /// Does the first row stay? Both sites say the same: of (one, two) and (two, one), one is true.
     pub fn first_stays(self, one: (Standing, Told), two: (Standing, Told)) -> bool {
-        let ruled = |(standing, told): (Standing, Told)| (standing.history, told.version, standing.site);
+        let ruled = |(standing, told): (Standing, Told)| (!told.partial, standing.history, told.version, standing.site);
         match self {
             Self::Ruled => ruled(one) > ruled(two),
             Self::Keep if one.1.hash.is_some() != two.1.hash.is_some() => one.1.hash.is_some(),
@@ -215,7 +217,7 @@ mod tests {
     fn row(site: SiteId) -> impl Strategy<Value = (Standing, Told)> {
         let history = prop::sample::select(vec![History::Restored, History::Usual, History::Mended]);
         (history, prop::option::of(0..3_u128), 0..3_i64, 1..4_u32).prop_map(move |(history, hash, stamp, by)| {
-            (Standing { history, site }, Told { hash, version: Version::new(stamp, by), moving: false })
+            (Standing { history, site }, Told { hash, version: Version::new(stamp, by), ..Told::default() })
         })
     }
 

@@ -50,6 +50,9 @@ pub struct Shape {
     pub columns: Vec<String>,
 }
 
+/// Which copy of a site's database it is: 16 random bytes.
+pub type Incarnation = [u8; 16];
+
 /// What a site tells its peers of itself: an acknowledgement, and a sign that its clock has moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -63,6 +66,12 @@ pub struct Report {
     pub clock: Stamp,
     /// What the sender has applied of every site.
     pub seen: Seen,
+    /// Which copy of the sender's database this is. Reports of two of them must not overtake each other.
+    pub incarnation: Incarnation,
+    /// The receiver has said that it has applied the sender's groups up to this one.
+    pub acknowledged: u64,
+    /// The sender's groups up to this one are not kept any more.
+    pub forgotten: u64,
 }
 
 /// A message between agents.

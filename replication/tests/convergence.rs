@@ -8,7 +8,7 @@ mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sites::{Dice, Recorded, Sites};
+use sites::{Dice, Outside, Recorded, Sites};
 use siteswap_replication::{
     Value,
     clock::SiteId,
@@ -84,19 +84,24 @@ fn run(
     let mut dice = Dice::new(seed);
     let skews: Vec<i64> = (0..count).map(|_| *dice.pick(&[0, 0, 3_600_000, -3_600_000, 5])).collect();
     let mut sites = Sites::new(schema, &skews, rules);
-    for _ in 0..150 {
+    act(&mut sites, &mut dice, 150, statement);
+    sites.settle(&mut dice);
+    (sites, dice)
+}
+
+fn act(sites: &mut Sites, dice: &mut Dice, times: usize, statement: fn(&mut Dice) -> String) {
+    let count = sites.all.len();
+    for _ in 0..times {
         let (at, other) = (dice.below(count), dice.below(count));
         match dice.below(20) {
-            0..=6 => write(&mut sites, at, &mut dice, statement),
+            0..=6 => write(sites, at, dice, statement),
             7..=9 => sites.fold(at),
             10..=12 if at != other => sites.send(at, other),
             13 if at != other => sites.report(at, other),
             19 => sites.crash(at),
-            _ => sites.deliver(&mut dice, true),
+            _ => sites.deliver(dice, true),
         }
     }
-    sites.settle(&mut dice);
-    (sites, dice)
 }
 
 /// One transaction of a few statements; those that a constraint refuses change nothing.
@@ -127,7 +132,7 @@ fn expected(recorded: &[Recorded], table: &str, key: &[usize], columns: usize) -
     type Cells = BTreeMap<u16, ((i64, SiteId), Value)>;
     type Row = ((i64, SiteId), (i64, SiteId), Cells, Vec<Value>);
     let mut rows: BTreeMap<Vec<u8>, Row> = BTreeMap::new();
-    for (site, _, row_key, change) in recorded.iter().filter(|recorded| recorded.1 == table) {
+    for (site, _, row_key, change, _) in recorded.iter().filter(|recorded| recorded.1 == table) {
         let entry = rows.entry(row_key.0.clone()).or_default();
         entry.3 = row_key.columns().expect("a key");
         if let Some(alive) = change.alive {
@@ -222,4 +227,66 @@ fn c4_unique_columns_and_foreign_keys_hold_at_both_sites() {
 fn c4_unique_columns_and_foreign_keys_hold_at_three_sites() {
     let rules = Rules { unique: OnCollision::Delete, ..Rules::default() };
     seeds(40).into_iter().for_each(|seed| check_linked_tables(seed, 3, rules));
+}
+
+const PLAIN: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b, c);";
+
+/// A statement on a table without unique columns: no site ever has to mend anything by changes of its own.
+fn plain_statement(dice: &mut Dice) -> String {
+    let (id, value) = (dice.below(12), dice.below(1_000));
+    let column = dice.pick(&["a", "b", "c"]);
+    match dice.below(6) {
+        0 | 1 => format!("INSERT OR IGNORE INTO item VALUES({id}, {value}, 0, NULL)"),
+        2 => format!("DELETE FROM item WHERE id = {id}"),
+        3 => format!("UPDATE OR REPLACE item SET id = {id} WHERE id = {}", dice.below(12)),
+        _ => format!("UPDATE item SET {column} = {value} WHERE id = {id}"),
+    }
+}
+
+/// A site goes back to a backup; the others had applied more of it.
+fn check_restore(seed: u64, count: usize, outside: Outside) {
+    let mut dice = Dice::new(seed);
+    let skews: Vec<i64> = (0..count).map(|_| *dice.pick(&[0, 3_600_000, -3_600_000])).collect();
+    let mut sites = Sites::new(PLAIN, &skews, &[]);
+    let at = dice.below(count);
+    act(&mut sites, &mut dice, 75, plain_statement);
+    let backup = sites.back_up(at);
+    act(&mut sites, &mut dice, 75, plain_statement);
+    sites.restore(at, &backup, outside);
+    if outside != Outside::Restored {
+        act(&mut sites, &mut dice, 20, plain_statement);
+    }
+    sites.settle(&mut dice);
+    // What any site still has is known now; what comes after only says it again.
+    let expected = expected(&sites.recorded, "item", &[0], 4);
+    sites.mend(at, &mut dice);
+    equal(&sites, &["item"], seed);
+    assert_eq!(sites.all[0].rows("item"), expected, "seed {seed}");
+    // And it goes on as ever.
+    act(&mut sites, &mut dice, 40, plain_statement);
+    sites.settle(&mut dice);
+    equal(&sites, &["item"], seed);
+    for at in 0..count {
+        assert_eq!(sites.kept(at), (0, 0), "changes and rows kept at site {} when all is said, seed {seed}", at + 1);
+    }
+}
+
+#[test]
+fn a_restored_backup_takes_back_from_its_peer_what_it_had_told() {
+    seeds(30).into_iter().for_each(|seed| check_restore(seed, 2, Outside::Kept));
+}
+
+#[test]
+fn a_restored_backup_takes_back_from_two_peers_what_it_had_told() {
+    seeds(30).into_iter().for_each(|seed| check_restore(seed, 3, Outside::Kept));
+}
+
+#[test]
+fn a_backup_restored_without_the_agents_own_file_is_found_out_too() {
+    seeds(20).into_iter().for_each(|seed| check_restore(seed, 3, Outside::Lost));
+}
+
+#[test]
+fn a_backup_restored_with_the_agents_own_file_is_found_out_by_the_peers() {
+    seeds(20).into_iter().for_each(|seed| check_restore(seed, 3, Outside::Restored));
 }

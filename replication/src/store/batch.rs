@@ -48,8 +48,16 @@ impl Store {
     /// What comes after `position`, and the position after that. `None`: the peer has everything.
     ///
     /// # Errors
-    /// `Gone`, `Damaged`, `Sqlite`.
+    /// `Gone`, `Outside`, `Damaged`, `Sqlite`.
     pub fn next_part(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
+        let next = self.part_after(position)?;
+        if let Some((part, _)) = &next {
+            self.note(part.hi, part.clock)?;
+        }
+        Ok(next)
+    }
+
+    fn part_after(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
         let Some(span) = self.span(position)? else { return Ok(None) };
         if span.rows <= ROWS && span.bytes <= BYTES {
             let rows = self.consolidated(position.group, &span)?;
@@ -69,14 +77,15 @@ impl Store {
     fn span(&self, position: &Position) -> Result<Option<Span>, Error> {
         let mut statement = self
             .database
-            .prepare_cached("SELECT grp, last, clock, seen, rows, bytes FROM _ssw_group WHERE grp > ? ORDER BY grp")?;
+            .prepare_cached("SELECT grp, last, clock, seen, rows, bytes FROM _ssw_group WHERE last > ? ORDER BY grp")?;
         let mut groups = statement.query([position.group])?;
         let mut span: Option<Span> = None;
         while let Some(group) = groups.next()? {
             let (first, last): (u64, u64) = (group.get(0)?, group.get(1)?);
             let (rows, bytes): (u64, u64) = (group.get(4)?, group.get(5)?);
             match &mut span {
-                None if first != position.group + 1 => {
+                // A peer may have some of the groups in place of which there is an empty one.
+                None if first > position.group + 1 => {
                     return Err(Error::Gone { wanted: position.group + 1, oldest: first });
                 }
                 None => {

@@ -9,6 +9,7 @@ mod assert;
 mod batch;
 mod conflicts;
 mod fold;
+mod identity;
 mod live;
 mod repair;
 mod rows;
@@ -17,7 +18,13 @@ mod touched;
 mod verify;
 mod work;
 
-use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig};
 use serde::{Deserialize, Serialize};
@@ -25,15 +32,17 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
-    verify::{History, Standing},
+    wire::Incarnation,
 };
 
 pub use apply::Received;
 pub use batch::Position;
 pub use conflicts::Logged;
 pub use fold::Folded;
+pub use identity::{Age, Restored};
 pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
+use identity::{Identity, Outside};
 use live::Live;
 use work::Work;
 
@@ -134,6 +143,20 @@ pub enum Error {
     /// A peer does not answer.
     #[error("the peer refuses: {0}")]
     Refused(String),
+    /// The database is a copy of another site's.
+    #[error("this is a copy of the database of site {site}: siteswap db join makes it this site's")]
+    Foreign {
+        /// Whose.
+        site: SiteId,
+    },
+    /// The file beside the database cannot be kept.
+    #[error("{}: {source}", file.display())]
+    Outside {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The journal mode does not fit.
     #[error("the database is in journal mode {0}; run once: PRAGMA journal_mode=WAL")]
     Journal(String),
@@ -151,6 +174,8 @@ struct State {
     seen: Seen,
     /// The newest stamp of anything that was dropped because every site has it.
     settled: Stamp,
+    /// It is an older copy of what it was.
+    restored: Option<Restored>,
 }
 
 /// A peer, as the database knows it.
@@ -162,6 +187,8 @@ pub struct Peer {
     pub acknowledged: u64,
     /// What it has seen, as far as it has told and we have applied what it told before.
     pub seen: Seen,
+    /// Which copy of its database it was when it was heard last.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// A site's database.
@@ -172,13 +199,16 @@ pub struct Store {
     tables: BTreeMap<u32, Rc<Live>>,
     /// `PRAGMA data_version` when touches were last looked for.
     looked: Option<i64>,
+    /// The last group when it was opened.
+    opened: u64,
+    outside: Option<Outside>,
 }
 
 impl Store {
     /// Opens a database whose tables are attached ([`capture::attach`]).
     ///
     /// # Errors
-    /// `Journal`, `Damaged`, `Sqlite`.
+    /// `Journal`, `Foreign`, `Damaged`, `Sqlite`.
     pub fn open(file: &Path, settings: Settings) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Connection::open_with_flags(file, flags)?;
@@ -193,7 +223,13 @@ impl Store {
             "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
         )?;
         database.set_prepared_statement_cache_capacity(512);
-        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None };
+        match Identity::load(&database)? {
+            Some(identity) if identity.site != settings.site => return Err(Error::Foreign { site: identity.site }),
+            Some(_) => {}
+            None => drop(Identity::create(&database, settings.site)?),
+        }
+        let opened = State::load(&database)?.group;
+        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None, opened, outside: None };
         store.reload()?;
         Ok(store)
     }
@@ -245,14 +281,6 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn peers(&self) -> Result<BTreeMap<SiteId, Peer>, Error> {
         work::peers(&self.database, &self.settings)
-    }
-
-    /// How much this site's rows are worth to a peer.
-    ///
-    /// # Errors
-    /// `Damaged`, `Sqlite`.
-    pub(crate) fn standing(&self, _peer: SiteId) -> Result<Standing, Error> {
-        Ok(Standing { site: self.settings.site, history: History::Usual })
     }
 
     /// The connection, to look at the database.

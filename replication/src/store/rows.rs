@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
+    clock::Stamp,
     merge::Row,
     value::{Key, Value},
 };
@@ -44,9 +45,11 @@ fn name(row: &mut Row, live: &Live, key: &Key) -> Result<(), Error> {
 }
 
 pub(super) fn save(database: &Connection, live: &Live, key: &Key, row: &Row) -> Result<(), Error> {
+    // A row of which something is missing is kept until it is told.
+    let newest = if row.lives() && !row.visible() { Stamp::MAX } else { row.newest() };
     database
         .prepare_cached("INSERT OR REPLACE INTO _ssw_row(tbl, key, newest, state) VALUES(?,?,?,?)")?
-        .execute(params![live.table.number, key.0, row.newest(), row.keep()])?;
+        .execute(params![live.table.number, key.0, newest, row.keep()])?;
     Ok(())
 }
 

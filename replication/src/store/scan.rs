@@ -172,7 +172,8 @@ impl Compared {
             let (row, _) = rows::load(database, &self.live, key, now.as_deref())?;
             let version = row.all_versions().filter(|version| version.is_change()).max().unwrap_or(Version::NONE);
             let moving = touched.contains(key) || row.all_versions().any(|version| !known.seen.knew(peer, version));
-            Ok(Told { hash: self.hash_of(now.as_deref()), version, moving })
+            let partial = row.lives() && !row.visible();
+            Ok(Told { hash: self.hash_of(now.as_deref()), version, moving, partial })
         };
         keys.iter().map(tell).collect()
     }

@@ -145,7 +145,7 @@ impl Verify {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn new(store: &Store, peer: SiteId, only: Option<Vec<String>>, limits: Limits) -> Result<Self, Error> {
-        let here = store.standing(peer)?;
+        let here = store.standing()?;
         Ok(Self {
             peer,
             limits,

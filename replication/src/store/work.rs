@@ -129,12 +129,14 @@ impl<'a> Work<'a> {
 pub(super) fn peers(database: &Connection, settings: &Settings) -> Result<BTreeMap<SiteId, Peer>, Error> {
     let others = settings.sites.keys().filter(|site| **site != settings.site);
     let mut peers: BTreeMap<SiteId, Peer> = others.map(|site| (*site, Peer::default())).collect();
-    let mut statement = database.prepare_cached("SELECT site, applied, acknowledged, seen FROM _ssw_peer")?;
+    let mut statement =
+        database.prepare_cached("SELECT site, applied, acknowledged, seen, incarnation FROM _ssw_peer")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let Some(peer) = peers.get_mut(&row.get(0)?) else { continue };
         peer.applied = row.get(1)?;
         peer.acknowledged = row.get(2)?;
+        peer.incarnation = row.get(4)?;
         let seen: Vec<u8> = row.get(3)?;
         if !seen.is_empty() {
             peer.seen = postcard::from_bytes(&seen).map_err(|_| damaged("what a peer has seen", "_ssw_peer"))?;
@@ -150,9 +152,8 @@ pub(super) fn save_peer(work: &Work<'_>, site: SiteId) -> Result<(), Error> {
     let seen = postcard::to_stdvec(&peer.seen).map_err(|_| damaged("what a peer has seen", "_ssw_peer"))?;
     work.transaction
         .prepare_cached(
-            "INSERT INTO _ssw_peer(site, name, applied, acknowledged, seen) VALUES(?,?,?,?,?) ON CONFLICT(site) DO UPDATE \
-             SET name=excluded.name, applied=excluded.applied, acknowledged=excluded.acknowledged, seen=excluded.seen",
+            "INSERT OR REPLACE INTO _ssw_peer(site, name, applied, acknowledged, seen, incarnation) VALUES(?,?,?,?,?,?)",
         )?
-        .execute(params![site, name, peer.applied, peer.acknowledged, seen])?;
+        .execute(params![site, name, peer.applied, peer.acknowledged, seen, peer.incarnation])?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use siteswap_replication::{
     capture::{self, Wanted},
     change::Change,
     clock::SiteId,
-    store::{Limits, Outcome, Position, Received, Rules, Settings, Step, Store, Verify},
+    store::{Age, Limits, Outcome, Position, Received, Rules, Settings, Step, Store, Verify},
     verify::{Policy, Request},
     wire::{Message, pack, unpack},
 };
@@ -46,7 +46,26 @@ impl Dice {
 }
 
 /// A change as its origin recorded it: all that an oracle needs.
-pub type Recorded = (SiteId, String, Key, Change);
+/// The number is its group's.
+pub type Recorded = (SiteId, String, Key, Change, u64);
+
+/// A copy of a site's database, its last group, and the agent's own file beside it.
+pub struct Backup {
+    copy: PathBuf,
+    group: u64,
+    outside: Vec<u8>,
+}
+
+/// What becomes of the agent's own file when a backup is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// It stays as it is.
+    Kept,
+    /// It is lost.
+    Lost,
+    /// It is restored with the database, as with a whole machine.
+    Restored,
+}
 
 pub struct Site {
     pub id: SiteId,
@@ -104,8 +123,9 @@ impl Sites {
             let body: Vec<u8> = row.get(2).expect("a body");
             let change = Change::decode(site.id, &mut &body[..]).expect("a change");
             let key = Key(row.get(1).expect("a key"));
-            self.recorded.push((site.id, row.get(0).expect("a name"), key, change));
-            site.recorded = site.recorded.max(row.get(3).expect("a group"));
+            let group = row.get(3).expect("a group");
+            self.recorded.push((site.id, row.get(0).expect("a name"), key, change, group));
+            site.recorded = site.recorded.max(group);
         }
     }
 
@@ -174,12 +194,67 @@ impl Sites {
         self.network.retain(|(from, to, _)| *from != id && *to != id);
         site.told.clear();
         site.store = Store::open(&site.file, site.settings.clone()).expect("a store");
-        // On the new connection each site first says what it has applied.
-        for other in 0..self.all.len() {
-            if other != at {
-                self.all[other].told.remove(&id);
-                self.report(at, other);
-                self.report(other, at);
+        let age = site.store.remember_outside(&site.outside()).expect("a file outside");
+        assert_ne!(age, Age::Restored, "nothing was restored");
+        self.meet(at);
+    }
+
+    /// On a new connection each site first says what it has applied.
+    fn meet(&mut self, at: usize) {
+        let id = self.all[at].id;
+        for other in (0..self.all.len()).filter(|other| *other != at) {
+            self.all[other].told.remove(&id);
+            self.report(at, other);
+            self.report(other, at);
+        }
+    }
+
+    pub fn back_up(&mut self, at: usize) -> Backup {
+        self.fold(at);
+        let site = &self.all[at];
+        let group = site.store.position().expect("a position").0;
+        let copy = site.file.with_extension(format!("backup{group}"));
+        if !copy.exists() {
+            site.app.execute("VACUUM INTO ?", [copy.to_str().expect("a path")]).expect("a copy");
+        }
+        Backup { copy, group, outside: std::fs::read(site.outside()).expect("the file outside") }
+    }
+
+    /// The site goes on with an older copy. What it had recorded since and told nobody is forgotten.
+    pub fn restore(&mut self, at: usize, backup: &Backup, outside: Outside) {
+        let Backup { copy, group, outside: older } = backup;
+        let id = self.all[at].id;
+        self.network.retain(|(from, to, _)| *from != id && *to != id);
+        let applied =
+            |site: &Site| if site.id == id { *group } else { site.store.peers().expect("peers")[&id].applied };
+        let told = self.all.iter().map(applied).max().unwrap_or(0);
+        self.recorded.retain(|(site, .., group)| *site != id || *group <= told);
+        let site = &mut self.all[at];
+        site.file = copy.clone();
+        site.app = Site::application(copy);
+        site.set_clock(self.now);
+        site.told.clear();
+        site.store = Store::open(copy, site.settings.clone()).expect("a store");
+        match outside {
+            Outside::Kept => {}
+            Outside::Lost => std::fs::remove_file(site.outside()).expect("a file to remove"),
+            Outside::Restored => std::fs::write(site.outside(), older).expect("a file to write"),
+        }
+        site.store.remember_outside(&site.outside()).expect("a file outside");
+        site.recorded = site.store.position().expect("a position").0;
+        self.meet(at);
+    }
+
+    /// Compares a restored site with its peers as it should be, until it is as they are.
+    pub fn mend(&mut self, at: usize, dice: &mut Dice) {
+        self.settle(dice);
+        while let Some(restored) = self.all[at].store.restored().expect("a state") {
+            let (peer, _) = restored.peers.iter().max_by_key(|(_, applied)| **applied).expect("a peer");
+            let peer = self.all.iter().position(|site| site.id == *peer).expect("a site");
+            let outcome = self.compare(at, peer, dice);
+            if !self.all[at].store.verified(&outcome).expect("a state") {
+                assert!(!outcome.differing.is_empty(), "{outcome:?}");
+                self.repair(at, &outcome, Policy::Ruled, dice);
             }
         }
     }
@@ -265,15 +340,13 @@ impl Sites {
 
 impl Site {
     fn new(file: &Path, schema: &str, settings: Settings, skew: i64) -> Self {
-        let app = Connection::open(file).expect("a database");
-        app.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;").expect("pragmas");
+        let mut app = Self::application(file);
         app.execute_batch(schema).expect("the schema");
-        let mut app = app;
         let transaction = app.transaction().expect("a transaction");
         capture::attach(&transaction, Wanted::All).expect("tables to attach");
         transaction.commit().expect("a commit");
         let store = Store::open(file, settings.clone()).expect("a store");
-        let site = Self {
+        let mut site = Self {
             id: settings.site,
             file: file.to_owned(),
             store,
@@ -284,7 +357,19 @@ impl Site {
             recorded: 0,
         };
         site.set_clock(1_700_000_000_000);
+        assert_eq!(site.store.remember_outside(&site.outside()).expect("a file outside"), Age::New);
         site
+    }
+
+    fn application(file: &Path) -> Connection {
+        let app = Connection::open(file).expect("a database");
+        app.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;").expect("pragmas");
+        app
+    }
+
+    /// What the agent keeps outside the database.
+    fn outside(&self) -> PathBuf {
+        self.file.with_file_name(format!("told{}", self.id))
     }
 
     fn acknowledged(&self, peer: SiteId) -> u64 {

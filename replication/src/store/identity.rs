@@ -1,0 +1,303 @@
+//! Which copy of a site's database this is.
+//!
+//! A database that is restored from a backup has forgotten what it had told its peers since: it would give group numbers
+//! and stamps a second time, and the peers would take what is new for what they have. So every database has an
+//! *incarnation*, a random number, and a file outside the database says which incarnation told its peers how much: the
+//! last group and the greatest stamp that may have been sent. The file is written before that is sent, without waiting for
+//! the disk: only a machine that loses its power and has its database restored at once is not told apart by it, and that
+//! one by what its peers report. So nothing is to be sent to a peer before its first report was heard, and to none before
+//! that of the others if a whole machine may have been set back, file and database.
+//!
+//! A database that is behind what it told gets a new incarnation. Its clock goes on above everything told, and so do its
+//! group numbers: an empty group stands for those that are lost. Peers that have applied some of these keep them; what they
+//! have and this database does not, comes back by comparing with every peer, the one that had applied the most first
+//! ([`Store::restored`]). Peers that still keep groups which this database applied once send them again; those that do
+//! not say so, and this database goes on from where they can. Until it is mended it yields in every comparison: what was
+//! written to it since is applied at the peer before rows are said again, so nothing of that is lost. Touches that were not
+//! folded when the backup was made are folded as made now.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{SiteId, Stamp, millis},
+    value::Key,
+    verify::{History, Standing},
+    wire::Incarnation,
+};
+
+use super::{Error, Outcome, State, Store, assert, damaged, work::Work};
+
+/// Groups that a database may have told, if nobody knows how many.
+const UNKNOWN: u64 = 1 << 32;
+
+/// What the file outside tells of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// It has told nothing yet.
+    New,
+    /// It is the one that told its peers last.
+    Continues,
+    /// It is behind what it told its peers, or the file is lost: see [`Store::restored`].
+    Restored,
+}
+
+/// A database that was restored, and is not yet known to be what its peers know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// It has what the peer knew that had applied the most.
+    pub mended: bool,
+    /// Peers with which it is still to be compared, and how many of our groups each had applied when it was heard first, if it
+    /// was heard.
+    pub peers: BTreeMap<SiteId, Option<u64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) site: SiteId,
+    pub(super) incarnation: Incarnation,
+}
+
+impl Identity {
+    pub(super) fn load(database: &Connection) -> Result<Option<Self>, Error> {
+        let bytes: Option<Vec<u8>> = database
+            .prepare_cached("SELECT v FROM _ssw_meta WHERE k='identity'")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        let read = |bytes: Vec<u8>| postcard::from_bytes(&bytes).map_err(|_| damaged("the identity", "_ssw_meta"));
+        bytes.map(read).transpose()
+    }
+
+    /// A new one.
+    pub(super) fn create(database: &Connection, site: SiteId) -> Result<Self, Error> {
+        let incarnation = database.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+        let identity = Self { site, incarnation };
+        let bytes = postcard::to_stdvec(&identity).map_err(|_| damaged("the identity", "_ssw_meta"))?;
+        database.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('identity', ?)", [bytes])?;
+        Ok(identity)
+    }
+}
+
+/// The file outside.
+#[derive(Debug)]
+pub(super) struct Outside {
+    path: PathBuf,
+    file: File,
+    noted: Cell<Noted>,
+}
+
+/// What may have been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Noted {
+    incarnation: Incarnation,
+    group: u64,
+    clock: Stamp,
+}
+
+impl Noted {
+    /// Always as long.
+    fn text(&self) -> String {
+        let Self { incarnation, group, clock } = self;
+        let incarnation = u128::from_be_bytes(*incarnation);
+        format!("siteswap 1\nincarnation {incarnation:032x}\ngroup {group:020}\nclock {clock:020}\n")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        (lines.next()? == "siteswap 1").then_some(())?;
+        let incarnation = u128::from_str_radix(lines.next()?.strip_prefix("incarnation ")?, 16).ok()?.to_be_bytes();
+        let group = lines.next()?.strip_prefix("group ")?.parse().ok()?;
+        let clock = lines.next()?.strip_prefix("clock ")?.parse().ok()?;
+        Some(Self { incarnation, group, clock })
+    }
+
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map(Some).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it does not say what this database has told its peers; without it the database counts as restored",
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a new file in place of the old one, for good.
+    fn create(self, path: &Path) -> io::Result<Outside> {
+        let beside = path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(self.text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        let file = OpenOptions::new().write(true).open(path)?;
+        Ok(Outside { path: path.to_owned(), file, noted: Cell::new(self) })
+    }
+}
+
+impl Outside {
+    /// Notes what is about to be told.
+    fn note(&self, group: u64, clock: Stamp) -> io::Result<()> {
+        let noted = self.noted.get();
+        let next = Noted { group: noted.group.max(group), clock: noted.clock.max(clock), ..noted };
+        if next != noted {
+            self.file.write_all_at(next.text().as_bytes(), 0)?;
+            self.noted.set(next);
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// From now on keeps in this file, outside the database, what peers may have been told; compares it with the database
+    /// first. To be called once after opening, before anything else, with the same file every time.
+    ///
+    /// # Errors
+    /// `Outside`: the file cannot be read or written. `Damaged`, `Sqlite`.
+    pub fn remember_outside(&mut self, file: &Path) -> Result<Age, Error> {
+        let failed = |source| Error::Outside { file: file.to_owned(), source };
+        let state = State::load(&self.database)?;
+        let age = match Noted::read(file).map_err(failed)? {
+            None if state.group == 0 => Age::New,
+            None => {
+                self.transact(|work| renew(work, work.state.group + UNKNOWN, 0))?;
+                Age::Restored
+            }
+            Some(noted)
+                if noted.incarnation == self.incarnation()?
+                    && noted.group <= state.group
+                    && noted.clock <= state.clock.0 =>
+            {
+                Age::Continues
+            }
+            Some(noted) => {
+                self.transact(|work| renew(work, noted.group, noted.clock))?;
+                Age::Restored
+            }
+        };
+        self.note_anew(file).map_err(failed)?;
+        Ok(age)
+    }
+
+    fn note_anew(&mut self, file: &Path) -> io::Result<()> {
+        let state = State::load(&self.database).map_err(io::Error::other)?;
+        let incarnation = self.incarnation().map_err(io::Error::other)?;
+        self.outside = Some(Noted { incarnation, group: state.group, clock: state.clock.0 }.create(file)?);
+        Ok(())
+    }
+
+    /// Which copy of the site's database this is.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn incarnation(&self) -> Result<Incarnation, Error> {
+        Ok(Identity::load(&self.database)?.ok_or_else(|| damaged("the identity", "_ssw_meta"))?.incarnation)
+    }
+
+    /// Before this is told to a peer.
+    pub(super) fn note(&self, group: u64, clock: Stamp) -> Result<(), Error> {
+        let Some(outside) = &self.outside else { return Ok(()) };
+        outside.note(group, clock).map_err(|source| Error::Outside { file: outside.path.clone(), source })
+    }
+
+    /// Is this a restored database that is not yet as its peers are? Then it is to be compared with each of `peers` and
+    /// repaired, the one that had applied the most first: by a [`Verify`](super::Verify), [`Outcome::repairs`] if anything
+    /// differs, another `Verify` after replication has caught up, and [`verified`](Self::verified) when nothing differs.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn restored(&self) -> Result<Option<Restored>, Error> {
+        Ok(State::load(&self.database)?.restored)
+    }
+
+    /// Remembers that a comparison has found everything equal. Says no if it has not.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn verified(&mut self, outcome: &Outcome) -> Result<bool, Error> {
+        let compared = |name: &str| outcome.tables.iter().any(|shape| shape.name == name);
+        if !outcome.is_clean() || !self.tables.values().all(|live| compared(&live.table.name)) {
+            return Ok(false);
+        }
+        self.transact(|work| {
+            if let Some(restored) = &mut work.state.restored {
+                restored.mended |= restored.peers.get(&outcome.peer) >= restored.peers.values().max();
+                restored.peers.remove(&outcome.peer);
+                if restored.peers.is_empty() {
+                    work.state.restored = None;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// How much this site's rows are worth.
+    pub(super) fn standing(&self) -> Result<Standing, Error> {
+        let history = match self.restored()? {
+            None => History::Usual,
+            Some(restored) if restored.mended => History::Mended,
+            Some(_) => History::Restored,
+        };
+        Ok(Standing { history, site: self.settings.site })
+    }
+
+    /// A peer knows more of this site than there is, and no file outside has told: what was recorded since the
+    /// database was opened may have numbers that the peer knows for something else, and is said again.
+    pub(super) fn found_restored(&mut self, applied: u64, clock: Stamp) -> Result<(), Error> {
+        let opened = self.opened;
+        self.transact(|work| {
+            let recent = recent(work.transaction, opened)?;
+            renew(work, applied, clock)?;
+            for (table, key) in recent {
+                if let Some(live) = work.table(table) {
+                    // As soon after what is known as can be, whatever the time is.
+                    assert::say_again(work, &live, &key, 0)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.opened = State::load(&self.database)?.group;
+        if let Some(file) = self.outside.as_ref().map(|outside| outside.path.clone()) {
+            self.note_anew(&file).map_err(|source| Error::Outside { file, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows with changes in groups after this one.
+fn recent(database: &Connection, group: u64) -> Result<Vec<(u32, Key)>, Error> {
+    let mut statement = database.prepare_cached("SELECT DISTINCT tbl, key FROM _ssw_change WHERE grp > ?")?;
+    let rows = statement.query_map([group], |row| Ok((row.get(0)?, Key(row.get(1)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Goes on as another incarnation, above what was told.
+fn renew(work: &mut Work<'_>, told: u64, clock: Stamp) -> Result<(), Error> {
+    Identity::create(work.transaction, work.settings.site)?;
+    work.state.clock.pass(clock);
+    if told > work.state.group {
+        let seen = postcard::to_stdvec(&work.state.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;
+        let clock = work.state.clock.0;
+        work.transaction.execute(
+            "INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?,?,?,?,0,0,?)",
+            params![work.state.group + 1, told, clock, seen, millis(clock)],
+        )?;
+        work.state.group = told;
+    }
+    let restored = work.state.restored.get_or_insert_default();
+    restored.mended = false;
+    for peer in work.peers.keys() {
+        restored.peers.entry(*peer).or_insert(None);
+    }
+    Ok(())
+}
