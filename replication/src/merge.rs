@@ -287,6 +287,11 @@ impl Row {
         postcard::to_stdvec(&kept).unwrap_or_default()
     }
 
+    /// Was the row in the table when this was kept? `None`: this is not what was kept.
+    pub fn kept_visible(bytes: &[u8]) -> Option<bool> {
+        postcard::from_bytes(bytes).ok().map(|kept: Kept| kept.values.is_none())
+    }
+
     /// Reads what was kept of a row with so many columns; `live` is the row in the table, if it is there. Columns added
     /// since have the table's values. `None`: this is not what was kept.
     pub fn kept(bytes: &[u8], columns: usize, live: Option<Vec<Value>>) -> Option<Self> {

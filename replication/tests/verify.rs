@@ -143,3 +143,51 @@ fn what_is_said_again_passes_on_to_every_site() {
     assert_equal(&sites);
     assert_eq!(sites.all[2].rows("item").len(), 2);
 }
+
+#[test]
+fn what_is_kept_of_a_row_tells_of_a_change_behind_the_triggers() {
+    let (mut sites, mut dice) = sites(20);
+    sites.all[0].set_clock(sites.now);
+    sites.all[0]
+        .app
+        .execute_batch("UPDATE loose SET v = 2 WHERE k = 'k'; INSERT INTO loose VALUES('l', 1)")
+        .expect("a write");
+    sites.all[0]
+        .app
+        .execute_batch("INSERT INTO loose VALUES('m', 1); DELETE FROM loose WHERE k = 'm'")
+        .expect("a write");
+    sites.fold(0);
+    assert_eq!(sites.all[0].store.verify_local().expect("a check").contradictions, []);
+    quietly(&sites.all[0], "DELETE FROM loose WHERE k = 'l'; INSERT INTO loose VALUES('m', 2)");
+    let local = sites.all[0].store.verify_local().expect("a check");
+    let found =
+        local.contradictions.iter().map(|row| (row.key.columns().expect("a key"), row.there)).collect::<Vec<_>>();
+    let text = |text: &str| vec![Value::Text(text.as_bytes().to_vec())];
+    assert_eq!((local.rows, found), (3, vec![(text("l"), false), (text("m"), true)]));
+    let keys: Vec<Key> = local.contradictions.into_iter().map(|row| row.key).collect();
+    let now = sites.now;
+    sites.all[0].store.assert_rows("loose", &keys, now).expect("an assertion");
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert_eq!(sites.all[1].rows("loose").len(), 4);
+}
+
+#[test]
+fn a_table_that_was_without_a_trigger_is_named_until_it_was_compared() {
+    let (mut sites, mut dice) = sites(20);
+    sites.all[0].app.execute_batch("DROP TRIGGER _ssw_u_1; UPDATE item SET b = 'unseen'").expect("a write");
+    let local = sites.all[0].store.verify_local().expect("a check");
+    assert_eq!((local.departures.len(), local.unverified.len()), (1, 0));
+    let transaction = sites.all[0].app.transaction().expect("a transaction");
+    assert_eq!(siteswap_replication::capture::refresh(&transaction).expect("new triggers"), ["item"]);
+    transaction.commit().expect("a commit");
+    let unverified = |sites: &Sites| sites.all[0].store.verify_local().expect("a check").unverified;
+    assert_eq!(unverified(&sites), ["item"]);
+    let outcome = sites.compare(0, 1, &mut dice);
+    assert!(!sites.all[0].store.verified(&outcome).expect("an answer"), "20 rows differ");
+    sites.repair(0, &outcome, Policy::Here, &mut dice);
+    let outcome = sites.compare(0, 1, &mut dice);
+    assert!(sites.all[0].store.verified(&outcome).expect("an answer"));
+    assert!(unverified(&sites).is_empty());
+    assert_equal(&sites);
+}

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::{
     Error,
     inspect::compare,
-    triggers::{images, keyless, list, name, nullable_key, triggers},
+    triggers::{images, keyless, list, name, nullable_key, triggers, unverified},
 };
 use crate::{
     layout,
@@ -125,7 +125,7 @@ fn release(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()>
         transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&name(kind, table))))?;
     }
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&images(table))))?;
-    transaction.execute("DELETE FROM _ssw_meta WHERE k = ?1", [keyless(table)])?;
+    transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2)", [keyless(table), unverified(table)])?;
     // The newest touch stays, so that the next one's number is higher.
     let touches = "DELETE FROM _ssw_touch WHERE tbl = ?1 AND seq < (SELECT max(seq) FROM _ssw_touch)";
     for sql in [

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction};
 use super::{
     Error,
     attach::{exists, tables},
-    triggers::{images, triggers},
+    triggers::{images, triggers, unverified},
 };
 use crate::schema::{self, MASK_BITS, Table, quoted};
 
@@ -139,10 +139,10 @@ pub(super) fn compare(stored: &Table, found: &Table) -> Vec<Difference> {
 }
 
 /// Installs triggers that are missing or altered, and takes up added columns and changed UNIQUE indexes. Tables that
-/// depart in another way are left as they are. Returns the tables that must be scanned, because something may have been
-/// missed.
+/// depart in another way are left as they are. Returns the tables that must be compared with a peer's, because something
+/// may have been missed; they are marked until that is done.
 ///
-/// A column that was added needs no scan if this comes before the next fold: updates since are taken to have changed it.
+/// A column that was added needs no comparison if this comes before the next fold: updates since are taken to have changed it.
 ///
 /// # Errors
 /// Whatever SQLite says, or what is stored is not ours.
@@ -156,6 +156,7 @@ pub fn refresh(transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
         let found = Table { number: table.number, ..schema::read(transaction, &table.name)?.table };
         reinstall(transaction, &table, &found)?;
         if differences.iter().any(|difference| !matches!(difference, Difference::Added(_))) {
+            transaction.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES(?1, 1)", [unverified(&table)])?;
             scan.push(table.name);
         }
     }

@@ -8,7 +8,7 @@ mod triggers;
 pub use attach::{Wanted, attach, detach, tables};
 pub use inspect::{Departure, Difference, inspect, refresh};
 pub use refuse::refuse;
-pub use triggers::{keyless, nullable_key};
+pub use triggers::{keyless, nullable_key, unverified};
 
 use crate::schema;
 

@@ -31,6 +31,11 @@ pub fn keyless(table: &Table) -> String {
     format!("keyless_{}", table.number)
 }
 
+/// The mark in `_ssw_meta` of a table that was without its triggers for a while and was not compared with a peer's since.
+pub fn unverified(table: &Table) -> String {
+    format!("unverified_{}", table.number)
+}
+
 /// May the primary key hold NULL? SQLite allows it unless the table is WITHOUT ROWID or says NOT NULL.
 pub fn nullable_key(table: &Table) -> bool {
     key(table).any(|column| !column.not_null)

@@ -10,7 +10,7 @@ impl Store {
     /// What to tell this peer: what is applied here of it, and how far this site is.
     ///
     /// # Errors
-    /// `Outside`, `Damaged`, `Sqlite`.
+    /// `File`, `Damaged`, `Sqlite`.
     pub fn report(&self, peer: SiteId) -> Result<Report, Error> {
         let state = State::load(&self.database)?;
         self.note(state.group, state.clock.0)?;
@@ -32,7 +32,7 @@ impl Store {
     /// If the peer knows more of this site than there is, this is a restored backup: see [`Store::restored`].
     ///
     /// # Errors
-    /// `Malformed`: it comes from nowhere. `Outside`, `Damaged`, `Sqlite`.
+    /// `Malformed`: it comes from nowhere. `File`, `Damaged`, `Sqlite`.
     pub fn heard(&mut self, report: &Report) -> Result<bool, Error> {
         let mut state = State::load(&self.database)?;
         let mut peer = self.peers()?.remove(&report.site).ok_or(Error::Malformed("a report from nowhere"))?;

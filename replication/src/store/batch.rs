@@ -48,7 +48,7 @@ impl Store {
     /// What comes after `position`, and the position after that. `None`: the peer has everything.
     ///
     /// # Errors
-    /// `Gone`, `Outside`, `Damaged`, `Sqlite`.
+    /// `Gone`, `File`, `Damaged`, `Sqlite`.
     pub fn next_part(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
         let next = self.part_after(position)?;
         if let Some((part, _)) = &next {

@@ -29,13 +29,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    capture::unverified,
     clock::{SiteId, Stamp, millis},
     value::Key,
     verify::{History, Standing},
     wire::Incarnation,
 };
 
-use super::{Error, Outcome, State, Store, assert, damaged, work::Work};
+use super::{Error, Outcome, State, Store, assert, damaged, live::Live, work::Work};
 
 /// Groups that a database may have told, if nobody knows how many.
 const UNKNOWN: u64 = 1 << 32;
@@ -163,9 +164,9 @@ impl Store {
     /// first. To be called once after opening, before anything else, with the same file every time.
     ///
     /// # Errors
-    /// `Outside`: the file cannot be read or written. `Damaged`, `Sqlite`.
+    /// `File`: the file cannot be read or written. `Damaged`, `Sqlite`.
     pub fn remember_outside(&mut self, file: &Path) -> Result<Age, Error> {
-        let failed = |source| Error::Outside { file: file.to_owned(), source };
+        let failed = |source| Error::File { file: file.to_owned(), source };
         let state = State::load(&self.database)?;
         let age = match Noted::read(file).map_err(failed)? {
             None if state.group == 0 => Age::New,
@@ -207,7 +208,7 @@ impl Store {
     /// Before this is told to a peer.
     pub(super) fn note(&self, group: u64, clock: Stamp) -> Result<(), Error> {
         let Some(outside) = &self.outside else { return Ok(()) };
-        outside.note(group, clock).map_err(|source| Error::Outside { file: outside.path.clone(), source })
+        outside.note(group, clock).map_err(|source| Error::File { file: outside.path.clone(), source })
     }
 
     /// Is this a restored database that is not yet as its peers are? Then it is to be compared with each of `peers` and
@@ -220,17 +221,23 @@ impl Store {
         Ok(State::load(&self.database)?.restored)
     }
 
-    /// Remembers that a comparison has found everything equal. Says no if it has not.
+    /// Remembers that a comparison has found everything equal; of a restored database only that of all tables counts. Says
+    /// no if anything differs.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn verified(&mut self, outcome: &Outcome) -> Result<bool, Error> {
-        let compared = |name: &str| outcome.tables.iter().any(|shape| shape.name == name);
-        if !outcome.is_clean() || !self.tables.values().all(|live| compared(&live.table.name)) {
+        if !outcome.is_clean() {
             return Ok(false);
         }
         self.transact(|work| {
-            if let Some(restored) = &mut work.state.restored {
+            let compared = |live: &Live| outcome.tables.iter().any(|shape| shape.name == live.table.name);
+            for live in work.tables.values().filter(|live| compared(live)) {
+                work.transaction.execute("DELETE FROM _ssw_meta WHERE k=?", [unverified(&live.table)])?;
+            }
+            if let Some(restored) = &mut work.state.restored
+                && work.tables.values().all(|live| compared(live))
+            {
                 restored.mended |= restored.peers.get(&outcome.peer) >= restored.peers.values().max();
                 restored.peers.remove(&outcome.peer);
                 if restored.peers.is_empty() {
@@ -268,7 +275,7 @@ impl Store {
         })?;
         self.opened = State::load(&self.database)?.group;
         if let Some(file) = self.outside.as_ref().map(|outside| outside.path.clone()) {
-            self.note_anew(&file).map_err(|source| Error::Outside { file, source })?;
+            self.note_anew(&file).map_err(|source| Error::File { file, source })?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod conflicts;
 mod fold;
 mod identity;
 mod live;
+mod local;
 mod repair;
 mod rows;
 mod scan;
@@ -40,6 +41,7 @@ pub use batch::Position;
 pub use conflicts::Logged;
 pub use fold::Folded;
 pub use identity::{Age, Restored};
+pub use local::{Contradiction, Local};
 pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use identity::{Identity, Outside};
@@ -149,9 +151,9 @@ pub enum Error {
         /// Whose.
         site: SiteId,
     },
-    /// The file beside the database cannot be kept.
+    /// A file cannot be read or written.
     #[error("{}: {source}", file.display())]
-    Outside {
+    File {
         /// Which.
         file: PathBuf,
         /// Why.
