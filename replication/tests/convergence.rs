@@ -290,3 +290,26 @@ fn a_backup_restored_without_the_agents_own_file_is_found_out_too() {
 fn a_backup_restored_with_the_agents_own_file_is_found_out_by_the_peers() {
     seeds(20).into_iter().for_each(|seed| check_restore(seed, 3, Outside::Restored));
 }
+
+#[test]
+fn a_third_site_joins_while_two_write() {
+    for seed in seeds(30) {
+        let mut dice = Dice::new(seed);
+        let mut sites = Sites::some(SCHEMA, &[0, *dice.pick(&[0, 3_600_000, -3_600_000])], &[], 3);
+        act(&mut sites, &mut dice, 75, statement);
+        sites.join(dice.below(2));
+        act(&mut sites, &mut dice, 100, statement);
+        sites.settle(&mut dice);
+        equal(&sites, &["item", "\"odd \"\"name\""], seed);
+        assert_eq!(sites.all[2].rows("item"), expected(&sites.recorded, "item", &[0], 4), "item, seed {seed}");
+        assert!(sites.compare(2, 0, &mut dice).is_clean());
+        for at in 0..3 {
+            assert_eq!(
+                sites.kept(at),
+                (0, 0),
+                "changes and rows kept at site {} when all is said, seed {seed}",
+                at + 1
+            );
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod batch;
 mod conflicts;
 mod fold;
 mod identity;
+mod join;
 mod live;
 mod local;
 mod repair;
@@ -151,6 +152,9 @@ pub enum Error {
         /// Whose.
         site: SiteId,
     },
+    /// The database is this site's own already.
+    #[error("this is a copy of this site's own database: to restore it, put it in the place of the lost one")]
+    Own,
     /// A file cannot be read or written.
     #[error("{}: {source}", file.display())]
     File {

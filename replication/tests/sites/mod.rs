@@ -91,8 +91,13 @@ pub struct Sites {
 impl Sites {
     /// So many sites with this schema, whose clocks are wrong by these milliseconds.
     pub fn new(schema: &str, skews: &[i64], rules: &[(&str, Rules)]) -> Self {
+        Self::some(schema, skews, rules, skews.len())
+    }
+
+    /// The first of so many sites; the others have no database yet.
+    pub fn some(schema: &str, skews: &[i64], rules: &[(&str, Rules)], count: usize) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let names = (1..).zip(skews).map(|(id, _)| (id, format!("site{id}"))).collect::<BTreeMap<SiteId, _>>();
+        let names = (1..).take(count).map(|id| (id, format!("site{id}"))).collect::<BTreeMap<SiteId, _>>();
         let all = (1..).zip(skews).map(|(id, skew)| {
             let settings = Settings {
                 site: id,
@@ -243,6 +248,23 @@ impl Sites {
         site.store.remember_outside(&site.outside()).expect("a file outside");
         site.recorded = site.store.position().expect("a position").0;
         self.meet(at);
+    }
+
+    /// A site that has no database yet gets a copy of another's.
+    pub fn join(&mut self, source: usize) {
+        let id = SiteId::try_from(self.all.len() + 1).expect("few sites");
+        let site = &self.all[source];
+        let settings = Settings { site: id, ..site.settings.clone() };
+        let file = site.file.with_file_name(format!("site{id}.db"));
+        site.store.snapshot(&file).expect("a snapshot");
+        let store = Store::adopt(&file, settings.clone()).expect("a copy to adopt");
+        let app = Site::application(&file);
+        let told = BTreeMap::new();
+        let mut site = Site { id, file, store, app, settings, skew: 0, told, recorded: 0 };
+        site.set_clock(self.now);
+        assert_eq!(site.store.remember_outside(&site.outside()).expect("a file outside"), Age::New);
+        self.all.push(site);
+        self.meet(self.all.len() - 1);
     }
 
     /// Compares a restored site with its peers as it should be, until it is as they are.

@@ -1,0 +1,97 @@
+//! A new site begins with a copy of another's database, and goes on from where that was.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+
+use super::{Error, Peer, Restored, Settings, State, Store, damaged, identity::Identity, work, work::Work};
+
+impl Store {
+    /// Writes a copy of the database as it is at one moment, with all that is kept of changes, to a file that does not
+    /// exist yet. Applications go on writing.
+    ///
+    /// The new site must be in the settings of every site before: from then on nothing that it will need is dropped.
+    ///
+    /// # Errors
+    /// `File`: its name is not UTF-8. `Sqlite`.
+    pub fn snapshot(&self, file: &Path) -> Result<(), Error> {
+        let name = file.to_str().ok_or_else(|| Error::File {
+            file: file.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8"),
+        })?;
+        self.database.execute("VACUUM INTO ?", [name])?;
+        Ok(())
+    }
+
+    /// Makes another site's [`snapshot`](Self::snapshot) the database of the site in the settings. It has applied what the
+    /// other had applied, and all that the other had folded; what the other had not folded yet will come from there as a
+    /// change. It has made no changes itself; the conflict log is empty.
+    ///
+    /// # Errors
+    /// `Own`: it is not another site's. `Unknown`: the settings do not know that site. `Damaged`, `Sqlite`.
+    pub fn adopt(file: &Path, settings: Settings) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut database = Connection::open_with_flags(file, flags)?;
+        database.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
+        let transaction = Transaction::new(&mut database, TransactionBehavior::Immediate)?;
+        become_another(&transaction, &settings)?;
+        transaction.commit()?;
+        drop(database);
+        Self::open(file, settings)
+    }
+}
+
+fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<(), Error> {
+    let source = Identity::load(transaction)?.ok_or_else(|| damaged("the identity", "_ssw_meta"))?;
+    if source.site == settings.site {
+        return Err(Error::Own);
+    }
+    if !settings.sites.contains_key(&source.site) {
+        return Err(Error::Unknown(format!("site {}", source.site)));
+    }
+    Identity::create(transaction, settings.site)?;
+    let tables = BTreeMap::new();
+    let mut work = Work::begin(transaction, settings, &tables)?;
+    let before = work.state.clone();
+    let own = own_groups(transaction, settings)?;
+    work.state = State {
+        clock: before.clock,
+        group: own,
+        folded: forget(transaction)?,
+        seen: before.seen.clone(),
+        settled: before.settled,
+        restored: None::<Restored>,
+    };
+    work.state.seen.pass(source.site, before.clock.0);
+    let known =
+        Peer { applied: before.group, acknowledged: own, seen: before.seen, incarnation: Some(source.incarnation) };
+    work.peers.insert(source.site, known);
+    for site in work.peers.keys().copied().collect::<Vec<_>>() {
+        work.peers.entry(site).or_default().acknowledged = own;
+        work::save_peer(&work, site)?;
+    }
+    transaction.execute("DELETE FROM _ssw_peer WHERE site=?", [settings.site])?;
+    work.finish()
+}
+
+/// The last group that the source had applied of this site, if it existed before.
+fn own_groups(transaction: &Transaction<'_>, settings: &Settings) -> Result<u64, Error> {
+    let sql = "SELECT applied FROM _ssw_peer WHERE site=?";
+    Ok(transaction.query_row(sql, [settings.site], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Drops what is the source's own business. Returns the last touch.
+fn forget(transaction: &Transaction<'_>) -> Result<i64, Error> {
+    transaction.execute_batch(
+        "DELETE FROM _ssw_change; DELETE FROM _ssw_group; DELETE FROM _ssw_inbox; DELETE FROM _ssw_conflict;
+         DELETE FROM _ssw_touch WHERE seq < (SELECT max(seq) FROM _ssw_touch);",
+    )?;
+    let numbers = transaction
+        .prepare("SELECT number FROM _ssw_table")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<Vec<u32>, _>>()?;
+    for number in numbers {
+        transaction.execute(&format!("DELETE FROM _ssw_old_{number}"), [])?;
+    }
+    Ok(transaction.query_row("SELECT ifnull(max(seq), 0) FROM _ssw_touch", [], |row| row.get(0))?)
+}
