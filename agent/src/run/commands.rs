@@ -12,6 +12,7 @@ use crate::{
     },
     decision::{self, Decided},
     dns, probe,
+    replication::Replication,
 };
 
 impl Agent {
@@ -109,6 +110,7 @@ impl Agent {
             }
         }
         self.link.reload(&new).map_err(|error| said(&error))?;
+        self.replication = Replication::start(&new, &self.link);
         self.probes.reload(&new);
         let config = Arc::new(new);
         self.knowledge.evidence.reshape(&config);
