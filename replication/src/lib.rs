@@ -8,6 +8,7 @@
 //! do.
 
 pub mod capture;
+pub mod doctor;
 pub mod layout;
 pub mod schema;
 pub mod value;
