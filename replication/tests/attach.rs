@@ -234,3 +234,31 @@ fn a_write_where_another_site_holds_the_resource_fails_and_names_it() {
     within(&mut database, |transaction| capture::refuse(transaction, &tables[1], None)).unwrap();
     database.execute_batch("DELETE FROM plain").unwrap();
 }
+
+#[test]
+fn columns_from_the_63rd_on_share_a_bit_however_many_there_are() {
+    let mut database = Connection::open_in_memory().unwrap();
+    let columns: String = (1..1900).map(|column| format!(", c{column}")).collect();
+    database
+        .execute_batch(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY{columns}); INSERT INTO t(id) VALUES(1)"))
+        .unwrap();
+    attach_all(&mut database);
+    database.execute_batch("UPDATE t SET c61 = 1; UPDATE t SET c62 = 1; UPDATE t SET c1899 = 1, c1 = 1").unwrap();
+    let masks: Vec<_> = touches(&database).into_iter().map(|(_, mask, _)| mask).collect();
+    assert_eq!(masks, [1 << 61, 1 << 62, 1 << 62 | 0b10]);
+}
+
+#[test]
+fn an_application_that_trusts_no_schema_writes_as_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("db");
+    let mut agent = Connection::open(&file).unwrap();
+    agent.execute_batch(&format!("PRAGMA journal_mode = WAL; {SCHEMA}")).unwrap();
+    attach_all(&mut agent);
+    // One that trusts nothing in the schema but what SQLite itself calls harmless.
+    let application = Connection::open(&file).unwrap();
+    application.execute_batch("PRAGMA trusted_schema = OFF").unwrap();
+    application.execute_batch("DROP TRIGGER own; UPDATE plain SET b = 2; DELETE FROM plain; VACUUM").unwrap();
+    let seen: Vec<_> = touches(&agent).into_iter().map(|(op, mask, _)| (op, mask)).collect();
+    assert_eq!(seen, [("U".to_owned(), 4), ("D".to_owned(), 0)]);
+}
