@@ -262,3 +262,22 @@ fn an_application_that_trusts_no_schema_writes_as_before() {
     let seen: Vec<_> = touches(&agent).into_iter().map(|(op, mask, _)| (op, mask)).collect();
     assert_eq!(seen, [("U".to_owned(), 4), ("D".to_owned(), 0)]);
 }
+
+#[test]
+fn cascades_are_recorded_as_the_children_see_them() {
+    let mut database = Connection::open_in_memory().unwrap();
+    let sql = "PRAGMA foreign_keys = ON; CREATE TABLE p(id INTEGER PRIMARY KEY);
+        CREATE TABLE t(id INTEGER PRIMARY KEY, up REFERENCES t ON DELETE CASCADE,
+          p REFERENCES p ON DELETE SET NULL ON UPDATE CASCADE);
+        INSERT INTO p VALUES(1); INSERT INTO t VALUES(10, NULL, 1), (11, 10, NULL), (12, 11, NULL);";
+    database.execute_batch(sql).unwrap();
+    attach_all(&mut database);
+    let touch = |op: &str, mask, key| (op.to_owned(), mask, Value::Integer(key));
+    database.execute_batch("UPDATE p SET id = 2").unwrap();
+    assert_eq!(touches(&database), [touch("U", 4, 10), touch("D", 0, 1), touch("I", -1, 2)]);
+    database.execute_batch("DELETE FROM p; DELETE FROM t WHERE id = 10").unwrap();
+    let mut seen = touches(&database);
+    seen.sort_by_key(|(_, _, key)| format!("{key:?}"));
+    let gone = [10, 11, 12].map(|key| touch("D", 0, key));
+    assert_eq!(seen, [[touch("U", 4, 10)].as_slice(), &gone, &[touch("D", 0, 2)]].concat());
+}
