@@ -29,10 +29,11 @@ use crate::{
     decision::{self, Decision, Knowledge, Leaving, Timers},
     dns,
     evidence::Report,
-    link::{self, Asked, Link, LinkEvent},
+    link::{self, Asked, Link, LinkEvent, Opened},
     nexthop::{Hops, NextHops},
     placement::Changes,
     probe::{self, ProbeEvent, Probes, Reach},
+    replication::Replication,
     state::{StateError, Store},
     steering,
 };
@@ -76,6 +77,8 @@ struct Agent {
     probes: Probes,
     reach: Reach,
     link: Link,
+    /// Of this site's database, if there is one.
+    replication: Option<Replication>,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
@@ -109,6 +112,7 @@ struct Inbox {
     probes: mpsc::Receiver<ProbeEvent>,
     link: mpsc::Receiver<LinkEvent>,
     asked: mpsc::Receiver<Asked>,
+    opened: mpsc::Receiver<Opened>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -142,8 +146,7 @@ impl Agent {
         let (asked, asked_inbox) = mpsc::channel(4);
         let (commands, command_inbox) = mpsc::channel(16);
         let (acted, acted_watch) = watch::channel(0);
-        // No part of this agent takes streams of frames: those that peers open end at once.
-        let (opened, _) = mpsc::channel(1);
+        let (opened, opened_inbox) = mpsc::channel(4);
         let inbox = link::Inbox { events: link_events, asked, opened };
         let link = Link::start(&config, identity, reports, inbox).await?;
         let patience = Instant::now() + publish::patience(&config);
@@ -167,6 +170,7 @@ impl Agent {
             changes: publish::Changes::default(),
             probes,
             reach: Reach::default(),
+            replication: Replication::start(&config, &link),
             link,
             report,
             dataplane,
@@ -175,7 +179,7 @@ impl Agent {
             serving,
             server,
             pending: None,
-            inbox: Inbox { probes: probe_inbox, link: link_inbox, asked: asked_inbox, commands: command_inbox },
+            inbox: Inbox { probes: probe_inbox, link: link_inbox, asked: asked_inbox, opened: opened_inbox, commands: command_inbox },
         };
         agent.reconfigured()?;
         Ok(agent)
@@ -215,6 +219,10 @@ impl Agent {
                 () = self.reach.changed() => self.reached()?,
                 Ok(()) = self.hops.found.changed() => self.steer()?,
                 Some(asked) = self.inbox.asked.recv() => self.asked(asked)?,
+                // Without a database it ends at once.
+                Some(opened) = self.inbox.opened.recv() => if let Some(replication) = &self.replication {
+                    replication.opened(opened);
+                },
                 () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
                     self.act("the peers had their time to appear", self.patience)?;
                 }

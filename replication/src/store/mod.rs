@@ -11,6 +11,7 @@ mod fold;
 mod live;
 mod repair;
 mod rows;
+mod status;
 mod touched;
 mod work;
 
@@ -28,6 +29,7 @@ pub use apply::Received;
 pub use batch::Position;
 pub use conflicts::Logged;
 pub use fold::Folded;
+pub use status::{Backlog, Status};
 
 use live::Live;
 use work::Work;
