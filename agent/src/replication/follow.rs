@@ -5,11 +5,16 @@
 
 use std::{
     ffi::OsString,
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::{
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+    unistd,
+};
 use tokio::{
     io::unix::AsyncFd,
     time::{sleep, timeout},
@@ -70,20 +75,24 @@ fn log_of(file: &Path) -> PathBuf {
 
 /// Says when a file is written to.
 struct Writes {
-    inotify: AsyncFd<Inotify>,
+    events: AsyncFd<OwnedFd>,
 }
 
 impl Writes {
-    fn to(file: &Path) -> std::io::Result<Self> {
+    fn to(file: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(file, AddWatchFlags::IN_MODIFY)?;
-        Ok(Self { inotify: AsyncFd::new(inotify)? })
+        // SAFETY: an `OwnedFd` has one descriptor, which stays open until it is dropped.
+        let events = unsafe { AsyncFd::register(OwnedFd::from(inotify))? };
+        Ok(Self { events })
     }
 
     /// Waits until it was written to since the last time.
     async fn next(&self) {
-        if let Ok(mut ready) = self.inotify.readable().await {
-            while self.inotify.get_ref().read_events().is_ok_and(|events| !events.is_empty()) {}
+        if let Ok(mut ready) = self.events.readable().await {
+            // What the events say is known already.
+            let mut events = [0; 4096];
+            while unistd::read(self.events.get_ref(), &mut events).is_ok_and(|length| length > 0) {}
             ready.clear_ready();
         }
     }
