@@ -5,6 +5,7 @@
 
 mod acknowledge;
 mod apply;
+mod assert;
 mod batch;
 mod conflicts;
 mod fold;
@@ -13,7 +14,9 @@ mod repair;
 mod rows;
 mod status;
 mod tail;
+mod scan;
 mod touched;
+mod verify;
 mod work;
 
 use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
@@ -24,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
+    verify::{History, Standing},
 };
 
 pub use apply::Received;
@@ -32,6 +36,7 @@ pub use conflicts::Logged;
 pub use fold::Folded;
 pub use status::{Backlog, Status};
 pub use tail::Told;
+pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use live::Live;
 use work::Work;
@@ -133,6 +138,9 @@ pub enum Error {
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
     NotAttached,
+    /// A peer does not answer.
+    #[error("the peer refuses: {0}")]
+    Refused(String),
     /// The journal mode does not fit.
     #[error("the database is in journal mode {0}; run once: PRAGMA journal_mode=WAL")]
     Journal(String),
@@ -281,6 +289,14 @@ impl Store {
             self.schema = version;
         }
         Ok(())
+    }
+
+    /// How much this site's rows are worth to a peer.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub(crate) fn standing(&self, _peer: SiteId) -> Result<Standing, Error> {
+        Ok(Standing { site: self.settings.site, history: History::Usual })
     }
 
     /// The connection, to look at the database.
