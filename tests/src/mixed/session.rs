@@ -41,7 +41,8 @@ impl Session {
     /// Sets a column, if it is not so already and nothing forbids it. Says whether it did.
     pub(super) fn set(&mut self, table: &'static Table, key: &[Value], column: usize, value: Value) -> Result<bool> {
         let name = table.columns[column];
-        let sql = format!("UPDATE OR IGNORE {} SET {name} = ?1 WHERE {} AND {name} IS NOT ?1", table.name, is(table, 2));
+        let sql =
+            format!("UPDATE OR IGNORE {} SET {name} = ?1 WHERE {} AND {name} IS NOT ?1", table.name, is(table, 2));
         let values = [&[value.clone()], key].concat();
         self.execute(&sql, &values, table, key.to_vec(), What::Set(column, value))
     }
