@@ -44,11 +44,10 @@ pub struct Leased {
 /// Answers `packet` in place if it is a plain query for a name in `tables`. **Decides before it writes**: whenever the
 /// outcome's action is to pass, the frame is exactly as it came.
 #[inline(always)]
-pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
-    match Link::parse(packet) {
-        Ok(Link::V4(offset)) => answer::<V4, P, T>(packet, offset, tables),
-        Ok(Link::V6(offset)) => answer::<V6, P, T>(packet, offset, tables),
-        Err(outcome) => outcome,
+pub fn respond<P: Packet, T: Tables>(packet: &mut P, link: Link, tables: &T) -> Outcome {
+    match link {
+        Link::V4(offset) => answer::<V4, P, T>(packet, offset, tables),
+        Link::V6(offset) => answer::<V6, P, T>(packet, offset, tables),
     }
 }
 

@@ -308,9 +308,9 @@ static EXPLAINED: Array<[u32; 4], 1> = Array::new();
 #[inline(always)]
 pub fn explain(steered: Steered) {
     if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
-        let Steered { outcome, interface, target, established } = steered;
+        let found = [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
         // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
-        unsafe { *explained = [outcome.index(), target, interface, u32::from(established)] };
+        unsafe { *explained = found };
     }
 }
 

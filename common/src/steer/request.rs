@@ -181,18 +181,18 @@ impl Transport {
     }
 }
 
-/// The request in `link`, with this site's instance and the time. `None`: it is not for a resource.
+/// The request in `link`, with this site's instance and the time; `otherwise` if it is not for a resource.
 #[inline(always)]
-#[allow(clippy::type_complexity, reason = "what was found, or why not, or nothing at all")]
 pub fn find<'a, P: Packet, T: Tables>(
     packet: &P,
     link: Link,
     forwarded: bool,
+    otherwise: Outcome,
     tables: &'a T,
-) -> Option<Result<(Request, &'a InstanceEntry, u64), Outcome>> {
-    let ip = Ip::read(packet, link)?;
-    let address = address(ip.destination, tables)?;
-    Some(read(packet, &ip, address, forwarded, tables))
+) -> Result<(Request, &'a InstanceEntry, u64), Outcome> {
+    let ip = Ip::read(packet, link).ok_or(otherwise)?;
+    let address = address(ip.destination, tables).ok_or(otherwise)?;
+    read(packet, &ip, address, forwarded, tables)
 }
 
 #[inline(always)]

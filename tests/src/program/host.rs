@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use siteswap_common::{
-    answer::{self, Leased, respond},
+    answer::{self, Leased},
     frame::Frame,
     maps::{AddressEntry, AnswerSet, FLOW_SETS, InstanceEntry, NameEntry, RingChunk, Target},
-    outcome::Outcome,
     placing::{ADDRESSES, NAMES},
     steer::{
         self,
         flows::{Set, Way},
-        steer,
+        receive,
     },
 };
 
@@ -54,19 +53,14 @@ impl Host {
         change(&mut self.table);
     }
 
-    /// Runs a frame through [`respond`] and [`steer`].
+    /// Runs a frame through [`receive`].
     pub fn run(&self, bytes: &[u8]) -> Verdict {
         self.run_frame(Frame::new(bytes.to_vec()))
     }
 
     /// The same with a frame of limited room.
     pub fn run_frame(&self, mut frame: Frame) -> Verdict {
-        let outcome = match respond(&mut frame, self) {
-            otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => {
-                steer(&mut frame, self).map_or(otherwise, |steered| steered.outcome)
-            }
-            outcome => outcome,
-        };
+        let outcome = receive(&mut frame, self).outcome();
         Verdict { action: outcome.action(), counted: vec![(outcome, 1)], frame: frame.bytes }
     }
 }
