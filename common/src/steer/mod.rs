@@ -14,7 +14,7 @@ use self::{
     request::{Request, find},
 };
 use crate::{
-    answer,
+    answer::{self, Present},
     maps::{AddressEntry, InstanceEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind},
     network::Link,
     outcome::Outcome,
@@ -23,9 +23,6 @@ use crate::{
 
 /// What the agent tells the program about requests.
 pub trait Tables: answer::Tables {
-    /// The current table of addresses.
-    fn addresses(&self) -> u32;
-
     /// The seed in that table for a bucket of addresses ([`placing::ADDRESSES`](crate::placing::ADDRESSES)).
     fn address_seed(&self, addresses: u32, bucket: u32) -> Option<u32>;
 
@@ -40,9 +37,6 @@ pub trait Tables: answer::Tables {
 
     /// Where frames are sent.
     fn target(&self, index: u32) -> Option<&Target>;
-
-    /// What flow hashes begin with: [`Control::flow_seed`](crate::maps::Control::flow_seed).
-    fn flow_seed(&self) -> u64;
 
     /// A set of the flows that are known.
     fn flows(&self, set: u32) -> Option<&flows::Set>;
@@ -130,12 +124,13 @@ pub fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Steered {
 /// Steers `packet` if it is a request for a resource; `otherwise` is what became of one that is none.
 #[inline(always)]
 fn steer<P: Packet, T: Tables>(packet: &mut P, link: Link, otherwise: Outcome, tables: &T) -> Steered {
-    let (link, from) = match tunnel::open(packet, link, tables) {
+    let present = tables.present();
+    let (link, from) = match tunnel::open(packet, link, present.leased, tables) {
         Ok(opened) => opened,
         Err(outcome) => return outcome.into(),
     };
     let otherwise = if from.is_some() { Outcome::TunnelUnknown } else { otherwise };
-    match requested(packet, link, from, otherwise, tables) {
+    match requested(packet, link, from, otherwise, present, tables) {
         Ok(steered) => steered,
         Err(outcome) => outcome.into(),
     }
@@ -148,12 +143,13 @@ fn requested<P: Packet, T: Tables>(
     link: Link,
     from: Option<tunnel::From>,
     otherwise: Outcome,
+    present: Present,
     tables: &T,
 ) -> Result<Steered, Outcome> {
-    let (request, instance, now) = find(packet, link, from.is_some(), otherwise, tables)?;
-    let choice = choose(&request, instance, from, now, tables)?;
+    let (request, instance) = find(packet, link, from.is_some(), otherwise, present, tables)?;
+    let choice = choose(&request, instance, from, present.now, tables)?;
     let outcome = if choice.target.kind == TargetKind::Peer as u32 {
-        send::forward(packet, &request, choice.target, instance.epoch, now, tables)
+        send::forward(packet, &request, choice.target, instance.epoch, present.now, tables)
     } else {
         let served = if from.is_some() { Outcome::ServedForPeer } else { Outcome::Served };
         send::serve(packet, &request, choice.target, served)

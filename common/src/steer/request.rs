@@ -3,11 +3,11 @@
 
 use super::Tables;
 use crate::{
-    answer::Leased,
+    answer::Present,
     maps::{AddressEntry, InstanceEntry, MAX_PORTS},
     network::{DONT_FRAGMENT, FRAGMENT, ICMP, ICMP_HEADER, ICMP_V6, Link, UDP, V4_HEADER, V6_HEADER, check_macs},
     outcome::Outcome,
-    packet::Packet,
+    packet::{Packet, Word as _},
     placing::ADDRESSES,
 };
 
@@ -181,18 +181,19 @@ impl Transport {
     }
 }
 
-/// The request in `link`, with this site's instance and the time; `otherwise` if it is not for a resource.
+/// The request in `link`, with this site's instance; `otherwise` if it is not for a resource.
 #[inline(always)]
 pub fn find<'a, P: Packet, T: Tables>(
     packet: &P,
     link: Link,
     forwarded: bool,
     otherwise: Outcome,
+    present: Present,
     tables: &'a T,
-) -> Result<(Request, &'a InstanceEntry, u64), Outcome> {
+) -> Result<(Request, &'a InstanceEntry), Outcome> {
     let ip = Ip::read(packet, link).ok_or(otherwise)?;
-    let address = address(ip.destination, tables).ok_or(otherwise)?;
-    read(packet, &ip, address, forwarded, tables)
+    let address = address(ip.destination, present.addresses, tables).ok_or(otherwise)?;
+    read(packet, &ip, address, forwarded, present, tables)
 }
 
 #[inline(always)]
@@ -201,12 +202,15 @@ fn read<'a, P: Packet, T: Tables>(
     ip: &Ip,
     address: &AddressEntry,
     forwarded: bool,
+    present: Present,
     tables: &'a T,
-) -> Result<(Request, &'a InstanceEntry, u64), Outcome> {
+) -> Result<(Request, &'a InstanceEntry), Outcome> {
     if !forwarded {
         check_macs(packet)?;
     }
-    let Leased { now, .. } = tables.leased().ok_or(Outcome::NoLease)?;
+    if !present.leased {
+        return Err(Outcome::NoLease);
+    }
     if let Some(trouble) = ip.trouble {
         return Err(trouble);
     }
@@ -225,30 +229,22 @@ fn read<'a, P: Packet, T: Tables>(
         length: ip.length,
         v6: ip.v6,
         whole: ip.whole,
-        hash: transport.hash(tables.flow_seed()),
+        hash: transport.hash(present.flow_seed),
         new: transport.new,
         starts: transport.starts,
     };
-    Ok((request, instance, now))
+    Ok((request, instance))
 }
 
 /// The resource's address that a packet is for.
 #[inline(always)]
-fn address<T: Tables>(address: [u64; 2], tables: &T) -> Option<&AddressEntry> {
-    let table = tables.addresses();
+fn address<T: Tables>(address: [u64; 2], table: u32, tables: &T) -> Option<&AddressEntry> {
     let hash = address_hash(address);
     let seed = tables.address_seed(table, ADDRESSES.bucket(hash))?;
     let entry = tables.address(table, ADDRESSES.slot(hash, seed))?;
-    let [high, low] = [0, 8].map(|at| {
-        let mut bytes = [0; 8];
-        let mut index = 0;
-        while index < 8 {
-            bytes[index] = entry.address[at + index];
-            index += 1;
-        }
-        u64::from_be_bytes(bytes)
-    });
-    (high == address[0] && low == address[1] && entry.instance_id != 0).then_some(entry)
+    // SAFETY: sixteen bytes.
+    let own = unsafe { <[u64; 2]>::read(entry.address.as_ptr()) };
+    (own == address && entry.instance_id != 0).then_some(entry)
 }
 
 /// Whether the address has the port.

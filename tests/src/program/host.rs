@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use siteswap_common::{
-    answer::{self, Leased},
+    answer::{self, Present},
     frame::Frame,
     maps::{AddressEntry, AnswerSet, FLOW_SETS, InstanceEntry, NameEntry, RingChunk, Target},
     placing::{ADDRESSES, NAMES},
@@ -75,8 +75,8 @@ impl answer::Tables for Host {
         address != 0 && self.table.dns_v6.contains(&address.to_be_bytes())
     }
 
-    fn leased(&self) -> Option<Leased> {
-        self.table.leased.then_some(Leased { names: 0, now: 1 << 40 })
+    fn present(&self) -> Present {
+        Present { leased: self.table.leased, names: 0, addresses: 0, flow_seed: FLOW_SEED, now: 1 << 40 }
     }
 
     fn seed(&self, _names: u32, bucket: u32) -> Option<u32> {
@@ -93,10 +93,6 @@ impl answer::Tables for Host {
 }
 
 impl steer::Tables for Host {
-    fn addresses(&self) -> u32 {
-        0
-    }
-
     fn address_seed(&self, _addresses: u32, bucket: u32) -> Option<u32> {
         self.address_seeds.get(bucket as usize).copied()
     }
@@ -115,10 +111,6 @@ impl steer::Tables for Host {
 
     fn target(&self, index: u32) -> Option<&Target> {
         self.table.targets.get(index as usize)
-    }
-
-    fn flow_seed(&self) -> u64 {
-        FLOW_SEED
     }
 
     fn flows(&self, set: u32) -> Option<&Set> {
