@@ -10,7 +10,7 @@ pub mod tunnel;
 
 pub use self::request::address_hash;
 use self::{
-    flows::{Flow, Known},
+    flows::Known,
     request::{Request, find},
 };
 use crate::{
@@ -147,7 +147,7 @@ fn requested<P: Packet, T: Tables>(
     tables: &T,
 ) -> Result<Steered, Outcome> {
     let (request, instance) = find(packet, link, from.is_some(), otherwise, present, tables)?;
-    let choice = choose(&request, instance, from, present.now, tables)?;
+    let choice = choose(&request, instance, from, tables)?;
     let outcome = if choice.target.kind == TargetKind::Peer as u32 {
         send::forward(packet, &request, choice.target, instance.epoch, present.now, tables)
     } else {
@@ -167,14 +167,12 @@ struct Choice<'a> {
 /// The target of a request: where its flow is, or else where its instance says.
 #[inline(always)]
 fn choose<'a, T: Tables>(
-    request: &Request,
+    request: &Request<'_>,
     instance: &InstanceEntry,
     from: Option<tunnel::From>,
-    now: u64,
     tables: &'a T,
 ) -> Result<Choice<'a>, Outcome> {
-    let flow = Flow::new(request.hash, now);
-    let set = tables.flows(flow.set()).ok_or(Outcome::Fault)?;
+    let Request { flow, set, .. } = *request;
     let known = flow.find(set);
     if let Some(found @ Known { word, .. }) = known {
         let index = flows::target(word);
@@ -204,7 +202,13 @@ fn choose<'a, T: Tables>(
 
 /// Whether a known flow may go on to its target.
 #[inline(always)]
-fn stays(request: &Request, instance: &InstanceEntry, from: Option<tunnel::From>, target: &Target, index: u32) -> bool {
+fn stays(
+    request: &Request<'_>,
+    instance: &InstanceEntry,
+    from: Option<tunnel::From>,
+    target: &Target,
+    index: u32,
+) -> bool {
     let serves = instance.steer == Steer::Serve as u32;
     let forwards = instance.steer == Steer::Forward as u32;
     if target.kind == TargetKind::Backend as u32 {
@@ -221,13 +225,13 @@ fn stays(request: &Request, instance: &InstanceEntry, from: Option<tunnel::From>
 /// The index of the target for a request that no flow decides.
 #[inline(always)]
 fn decide<T: Tables>(
-    request: &Request,
+    request: &Request<'_>,
     instance: &InstanceEntry,
     from: Option<tunnel::From>,
     tables: &T,
 ) -> Result<u32, Outcome> {
     if instance.steer == Steer::Serve as u32 {
-        return backend(request.hash, instance, tables).ok_or(Outcome::NoBackend);
+        return backend(request.flow.hash, instance, tables).ok_or(Outcome::NoBackend);
     }
     match from {
         Some(from) if from.epoch < instance.epoch => Err(Outcome::TunnelOlder),
