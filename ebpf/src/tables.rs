@@ -304,7 +304,8 @@ static EXPLAINED: Array<[u32; 4], 1> = Array::new();
 #[inline(always)]
 pub fn explain(steered: Steered) {
     if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
-        let found = [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
+        let found =
+            [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
         // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
         unsafe { *explained = found };
     }
