@@ -28,6 +28,8 @@ const fn count(action: Action) -> u32 {
 macro_rules! outcomes {
     ($($variant:ident $action:ident $name:literal $text:literal)*) => {
         /// Why a packet left the program; as a number, the index of its counter in `COUNTERS`.
+        // As wide as a register: beside a narrower one LLVM keeps the other half of a `Result` in two pieces on the stack,
+        // and a CPU waits when it reads them as one.
         #[repr(u64)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome {

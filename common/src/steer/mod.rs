@@ -130,10 +130,7 @@ fn steer<P: Packet, T: Tables>(packet: &mut P, link: Link, otherwise: Outcome, t
         Err(outcome) => return outcome.into(),
     };
     let otherwise = if from.is_some() { Outcome::TunnelUnknown } else { otherwise };
-    match requested(packet, link, from, otherwise, present, tables) {
-        Ok(steered) => steered,
-        Err(outcome) => outcome.into(),
-    }
+    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(Steered::from)
 }
 
 /// Steers the packet in `link`, which a peer may have forwarded.
