@@ -85,7 +85,7 @@ impl Steered {
     /// The target it goes to; 0: none.
     #[inline(always)]
     pub const fn target(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xffff
+        (self.0 >> 16 & 0xffff) as u32
     }
 
     /// The interface the frame goes out of, if its action is to send it.
