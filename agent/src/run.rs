@@ -88,6 +88,8 @@ struct Agent {
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
     lease: Interval,
+    /// Where orders go on that wait for the database.
+    ready: mpsc::Sender<orders::CaughtUp>,
     inbox: Inbox,
 }
 
@@ -113,6 +115,7 @@ struct Inbox {
     link: mpsc::Receiver<LinkEvent>,
     asked: mpsc::Receiver<Asked>,
     opened: mpsc::Receiver<Opened>,
+    caught_up: mpsc::Receiver<orders::CaughtUp>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -144,6 +147,7 @@ impl Agent {
         let (link_events, link_inbox) = mpsc::channel(BATCH);
         let (probe_events, probe_inbox) = mpsc::channel(BATCH);
         let (asked, asked_inbox) = mpsc::channel(4);
+        let (ready, caught_up) = mpsc::channel(4);
         let (commands, command_inbox) = mpsc::channel(16);
         let (acted, acted_watch) = watch::channel(0);
         let (opened, opened_inbox) = mpsc::channel(4);
@@ -179,6 +183,7 @@ impl Agent {
             serving,
             server,
             pending: None,
+            ready,
             inbox: Inbox {
                 probes: probe_inbox,
                 link: link_inbox,
@@ -233,6 +238,7 @@ impl Agent {
                     self.act("the peers had their time to appear", self.patience)?;
                 }
                 () = until(due) => self.act("a set time is over", Instant::now())?,
+                Some(caught_up) = self.inbox.caught_up.recv() => self.caught_up(caught_up)?,
                 Some(command) = self.inbox.commands.recv() => self.obey(command).await?,
             }
         }
@@ -279,6 +285,7 @@ impl Agent {
             // Before the peers hear of it: what they forward must be served when it comes.
             self.steer()?;
             self.keep_leaving();
+            self.guard();
             self.decision.iter().for_each(|decision| self.tell(decision));
         } else if self.knowledge.evidence.measured() {
             // Peers hear what is measured as soon as it is, and never of an instance that is not.
@@ -348,6 +355,8 @@ impl Agent {
     }
 
     async fn stop(self, how: Stop) {
+        // Its streams would keep the link open for a while.
+        drop(self.replication);
         self.link.close().await;
         if let Err(error) = std::fs::remove_file(&self.knowledge.config.control) {
             tracing::warn!(%error, "the control socket stays");

@@ -6,6 +6,7 @@
 //! round ([`receive`]).
 
 mod database;
+mod fences;
 mod follow;
 mod messages;
 mod receive;
@@ -21,7 +22,7 @@ use std::{
 use siteswap_common::steer::tunnel;
 use siteswap_replication::store::{self, Rules, Settings};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -31,20 +32,26 @@ use crate::{
 };
 
 use database::Database;
+use fences::Moving;
 use status::Sessions;
 
+pub use fences::Guarded;
 pub use status::{Peer, Status};
 
 /// Why nothing is sent or taken, if an operator wants that.
 const PAUSED: &str = "paused by: siteswap db pause";
 
-/// The tasks that keep this site's database the same as the peers'. Dropped, they end, and the database stays as it is.
-#[derive(Debug)]
+/// The tasks that keep this site's database the same as the peers'. With its last copy they end, and the database stays as
+/// it is.
+#[derive(Clone, Debug)]
 pub struct Replication {
     database: Database,
     sessions: Sessions,
     streams: mpsc::Sender<Opened>,
-    _tasks: JoinSet<()>,
+    guarded: watch::Sender<BTreeMap<String, Guarded>>,
+    moves: mpsc::Sender<Moving>,
+    applied: watch::Receiver<u64>,
+    _tasks: Arc<JoinSet<()>>,
 }
 
 /// What all tasks share.
@@ -54,6 +61,8 @@ struct Shared {
     sessions: Sessions,
     /// This site's last group, as the tasks know it.
     groups: Arc<watch::Sender<u64>>,
+    /// Counts batches that were applied here.
+    applied: Arc<watch::Sender<u64>>,
     /// An operator wants no changes sent or taken.
     paused: Arc<watch::Sender<bool>>,
 }
@@ -67,6 +76,7 @@ impl Replication {
             database: Database::start(database.file.clone(), settings(config, database)),
             sessions: Sessions::default(),
             groups: Arc::new(groups),
+            applied: Arc::new(watch::channel(0).0),
             paused: Arc::new(watch::channel(false).0),
         };
         let mut tasks = JoinSet::new();
@@ -78,13 +88,54 @@ impl Replication {
         }
         let (streams, opened) = mpsc::channel(4);
         tasks.spawn(receive::receive(opened, shared.clone()));
-        Some(Self { database: shared.database, sessions: shared.sessions, streams, _tasks: tasks })
+        let (guarded, watched) = watch::channel(BTreeMap::new());
+        let (moves, orders) = mpsc::channel(4);
+        tasks.spawn(fences::keep(watched, orders, shared.clone()));
+        let applied = shared.applied.subscribe();
+        let Shared { database, sessions, .. } = shared;
+        Some(Self { database, sessions, streams, guarded, moves, applied, _tasks: Arc::new(tasks) })
     }
 
     /// A peer has opened its stream.
     pub fn opened(&self, opened: Opened) {
         // Without room it ends, and the peer opens another.
         let _ = self.streams.try_send(opened);
+    }
+
+    /// Who holds the resources that have tables.
+    pub fn guard(&self, guarded: BTreeMap<String, Guarded>) {
+        self.guarded.send_if_modified(|last| {
+            let changed = *last != guarded;
+            *last = guarded;
+            changed
+        });
+    }
+
+    /// A resource is about to move: its tables refuse writes from now on, until it has moved or that takes too long.
+    /// Returns this site's last group, which holds everything that was written before.
+    pub fn leave(&self, resource: String, to: String) -> impl Future<Output = Result<u64, String>> + Send + use<> {
+        let moves = self.moves.clone();
+        async move {
+            let (reply, group) = oneshot::channel();
+            let stopping = |_| "the agent stops".to_owned();
+            moves.send(Moving { resource, to, reply }).await.map_err(|_| "the agent stops".to_owned())?;
+            group.await.map_err(stopping)?.map_err(|error| error.to_string())
+        }
+    }
+
+    /// Waits until a peer's groups up to this one are applied here.
+    pub fn applied(&self, peer: &str, group: u64) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (database, mut applied, site) = (self.database.clone(), self.applied.clone(), number(peer));
+        async move {
+            loop {
+                applied.borrow_and_update();
+                let peers = database.run(|store| store.peers()).await.map_err(|error| error.to_string())?;
+                if peers.get(&site).is_some_and(|peer| peer.applied >= group) {
+                    return Ok(());
+                }
+                applied.changed().await.map_err(|_| "the agent stops".to_owned())?;
+            }
+        }
     }
 
     /// How it stands. May wait for a transaction to end.

@@ -120,6 +120,7 @@ impl<'a> Receiver<'a> {
             Received::Kept => Ok(()),
             Received::Gap => Err("something in between is missing".to_owned()),
             Received::Applied { conflicts, .. } => {
+                self.shared.applied.send_modify(|count| *count += 1);
                 if conflicts > 0 {
                     tracing::warn!(
                         peer = self.opened.peer,

@@ -256,6 +256,24 @@ impl Store {
         work::peers(&self.database, &self.settings)
     }
 
+    /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns the last group of what
+    /// was written before. Tables that are not replicated are passed over.
+    ///
+    /// # Errors
+    /// `Capture`, `Damaged`, `Sqlite`.
+    pub fn refuse(&mut self, tables: &BTreeMap<String, Option<String>>, now: i64) -> Result<u64, Error> {
+        self.transact(|work| {
+            fold::fold(work, now)?;
+            for live in work.tables.values() {
+                let of = |(name, _): &(&String, &Option<String>)| name.eq_ignore_ascii_case(&live.table.name);
+                if let Some((_, holder)) = tables.iter().find(of) {
+                    capture::refuse(work.transaction, &live.table, holder.as_deref()).map_err(capture::Error::from)?;
+                }
+            }
+            Ok(work.state.group)
+        })
+    }
+
     /// Are changes neither sent nor taken, because an operator has said so?
     ///
     /// # Errors
