@@ -179,7 +179,13 @@ impl Agent {
             serving,
             server,
             pending: None,
-            inbox: Inbox { probes: probe_inbox, link: link_inbox, asked: asked_inbox, opened: opened_inbox, commands: command_inbox },
+            inbox: Inbox {
+                probes: probe_inbox,
+                link: link_inbox,
+                asked: asked_inbox,
+                opened: opened_inbox,
+                commands: command_inbox,
+            },
         };
         agent.reconfigured()?;
         Ok(agent)

@@ -52,7 +52,9 @@ pub fn post(address: IpAddr, host: &str, path: &str, form: &str, patience: Durat
 fn run(address: IpAddr, patience: Duration, work: impl Future<Output = Result<Page>>) -> Result<Page> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let page = runtime.block_on(async { timeout(patience, work).await });
-    page.map_err(|_| anyhow::anyhow!("no page within {patience:?}")).flatten().with_context(|| format!("from {address}"))
+    page.map_err(|_| anyhow::anyhow!("no page within {patience:?}"))
+        .flatten()
+        .with_context(|| format!("from {address}"))
 }
 
 /// A connection to a web server. It stays as long as the server and this value do.

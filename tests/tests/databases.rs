@@ -139,10 +139,8 @@ fn c3_many_changes_to_one_row_are_sent_as_one() -> Result<()> {
         }
     }
     assert!(lab.waiting(EAST)?.len() > 1, "it was seen again and again");
-    let (part, rest) = lab
-        .store(EAST)?
-        .next_part(&Position::after(lab.acknowledged(EAST)?))?
-        .context("nothing is due to be sent")?;
+    let (part, rest) =
+        lab.store(EAST)?.next_part(&Position::after(lab.acknowledged(EAST)?))?.context("nothing is due to be sent")?;
     assert_eq!(part.rows().count(), 1, "one row");
     assert!(lab.store(EAST)?.next_part(&rest)?.is_none(), "and nothing else");
 
@@ -196,7 +194,9 @@ fn c4_of_two_changes_to_one_row_the_newer_stays_and_the_other_can_be_brought_bac
     let teapot = ("west".to_owned(), "east".to_owned(), vec![("title".to_owned(), text("teapot by east"))]);
     let cups = ("east".to_owned(), "west".to_owned(), vec![("title".to_owned(), text("cups by west"))]);
     let ids = |wanted: &(String, String, Vec<(String, Value)>)| -> Vec<i64> {
-        let same = |(_, won, lost, image): &&(i64, String, String, Vec<_>)| (won, lost, image) == (&wanted.0, &wanted.1, &wanted.2);
+        let same = |(_, won, lost, image): &&(i64, String, String, Vec<_>)| {
+            (won, lost, image) == (&wanted.0, &wanted.1, &wanted.2)
+        };
         lost[0].iter().filter(same).map(|(id, ..)| *id).collect()
     };
     assert_eq!((lost[0].len(), ids(&teapot).len(), ids(&cups).len()), (2, 1, 1), "{lost:?}");

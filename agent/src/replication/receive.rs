@@ -111,7 +111,11 @@ impl<'a> Receiver<'a> {
             Received::Gap => Err("something in between is missing".to_owned()),
             Received::Applied { conflicts, .. } => {
                 if conflicts > 0 {
-                    tracing::warn!(peer = self.opened.peer, conflicts, "changes were in conflict; see: siteswap db conflicts");
+                    tracing::warn!(
+                        peer = self.opened.peer,
+                        conflicts,
+                        "changes were in conflict; see: siteswap db conflicts"
+                    );
                 }
                 self.tell().await
             }
@@ -127,7 +131,8 @@ impl<'a> Receiver<'a> {
     async fn tell(&mut self) -> Result<(), String> {
         self.groups.borrow_and_update();
         let site = number(&self.opened.peer);
-        let report = self.shared.database.run(move |store| store.report(site)).await.map_err(|error| error.to_string())?;
+        let report =
+            self.shared.database.run(move |store| store.report(site)).await.map_err(|error| error.to_string())?;
         if report != self.told {
             messages::send(&mut self.opened.frames.sender, &Message::Report(report.clone())).await?;
             self.told = report;

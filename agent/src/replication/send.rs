@@ -56,8 +56,7 @@ impl<'a> Sender<'a> {
             return Err("the peer did not say how far it is".to_owned());
         };
         let position = Position::after(report.applied);
-        let mut sender =
-            Self { peer, frames, messages, shared, groups, position, unacknowledged: VecDeque::new() };
+        let mut sender = Self { peer, frames, messages, shared, groups, position, unacknowledged: VecDeque::new() };
         sender.heard(report).await?;
         shared.sessions.started(peer);
         Ok(sender)

@@ -48,7 +48,8 @@ impl Store {
             peers: BTreeMap::new(),
         };
         for (site, peer) in self.peers()? {
-            let sql = "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
+            let sql =
+                "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
             let backlog = self.database.query_row(sql, params![now, peer.acknowledged], |row| {
                 Ok(Backlog {
                     applied: peer.applied,

@@ -77,7 +77,10 @@ impl Request {
                 key.clone()
             }
             Self::Cancel { key } => {
-                ensure!(transaction.execute("DELETE FROM orders WHERE id = ?1", [key])? == 1, "there is no order {key}");
+                ensure!(
+                    transaction.execute("DELETE FROM orders WHERE id = ?1", [key])? == 1,
+                    "there is no order {key}"
+                );
                 key.clone()
             }
             Self::Orders | Self::Accounts => bail!("{self:?} writes nothing"),

@@ -108,9 +108,9 @@ impl Lab {
     /// Something still waits at the deadline, or the databases differ; the error says what.
     pub fn await_same_databases(&self, deadline: Duration) -> Result<Contents> {
         let drained = || {
-            SITES.into_iter().all(|site| {
-                self.is_folded(site) && self.count(site, "_ssw_change").is_ok_and(|changes| changes == 0)
-            })
+            SITES
+                .into_iter()
+                .all(|site| self.is_folded(site) && self.count(site, "_ssw_change").is_ok_and(|changes| changes == 0))
         };
         let awaited = wait_until(deadline, "all changes are acknowledged", drained);
         awaited.with_context(|| SITES.map(|site| self.backlog(site)).join("; "))?;

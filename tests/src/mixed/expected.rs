@@ -103,7 +103,7 @@ impl<'a> Expected<'a> {
     }
 
     /// What is wrong with a row.
-    fn problem(&self, table: &Table, key: &str, history: &History, row: Option<&Vec<Value>>) -> Option<String> {
+    fn problem(&self, table: &Table, key: &str, history: &History<'a>, row: Option<&Vec<Value>>) -> Option<String> {
         let lives = |event: &Event| Some(!matches!(event.change, Change::Gone));
         let there: Vec<bool> = self.newest(history, lives);
         let seasonal = table == &ARTICLES && key.contains(SEASONAL);
@@ -191,7 +191,10 @@ mod tests {
     use super::*;
     use crate::{
         files,
-        mixed::{Application, contents, log::{CARDS, Effect}},
+        mixed::{
+            Application, contents,
+            log::{CARDS, Effect},
+        },
     };
 
     fn effect(from: i64, until: i64, what: What) -> Effect {
@@ -217,7 +220,8 @@ mod tests {
         let set = |from, until| effect(from, until, What::Set(2, 7.into()));
         let with = |worth: i64| holding(Some([&card(1)[..2], &[worth.into(), 1.into(), Value::Null]].concat()));
         let before = Contents::default();
-        let fits = |logs: &[Log], clocks, contents: &Contents| Expected::new(&before, logs, clocks).check(contents).is_ok();
+        let fits =
+            |logs: &[Log], clocks, contents: &Contents| Expected::new(&before, logs, clocks).check(contents).is_ok();
 
         let later = [log(vec![inserted.clone()]), log(vec![set(12, 12)])];
         assert!(fits(&later, Clocks::Same, &with(7)) && !fits(&later, Clocks::Same, &with(1)));

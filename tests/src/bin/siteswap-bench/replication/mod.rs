@@ -29,7 +29,9 @@ impl Report for Replication {
     }
 
     fn text(&self) -> String {
-        let mut text = "replication: what capture costs the application, microseconds per row (times without triggers)\n".to_owned();
+        let mut text =
+            "replication: what capture costs the application, microseconds per row (times without triggers)\n"
+                .to_owned();
         text += &format!("  {:<34} {:>8} {:>16} {:>16}\n", "", "none", "siteswap", "rows as JSON");
         for capture::Cost { what, none, touch, json } in &self.capture {
             let beside = |cost: f64| format!("{cost:.2} ({:.2})", cost / none);

@@ -122,7 +122,6 @@ impl Pair {
         Ok(())
     }
 
-
     fn step(&mut self, step: String, rows: u64, start: Instant) {
         self.steps.push(Step { step, rows, rows_per_second: rows as f64 / start.elapsed().as_secs_f64() });
     }
