@@ -16,6 +16,7 @@ pub mod merge;
 pub mod schema;
 pub mod store;
 pub mod value;
+pub mod verify;
 pub mod wire;
 
 pub use value::{Key, Value};

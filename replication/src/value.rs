@@ -53,22 +53,18 @@ impl Value {
         }
     }
 
-    /// Appends the canonical encoding: a tag for the storage class, then the bytes; equal values, and no others, have
-    /// equal encodings. Integers compare as their encodings do, so that rows with integer keys are visited in order.
+    /// Appends its canonical encoding, as [`encode`] does.
     pub fn encode(&self, into: &mut Vec<u8>) {
+        encode(self.borrowed(), into);
+    }
+
+    fn borrowed(&self) -> ValueRef<'_> {
         match self {
-            Self::Null => into.push(0),
-            Self::Integer(number) => {
-                into.push(1);
-                into.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
-            }
-            Self::Real(number) => {
-                into.push(2);
-                let number = if *number == 0.0 { 0.0 } else { *number };
-                into.extend_from_slice(&number.to_be_bytes());
-            }
-            Self::Text(bytes) => encode_bytes(3, bytes, into),
-            Self::Blob(bytes) => encode_bytes(4, bytes, into),
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(bytes) => ValueRef::Text(bytes),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
         }
     }
 
@@ -83,6 +79,25 @@ impl Value {
             4 => Self::Blob(decode_bytes(bytes)?),
             _ => return None,
         })
+    }
+}
+
+/// Appends a value's canonical encoding: a tag for the storage class, then the bytes; equal values, and no others, have
+/// equal encodings. Integers compare as their encodings do, so that rows with integer keys are visited in order.
+pub fn encode(value: ValueRef<'_>, into: &mut Vec<u8>) {
+    match value {
+        ValueRef::Null => into.push(0),
+        ValueRef::Integer(number) => {
+            into.push(1);
+            into.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+        }
+        ValueRef::Real(number) => {
+            into.push(2);
+            let number = if number == 0.0 { 0.0 } else { number };
+            into.extend_from_slice(&number.to_be_bytes());
+        }
+        ValueRef::Text(bytes) => encode_bytes(3, bytes, into),
+        ValueRef::Blob(bytes) => encode_bytes(4, bytes, into),
     }
 }
 
@@ -118,13 +133,7 @@ impl From<ValueRef<'_>> for Value {
 
 impl ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(*number),
-            Self::Real(number) => ValueRef::Real(*number),
-            Self::Text(bytes) => ValueRef::Text(bytes),
-            Self::Blob(bytes) => ValueRef::Blob(bytes),
-        }))
+        Ok(ToSqlOutput::Borrowed(self.borrowed()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     change::Change,
@@ -77,19 +77,12 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its bytes: the length in four, the most significant first, then as much compressed by zstd.
+    /// Its bytes, as [`pack`] makes them.
     ///
     /// # Errors
     /// The message is too large.
     pub fn encode(&self) -> Result<Vec<u8>, &'static str> {
-        let bytes = postcard::to_stdvec(self).map_err(|_| "it cannot be encoded")?;
-        if bytes.len() > MAX_PART {
-            return Err("it is too large");
-        }
-        let packed = zstd::bulk::compress(&bytes, LEVEL).map_err(|_| "it cannot be compressed")?;
-        // MAX_PART fits.
-        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
-        Ok([&size[..], &packed].concat())
+        pack(self)
     }
 
     /// Reads a message.
@@ -97,16 +90,39 @@ impl Message {
     /// # Errors
     /// It is none, or too large.
     pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let (size, bytes) = bytes.split_first_chunk::<4>().ok_or("it is cut short")?;
-        let size = u32::from_be_bytes(*size) as usize;
-        if size > MAX_PART {
-            return Err("it is too large");
-        }
-        let bytes = zstd::bulk::decompress(bytes, size).map_err(|_| "it cannot be unpacked")?;
-        match postcard::take_from_bytes(&bytes) {
-            Ok((message, [])) => Ok(message),
-            _ => Err("it is not well-formed"),
-        }
+        unpack(bytes)
+    }
+}
+
+/// A message's bytes: the length in four, the most significant first, then as much compressed by zstd.
+///
+/// # Errors
+/// The message is too large.
+pub fn pack(message: &impl Serialize) -> Result<Vec<u8>, &'static str> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| "it cannot be encoded")?;
+    if bytes.len() > MAX_PART {
+        return Err("it is too large");
+    }
+    let packed = zstd::bulk::compress(&bytes, LEVEL).map_err(|_| "it cannot be compressed")?;
+    // MAX_PART fits.
+    let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
+    Ok([&size[..], &packed].concat())
+}
+
+/// Reads what [`pack`] made.
+///
+/// # Errors
+/// It is none of these, or too large.
+pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+    let (size, bytes) = bytes.split_first_chunk::<4>().ok_or("it is cut short")?;
+    let size = u32::from_be_bytes(*size) as usize;
+    if size > MAX_PART {
+        return Err("it is too large");
+    }
+    let bytes = zstd::bulk::decompress(bytes, size).map_err(|_| "it cannot be unpacked")?;
+    match postcard::take_from_bytes(&bytes) {
+        Ok((message, [])) => Ok(message),
+        _ => Err("it is not well-formed"),
     }
 }
 

@@ -66,26 +66,36 @@ impl Database {
 fn work(file: &std::path::Path, settings: &Settings, jobs: &mpsc::Receiver<Job>) {
     let mut said = String::new();
     loop {
-        match Store::open(file, settings.clone()) {
+        let error = match Store::open(file, settings.clone()) {
             Ok(mut store) => {
                 tracing::info!(database = %file.display(), tables = store.tables().count(), "the database is replicated");
-                while let Ok(job) = jobs.recv() {
-                    job(Ok(&mut store));
-                }
-                return;
+                let Some((job, error)) = serve(&mut store, jobs) else { return };
+                job(Err(&error.to_string()));
+                error
             }
-            Err(error) => {
-                let why = format!("{}: {error}", file.display());
-                if why != said {
-                    tracing::error!("the database is not replicated: {why}");
-                }
-                if !refuse(jobs, &why) {
-                    return;
-                }
-                said = why;
-            }
+            Err(error) => error,
+        };
+        let why = format!("{}: {error}", file.display());
+        if why != said {
+            tracing::error!("the database is not replicated: {why}");
+        }
+        if !refuse(jobs, &why) {
+            return;
+        }
+        said = why;
+    }
+}
+
+/// Does jobs until there are no more, or the tables cannot be read any more: then it returns the job that was not done.
+fn serve(store: &mut Store, jobs: &mpsc::Receiver<Job>) -> Option<(Job, store::Error)> {
+    while let Ok(job) = jobs.recv() {
+        // Somebody may have attached, detached or changed tables.
+        match store.refresh() {
+            Ok(()) => job(Ok(store)),
+            Err(error) => return Some((job, error)),
         }
     }
+    None
 }
 
 /// Answers all jobs with a reason for a while. Says no when there will be no more.

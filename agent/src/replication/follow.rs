@@ -38,12 +38,13 @@ pub(super) async fn follow(file: PathBuf, shared: Shared) {
                 if store.changed()? {
                     store.fold(now())?;
                 }
-                Ok(store.position()?.0)
+                Ok((store.position()?.0, store.paused()?))
             })
             .await;
         match folded {
-            Ok(group) => {
+            Ok((group, paused)) => {
                 said.clear();
+                shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
                 shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
                 // The log is there once the database is open, and stays while it is.
                 writes = writes.or_else(|| Writes::to(&log).ok());

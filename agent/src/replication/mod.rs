@@ -35,6 +35,9 @@ use status::Sessions;
 
 pub use status::{Peer, Status};
 
+/// Why nothing is sent or taken, if an operator wants that.
+const PAUSED: &str = "paused by: siteswap db pause";
+
 /// The tasks that keep this site's database the same as the peers'. Dropped, they end, and the database stays as it is.
 #[derive(Debug)]
 pub struct Replication {
@@ -51,6 +54,8 @@ struct Shared {
     sessions: Sessions,
     /// This site's last group, as the tasks know it.
     groups: Arc<watch::Sender<u64>>,
+    /// An operator wants no changes sent or taken.
+    paused: Arc<watch::Sender<bool>>,
 }
 
 impl Replication {
@@ -62,6 +67,7 @@ impl Replication {
             database: Database::start(database.file.clone(), settings(config, database)),
             sessions: Sessions::default(),
             groups: Arc::new(groups),
+            paused: Arc::new(watch::channel(false).0),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(follow::follow(database.file.clone(), shared.clone()));
@@ -92,7 +98,8 @@ fn number(site: &str) -> u32 {
     tunnel::site(site)
 }
 
-fn settings(config: &Config, database: &config::Database) -> Settings {
+/// What the configuration says of the database.
+pub(crate) fn settings(config: &Config, database: &config::Database) -> Settings {
     let sites: BTreeMap<u32, String> = config.sites.keys().map(|site| (number(site), site.clone())).collect();
     Settings {
         site: number(&config.site),
@@ -121,7 +128,7 @@ fn translate(rules: config::TableRules) -> Rules {
 }
 
 /// Milliseconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -15,7 +15,7 @@ use tokio::{
 use crate::link::Opened;
 
 use super::{
-    Shared,
+    PAUSED, Shared,
     messages::{self, Messages},
     now, number,
 };
@@ -32,9 +32,11 @@ pub(super) async fn receive(mut opened: mpsc::Receiver<Opened>, shared: Shared) 
         let (peer, shared) = (opened.peer.clone(), shared.clone());
         let handle = streams.spawn(async move {
             let peer = opened.peer.clone();
-            let why = match Receiver::start(opened, &shared).await {
-                Ok(receiver) => receiver.run().await,
-                Err(why) => why,
+            let mut paused = shared.paused.subscribe();
+            let why = tokio::select! {
+                biased;
+                _ = paused.wait_for(|paused| *paused) => PAUSED.to_owned(),
+                why = session(opened, &shared) => why,
             };
             tracing::debug!(peer, "stopped receiving changes: {why}");
             shared.sessions.refused(&peer, why);
@@ -42,6 +44,14 @@ pub(super) async fn receive(mut opened: mpsc::Receiver<Opened>, shared: Shared) 
         if let Some(before) = current.insert(peer, handle) {
             before.abort();
         }
+    }
+}
+
+/// Receives on one stream until something goes wrong, and says what.
+async fn session(opened: Opened, shared: &Shared) -> String {
+    match Receiver::start(opened, shared).await {
+        Ok(receiver) => receiver.run().await,
+        Err(why) => why,
     }
 }
 

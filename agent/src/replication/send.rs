@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::link::{Opener, frames::Frames};
 
 use super::{
-    Shared,
+    PAUSED, Shared,
     messages::{self, Messages},
     number,
 };
@@ -22,14 +22,23 @@ const CREDIT: usize = 4;
 
 /// Sends for as long as the peer is configured.
 pub(super) async fn send(peer: String, mut opener: Opener, shared: Shared) {
-    while let Some(frames) = opener.open().await {
-        let ended = Sender::start(&peer, frames, &shared).await;
-        let why = match ended {
-            Ok(sender) => sender.run().await,
-            Err(why) => why,
+    let mut paused = shared.paused.subscribe();
+    while paused.wait_for(|paused| !paused).await.is_ok() {
+        let Some(frames) = opener.open().await else { return };
+        let why = tokio::select! {
+            _ = paused.wait_for(|paused| *paused) => PAUSED.to_owned(),
+            why = session(&peer, frames, &shared) => why,
         };
         tracing::debug!(peer, "stopped sending changes: {why}");
         shared.sessions.stopped(&peer, why);
+    }
+}
+
+/// Sends on one stream until something goes wrong, and says what.
+async fn session(peer: &str, frames: Frames, shared: &Shared) -> String {
+    match Sender::start(peer, frames, shared).await {
+        Ok(sender) => sender.run().await,
+        Err(why) => why,
     }
 }
 

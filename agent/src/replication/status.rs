@@ -14,6 +14,8 @@ use super::{database::Database, now};
 pub struct Status {
     /// Why it is not replicated, if it is not.
     pub error: Option<String>,
+    /// Nothing is sent or taken, because an operator has said so.
+    pub paused: bool,
     /// This site's last group of changes.
     pub group: u64,
     /// Rows whose versions are still kept: not yet known to be the same everywhere.
@@ -83,6 +85,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
     match database.run(|store| store.status(now())).await {
         Ok(found) => Status {
             error: None,
+            paused: found.paused,
             group: found.group,
             unsettled: found.unsettled,
             conflicts: found.conflicts,

@@ -49,6 +49,14 @@ impl Agent {
                     self.act("an operator's order", Instant::now())?;
                 }
             }
+            Command::Database(reply) => match &self.replication {
+                // The database may be busy for a while; the loop is not.
+                Some(replication) => {
+                    let status = replication.status();
+                    tokio::spawn(async move { drop(reply.send(Some(status.await))) });
+                }
+                None => drop(reply.send(None)),
+            },
             Command::Reload(reply) => drop(reply.send(self.reload().await)),
         }
         Ok(())

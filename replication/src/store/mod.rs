@@ -5,14 +5,18 @@
 
 mod acknowledge;
 mod apply;
+mod assert;
 mod batch;
 mod conflicts;
 mod fold;
 mod live;
 mod repair;
 mod rows;
+mod scan;
 mod status;
+mod tail;
 mod touched;
+mod verify;
 mod work;
 
 use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
@@ -23,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
+    verify::{History, Standing},
 };
 
 pub use apply::Received;
@@ -30,6 +35,8 @@ pub use batch::Position;
 pub use conflicts::Logged;
 pub use fold::Folded;
 pub use status::{Backlog, Status};
+pub use tail::Told;
+pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use live::Live;
 use work::Work;
@@ -128,6 +135,12 @@ pub enum Error {
         /// What there is.
         oldest: u64,
     },
+    /// No table is captured.
+    #[error("no table is attached; run: siteswap db attach")]
+    NotAttached,
+    /// A peer does not answer.
+    #[error("the peer refuses: {0}")]
+    Refused(String),
     /// The journal mode does not fit.
     #[error("the database is in journal mode {0}; run once: PRAGMA journal_mode=WAL")]
     Journal(String),
@@ -166,6 +179,8 @@ pub struct Store {
     tables: BTreeMap<u32, Rc<Live>>,
     /// `PRAGMA data_version` when touches were last looked for.
     looked: Option<i64>,
+    /// `PRAGMA schema_version` when the tables were read.
+    schema: i64,
 }
 
 impl Store {
@@ -187,17 +202,17 @@ impl Store {
             "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
         )?;
         database.set_prepared_statement_cache_capacity(512);
-        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None };
-        store.reload()?;
+        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None, schema: -1 };
+        store.refresh()?;
         Ok(store)
     }
 
     /// Reads anew which tables are replicated, and how they look.
-    ///
-    /// # Errors
-    /// `Damaged`, `Sqlite`.
-    pub fn reload(&mut self) -> Result<(), Error> {
+    fn reload(&mut self) -> Result<(), Error> {
         let tables = capture::tables(&self.database)?;
+        if tables.is_empty() {
+            return Err(Error::NotAttached);
+        }
         let referenced: Vec<String> = tables
             .iter()
             .flat_map(|table| &table.references)
@@ -239,6 +254,49 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn peers(&self) -> Result<BTreeMap<SiteId, Peer>, Error> {
         work::peers(&self.database, &self.settings)
+    }
+
+    /// Are changes neither sent nor taken, because an operator has said so?
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn paused(&self) -> Result<bool, Error> {
+        Ok(self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k='paused'")?.exists([])?)
+    }
+
+    /// Stops the sending and taking of changes, or lets it go on.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn pause(&mut self, paused: bool) -> Result<(), Error> {
+        let order = if paused {
+            "INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('paused', 1)"
+        } else {
+            "DELETE FROM _ssw_meta WHERE k='paused'"
+        };
+        self.database.execute(order, [])?;
+        Ok(())
+    }
+
+    /// Reads the tables anew if the schema has changed since.
+    ///
+    /// # Errors
+    /// `NotAttached`, `Damaged`, `Sqlite`: the store is of no use any more.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let version = self.database.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        if self.schema != version {
+            self.reload()?;
+            self.schema = version;
+        }
+        Ok(())
+    }
+
+    /// How much this site's rows are worth to a peer.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub(crate) fn standing(&self, _peer: SiteId) -> Result<Standing, Error> {
+        Ok(Standing { site: self.settings.site, history: History::Usual })
     }
 
     /// The connection, to look at the database.

@@ -156,7 +156,7 @@ fn lose(
 }
 
 /// Deletes a row for good, whatever the table's policy says of edits: it would be in the way again.
-fn deletion(work: &mut Work<'_>, now: i64) -> Change {
+pub(super) fn deletion(work: &mut Work<'_>, now: i64) -> Change {
     let stamp = work.state.clock.tick(now);
     Change { deleted: Some(Deleted { stamp, ends: Version::new(stamp, work.settings.site) }), ..Change::default() }
 }

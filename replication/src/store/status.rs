@@ -9,6 +9,8 @@ use super::{Error, State, Store};
 /// How a database stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// An operator wants no changes sent or taken.
+    pub paused: bool,
     /// This site's last group.
     pub group: u64,
     /// Rows whose versions are kept: not yet known to be the same everywhere.
@@ -42,6 +44,7 @@ impl Store {
     pub fn status(&self, now: i64) -> Result<Status, Error> {
         let count = |sql| self.database.query_row(sql, [], |row| row.get(0));
         let mut status = Status {
+            paused: self.paused()?,
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,

@@ -131,7 +131,6 @@ impl Schema {
             for column in &columns {
                 parts.push(format!("{column} {}{}", random.pick(&TYPES), random.pick(&["", " DEFAULT 1"])));
             }
-            // Table constraints follow all columns.
             let (delete, update) = (random.pick(&ON), random.pick(&ON));
             let clause = |on, action: &str| if action.is_empty() { String::new() } else { format!(" ON {on}{action}") };
             let later = if random.chance(30) { " DEFERRABLE INITIALLY DEFERRED" } else { "" };
@@ -144,6 +143,7 @@ impl Schema {
                 clause("UPDATE", update)
             ));
         }
+        // Columns come before all constraints.
         parts.sort_by_key(|part| part.starts_with("FOREIGN"));
     }
 

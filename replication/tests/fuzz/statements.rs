@@ -30,8 +30,8 @@ const VALUES: [&str; 30] = [
     "x'61'",
     "x''",
     "CAST(x'610062' AS TEXT)",
-    "-9223372036854775808",
-    "-9223372036854775808.0",
+    "4611686018427387904",
+    "-9e18",
     "9007199254740993",
     "0.1",
     "1e300",
@@ -138,8 +138,11 @@ impl Maker<'_> {
         chosen.truncate(1 + self.random.below(3));
         let one = |column: &String| {
             let (one, two) = (self.value(), self.value());
-            let column =
-                if table.rowid && *column == table.columns[0] && self.random.chance(30) { "rowid" } else { column };
+            let column = if table.rowid && *column == table.columns[0] && self.random.chance(30) {
+                self.random.pick(&["rowid", "OID", "_rowid_"])
+            } else {
+                column
+            };
             match self.random.below(7) {
                 0..=2 => format!("{column} = {one}"),
                 3 => format!("{column} = {}", table.columns[self.random.below(table.columns.len())]),

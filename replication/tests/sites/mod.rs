@@ -1,7 +1,9 @@
 //! Sites with real databases, and a network between them that loses, repeats and reorders what it is given.
 
+#![allow(dead_code, reason = "each test uses what it needs")]
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
 };
 
@@ -12,8 +14,9 @@ use siteswap_replication::{
     capture::{self, Wanted},
     change::Change,
     clock::SiteId,
-    store::{Position, Received, Rules, Settings, Store},
-    wire::Message,
+    store::{Limits, Outcome, Position, Received, Rules, Settings, Step, Store, Verify},
+    verify::{Policy, Request},
+    wire::{Message, pack, unpack},
 };
 
 /// Random numbers from a seed, the same on every machine.
@@ -214,6 +217,40 @@ impl Sites {
         while !self.network.is_empty() {
             self.deliver(dice, false);
         }
+    }
+
+    /// Compares two sites' tables, and lets replication catch up where that is asked for.
+    pub fn compare(&mut self, at: usize, peer: usize, dice: &mut Dice) -> Outcome {
+        let (id, peer_id) = (self.all[at].id, self.all[peer].id);
+        let mut verify = Verify::new(&self.all[at].store, peer_id, None, Limits::default()).expect("a comparison");
+        let mut answers = VecDeque::new();
+        loop {
+            match verify.step(&self.all[at].store).expect("a step") {
+                Step::Send(request) => {
+                    let request: Request = unpack(&pack(&request).expect("bytes")).expect("a request");
+                    let now = self.now;
+                    answers.push_back(self.all[peer].store.answer(id, &request, now).expect("an answer"));
+                }
+                Step::Receive => verify.take(answers.pop_front().expect("an answer")).expect("an answer to something"),
+                Step::Settle => self.settle(dice),
+                Step::Done => return verify.outcome(),
+            }
+        }
+    }
+
+    /// Lets the right site say each differing row again, and replication do the rest.
+    pub fn repair(&mut self, at: usize, outcome: &Outcome, policy: Policy, dice: &mut Dice) {
+        let now = self.now;
+        let repairs = outcome.repairs(policy);
+        for assertions in &repairs.here {
+            self.all[at].store.assert_told(assertions, now).expect("an assertion");
+        }
+        let peer = self.all.iter().position(|site| site.id == outcome.peer).expect("a site");
+        let id = self.all[at].id;
+        for request in &repairs.there {
+            self.all[peer].store.answer(id, request, now).expect("an assertion");
+        }
+        self.settle(dice);
     }
 
     /// What is kept of changes and rows at a site.
