@@ -103,7 +103,7 @@ impl<'a> Expected<'a> {
     }
 
     /// What is wrong with a row.
-    fn problem(&self, table: &Table, key: &str, history: &History, row: Option<&Vec<Value>>) -> Option<String> {
+    fn problem(&self, table: &Table, key: &str, history: &History<'a>, row: Option<&Vec<Value>>) -> Option<String> {
         let lives = |event: &Event| Some(!matches!(event.change, Change::Gone));
         let there: Vec<bool> = self.newest(history, lives);
         let seasonal = table == &ARTICLES && key.contains(SEASONAL);

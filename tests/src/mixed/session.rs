@@ -22,9 +22,7 @@ impl Session {
         if clock_error != 0 {
             // What triggers ask for the time.
             let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-            #[expect(clippy::cast_precision_loss, reason = "a time in milliseconds has fewer digits than a double")]
-            let days = move |_: &_| Ok((now(clock_error) as f64 + 0.5) / 86_400_000.0 + 2_440_587.5);
-            database.create_scalar_function("julianday", 1, flags, days)?;
+            database.create_scalar_function("julianday", 1, flags, move |_| Ok(days(now(clock_error))))?;
         }
         Ok(Self { database, clock_error, effects: Vec::new() })
     }
@@ -91,6 +89,12 @@ impl Session {
 fn is(table: &Table, first: usize) -> String {
     let columns = table.columns[..table.key].iter().zip(first..);
     columns.map(|(column, at)| format!("{column} = ?{at}")).collect::<Vec<_>>().join(" AND ")
+}
+
+/// SQLite's days, of milliseconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "a time in milliseconds has fewer digits than a double")]
+fn days(ms: i64) -> f64 {
+    (ms as f64 + 0.5) / 86_400_000.0 + 2_440_587.5
 }
 
 /// A clock with this error, in milliseconds since 1970.
