@@ -1,5 +1,6 @@
 //! The command line.
 
+mod db;
 mod doctor;
 mod show;
 
@@ -211,6 +212,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Work on the database that is kept the same at all sites.
+    Db {
+        #[command(subcommand)]
+        command: db::Db,
+    },
     /// Have the agent read its configuration again; a bad one is refused and the old one stays.
     Reload(Socket),
     /// Take the XDP program off its interfaces and remove its pinned maps. Not while the agent runs: Ctrl-C does it then.
@@ -333,6 +339,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Db { command } => return db::execute(command),
         Command::Reload(socket) => runtime(1)?.block_on(Client::new(&socket.control).reload())?,
         Command::Detach(file) => detach(&file.config)?,
     }

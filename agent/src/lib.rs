@@ -17,6 +17,7 @@ pub mod maglev;
 pub mod nexthop;
 pub mod placement;
 pub mod probe;
+pub mod replication;
 pub mod run;
 pub mod state;
 pub mod steering;

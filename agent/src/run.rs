@@ -29,10 +29,11 @@ use crate::{
     decision::{self, Decision, Knowledge, Leaving, Timers},
     dns,
     evidence::Report,
-    link::{self, Asked, Link, LinkEvent},
+    link::{self, Asked, Link, LinkEvent, Opened},
     nexthop::{Hops, NextHops},
     placement::Changes,
     probe::{self, ProbeEvent, Probes, Reach},
+    replication::Replication,
     state::{StateError, Store},
     steering,
 };
@@ -76,6 +77,8 @@ struct Agent {
     probes: Probes,
     reach: Reach,
     link: Link,
+    /// Of this site's database, if there is one.
+    replication: Option<Replication>,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
@@ -85,6 +88,8 @@ struct Agent {
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
     lease: Interval,
+    /// Where orders go on that wait for the database.
+    ready: mpsc::Sender<orders::CaughtUp>,
     inbox: Inbox,
 }
 
@@ -109,6 +114,8 @@ struct Inbox {
     probes: mpsc::Receiver<ProbeEvent>,
     link: mpsc::Receiver<LinkEvent>,
     asked: mpsc::Receiver<Asked>,
+    opened: mpsc::Receiver<Opened>,
+    caught_up: mpsc::Receiver<orders::CaughtUp>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -140,10 +147,10 @@ impl Agent {
         let (link_events, link_inbox) = mpsc::channel(BATCH);
         let (probe_events, probe_inbox) = mpsc::channel(BATCH);
         let (asked, asked_inbox) = mpsc::channel(4);
+        let (ready, caught_up) = mpsc::channel(4);
         let (commands, command_inbox) = mpsc::channel(16);
         let (acted, acted_watch) = watch::channel(0);
-        // No part of this agent takes streams of frames: those that peers open end at once.
-        let (opened, _) = mpsc::channel(1);
+        let (opened, opened_inbox) = mpsc::channel(4);
         let inbox = link::Inbox { events: link_events, asked, opened };
         let link = Link::start(&config, identity, reports, inbox).await?;
         let patience = Instant::now() + publish::patience(&config);
@@ -167,6 +174,7 @@ impl Agent {
             changes: publish::Changes::default(),
             probes,
             reach: Reach::default(),
+            replication: Replication::start(&config, &link),
             link,
             report,
             dataplane,
@@ -175,7 +183,14 @@ impl Agent {
             serving,
             server,
             pending: None,
-            inbox: Inbox { probes: probe_inbox, link: link_inbox, asked: asked_inbox, commands: command_inbox },
+            ready,
+            inbox: Inbox {
+                probes: probe_inbox,
+                link: link_inbox,
+                asked: asked_inbox,
+                opened: opened_inbox,
+                commands: command_inbox,
+            },
         };
         agent.reconfigured()?;
         Ok(agent)
@@ -215,10 +230,15 @@ impl Agent {
                 () = self.reach.changed() => self.reached()?,
                 Ok(()) = self.hops.found.changed() => self.steer()?,
                 Some(asked) = self.inbox.asked.recv() => self.asked(asked)?,
+                // Without a database it ends at once.
+                Some(opened) = self.inbox.opened.recv() => if let Some(replication) = &self.replication {
+                    replication.opened(opened);
+                },
                 () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
                     self.act("the peers had their time to appear", self.patience)?;
                 }
                 () = until(due) => self.act("a set time is over", Instant::now())?,
+                Some(caught_up) = self.inbox.caught_up.recv() => self.caught_up(caught_up)?,
                 Some(command) = self.inbox.commands.recv() => self.obey(command).await?,
             }
         }
@@ -265,6 +285,7 @@ impl Agent {
             // Before the peers hear of it: what they forward must be served when it comes.
             self.steer()?;
             self.keep_leaving();
+            self.guard();
             self.decision.iter().for_each(|decision| self.tell(decision));
         } else if self.knowledge.evidence.measured() {
             // Peers hear what is measured as soon as it is, and never of an instance that is not.
@@ -334,6 +355,8 @@ impl Agent {
     }
 
     async fn stop(self, how: Stop) {
+        // Its streams would keep the link open for a while.
+        drop(self.replication);
         self.link.close().await;
         if let Err(error) = std::fs::remove_file(&self.knowledge.config.control) {
             tracing::warn!(%error, "the control socket stays");

@@ -95,7 +95,12 @@ async fn either_site_asks_the_other_and_hears_what_came_of_it() {
     east.contact("west", true).await;
     west.contact("east", true).await;
     let take = Request::Take { resource: "orders".to_owned(), epoch: 3 };
-    let taken = Response::Taken { epoch: 4, stored: Duration::from_millis(2), published: Duration::from_micros(70) };
+    let taken = Response::Taken {
+        epoch: 4,
+        stored: Duration::from_millis(2),
+        published: Duration::from_micros(70),
+        caught_up: Some(Duration::from_millis(9)),
+    };
     let refused = Response::Refused("west does not take orders: the site is drained".to_owned());
     asks(&east, ("west", &mut west), take.clone(), taken).await;
     asks(&east, ("west", &mut west), take.clone(), refused).await;

@@ -19,8 +19,8 @@ pub trait Tables {
     /// Whether queries to this IPv6 address, its upper half first, are answered.
     fn serves_v6(&self, address: [u64; 2]) -> bool;
 
-    /// What is so while the agent's lease runs; `None` when it has run out.
-    fn leased(&self) -> Option<Leased>;
+    /// What holds for every packet now.
+    fn present(&self) -> Present;
 
     /// The seed in that table for a bucket of names ([`NAMES`]).
     fn seed(&self, names: u32, bucket: u32) -> Option<u32>;
@@ -32,11 +32,17 @@ pub trait Tables {
     fn set(&self, index: u32) -> Option<&AnswerSet>;
 }
 
-/// See [`Tables::leased`].
+/// What holds for every packet, and is asked for once.
 #[derive(Clone, Copy, Debug)]
-pub struct Leased {
+pub struct Present {
+    /// Whether the agent's lease runs.
+    pub leased: bool,
     /// The current table of names.
     pub names: u32,
+    /// The current table of addresses.
+    pub addresses: u32,
+    /// What flow hashes begin with: [`Control::flow_seed`](crate::maps::Control::flow_seed).
+    pub flow_seed: u64,
     /// Nanoseconds since the kernel started, to a few milliseconds.
     pub now: u64,
 }
@@ -44,11 +50,10 @@ pub struct Leased {
 /// Answers `packet` in place if it is a plain query for a name in `tables`. **Decides before it writes**: whenever the
 /// outcome's action is to pass, the frame is exactly as it came.
 #[inline(always)]
-pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
-    match Link::parse(packet) {
-        Ok(Link::V4(offset)) => answer::<V4, P, T>(packet, offset, tables),
-        Ok(Link::V6(offset)) => answer::<V6, P, T>(packet, offset, tables),
-        Err(outcome) => outcome,
+pub fn respond<P: Packet, T: Tables>(packet: &mut P, link: Link, tables: &T) -> Outcome {
+    match link {
+        Link::V4(offset) => answer::<V4, P, T>(packet, offset, tables),
+        Link::V6(offset) => answer::<V6, P, T>(packet, offset, tables),
     }
 }
 
@@ -70,7 +75,7 @@ fn decide<'a, N: Network, P: Packet, T: Tables>(
     tables: &'a T,
 ) -> Result<(Datagram<N>, Query, &'a AnswerSet), Outcome> {
     let datagram = Datagram::<N>::parse(packet, network, tables)?;
-    let Leased { names, .. } = tables.leased().ok_or(Outcome::NoLease)?;
+    let Present { leased: true, names, .. } = tables.present() else { return Err(Outcome::NoLease) };
     let start = datagram.start + UDP_HEADER;
     let mut query = Query::parse(packet, start, datagram.start + datagram.length)?;
     let hash = query.name.hash(packet).ok_or(Outcome::ShortQuery)?;

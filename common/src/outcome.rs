@@ -28,7 +28,9 @@ const fn count(action: Action) -> u32 {
 macro_rules! outcomes {
     ($($variant:ident $action:ident $name:literal $text:literal)*) => {
         /// Why a packet left the program; as a number, the index of its counter in `COUNTERS`.
-        #[repr(u32)]
+        // As wide as a register: beside a narrower one LLVM keeps the other half of a `Result` in two pieces on the stack,
+        // and a CPU waits when it reads them as one.
+        #[repr(u64)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome {
             $(#[doc = $text] $variant,)*
@@ -137,7 +139,7 @@ impl Outcome {
     #[inline(always)]
     pub fn from_index(index: u32) -> Option<Self> {
         // SAFETY: the variants are numbered from 0 on without a gap.
-        ((index as usize) < Self::COUNT).then(|| unsafe { core::mem::transmute::<u32, Self>(index) })
+        ((index as usize) < Self::COUNT).then(|| unsafe { core::mem::transmute::<u64, Self>(u64::from(index)) })
     }
 
     /// The packet's counter.

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use siteswap_common::{
-    answer::{self, Leased},
+    answer::{self, Present},
     maps::{
         ADDRESS_SEEDS as BUCKETS, ADDRESS_SLOTS, AddressEntry, AnswerSet, Control, FLOW_SETS, FlowSet, InstanceEntry,
         MAX_LISTEN, MAX_PEERS, NAME_SEEDS, NAME_SLOTS, NameEntry, RING_CHUNKS, RingChunk, SETS, TABLES,
@@ -149,13 +149,21 @@ impl answer::Tables for Maps {
     }
 
     #[inline(always)]
-    fn leased(&self) -> Option<Leased> {
-        let control = CONTROL.get_ptr_mut(0)?;
-        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
-        let (until, names) =
-            unsafe { (read_volatile(&raw const (*control).lease_until), read_volatile(&raw const (*control).names)) };
+    fn present(&self) -> Present {
+        let Some(control) = CONTROL.get_ptr_mut(0) else {
+            return Present { leased: false, names: 0, addresses: 0, flow_seed: 0, now: 0 };
+        };
         let now = now(control);
-        (until > now).then_some(Leased { names, now })
+        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
+        unsafe {
+            Present {
+                leased: read_volatile(&raw const (*control).lease_until) > now,
+                names: read_volatile(&raw const (*control).names),
+                addresses: read_volatile(&raw const (*control).addresses),
+                flow_seed: read_volatile(&raw const (*control).flow_seed),
+                now,
+            }
+        }
     }
 
     #[inline(always)]
@@ -179,12 +187,6 @@ const MOST_ERRORS: u64 = 128;
 
 impl steer::Tables for Maps {
     #[inline(always)]
-    fn addresses(&self) -> u32 {
-        // SAFETY: of the map's type; volatile, because the agent changes it meanwhile.
-        CONTROL.get_ptr(0).map_or(0, |control| unsafe { read_volatile(&raw const (*control).addresses) })
-    }
-
-    #[inline(always)]
     fn address_seed(&self, addresses: u32, bucket: u32) -> Option<u32> {
         ADDRESS_SEEDS.get_value(addresses, &bucket).copied()
     }
@@ -207,12 +209,6 @@ impl steer::Tables for Maps {
     #[inline(always)]
     fn target(&self, index: u32) -> Option<&Target> {
         TARGETS.get(index)
-    }
-
-    #[inline(always)]
-    fn flow_seed(&self) -> u64 {
-        // SAFETY: of the map's type; the agent wrote it before there was a program.
-        CONTROL.get_ptr(0).map_or(0, |control| unsafe { read_volatile(&raw const (*control).flow_seed) })
     }
 
     #[inline(always)]
@@ -308,9 +304,10 @@ static EXPLAINED: Array<[u32; 4], 1> = Array::new();
 #[inline(always)]
 pub fn explain(steered: Steered) {
     if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
-        let Steered { outcome, interface, target, established } = steered;
+        let found =
+            [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
         // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
-        unsafe { *explained = [outcome.index(), target, interface, u32::from(established)] };
+        unsafe { *explained = found };
     }
 }
 

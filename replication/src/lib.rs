@@ -10,6 +10,7 @@
 pub mod capture;
 pub mod change;
 pub mod clock;
+pub mod doctor;
 pub mod layout;
 pub mod merge;
 pub mod schema;

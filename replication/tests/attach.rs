@@ -234,3 +234,50 @@ fn a_write_where_another_site_holds_the_resource_fails_and_names_it() {
     within(&mut database, |transaction| capture::refuse(transaction, &tables[1], None)).unwrap();
     database.execute_batch("DELETE FROM plain").unwrap();
 }
+
+#[test]
+fn columns_from_the_63rd_on_share_a_bit_however_many_there_are() {
+    let mut database = Connection::open_in_memory().unwrap();
+    let columns: String = (1..1900).map(|column| format!(", c{column}")).collect();
+    database
+        .execute_batch(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY{columns}); INSERT INTO t(id) VALUES(1)"))
+        .unwrap();
+    attach_all(&mut database);
+    database.execute_batch("UPDATE t SET c61 = 1; UPDATE t SET c62 = 1; UPDATE t SET c1899 = 1, c1 = 1").unwrap();
+    let masks: Vec<_> = touches(&database).into_iter().map(|(_, mask, _)| mask).collect();
+    assert_eq!(masks, [1 << 61, 1 << 62, 1 << 62 | 0b10]);
+}
+
+#[test]
+fn an_application_that_trusts_no_schema_writes_as_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("db");
+    let mut agent = Connection::open(&file).unwrap();
+    agent.execute_batch(&format!("PRAGMA journal_mode = WAL; {SCHEMA}")).unwrap();
+    attach_all(&mut agent);
+    // One that trusts nothing in the schema but what SQLite itself calls harmless.
+    let application = Connection::open(&file).unwrap();
+    application.execute_batch("PRAGMA trusted_schema = OFF").unwrap();
+    application.execute_batch("DROP TRIGGER own; UPDATE plain SET b = 2; DELETE FROM plain; VACUUM").unwrap();
+    let seen: Vec<_> = touches(&agent).into_iter().map(|(op, mask, _)| (op, mask)).collect();
+    assert_eq!(seen, [("U".to_owned(), 4), ("D".to_owned(), 0)]);
+}
+
+#[test]
+fn cascades_are_recorded_as_the_children_see_them() {
+    let mut database = Connection::open_in_memory().unwrap();
+    let sql = "PRAGMA foreign_keys = ON; CREATE TABLE p(id INTEGER PRIMARY KEY);
+        CREATE TABLE t(id INTEGER PRIMARY KEY, up REFERENCES t ON DELETE CASCADE,
+          p REFERENCES p ON DELETE SET NULL ON UPDATE CASCADE);
+        INSERT INTO p VALUES(1); INSERT INTO t VALUES(10, NULL, 1), (11, 10, NULL), (12, 11, NULL);";
+    database.execute_batch(sql).unwrap();
+    attach_all(&mut database);
+    let touch = |op: &str, mask, key| (op.to_owned(), mask, Value::Integer(key));
+    database.execute_batch("UPDATE p SET id = 2").unwrap();
+    assert_eq!(touches(&database), [touch("U", 4, 10), touch("D", 0, 1), touch("I", -1, 2)]);
+    database.execute_batch("DELETE FROM p; DELETE FROM t WHERE id = 10").unwrap();
+    let mut seen = touches(&database);
+    seen.sort_by_key(|(_, _, key)| format!("{key:?}"));
+    let gone = [10, 11, 12].map(|key| touch("D", 0, key));
+    assert_eq!(seen, [[touch("U", 4, 10)].as_slice(), &gone, &[touch("D", 0, 2)]].concat());
+}

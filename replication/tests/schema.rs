@@ -44,6 +44,7 @@ fn a_key_that_is_the_rowid_is_never_null_and_has_no_index() {
 fn a_primary_keys_index_matters_if_keys_of_different_bytes_can_be_the_same_to_it() {
     let uniques = |key: &str| read(&format!("CREATE TABLE t({key}) WITHOUT ROWID"), "t").table.uniques;
     assert_eq!(uniques("k TEXT PRIMARY KEY"), []);
+    assert_eq!(uniques("k INT PRIMARY KEY"), []);
     assert_eq!(uniques("k TEXT COLLATE NOCASE PRIMARY KEY"), [unique(&[(0, "NOCASE")], true)]);
     assert_eq!(uniques("k BLOB PRIMARY KEY"), [unique(&[(0, "BINARY")], true)]);
     let mixed = "k TEXT, j REAL, PRIMARY KEY(j, k COLLATE RTRIM)";

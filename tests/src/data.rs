@@ -1,22 +1,26 @@
 //! The data tier: a small service in front of a site's SQLite file.
 //!
-//! A request is one line, the name of a table, over TCP or in a UDP datagram; the answer is one line of JSON, a
-//! [`Reply`]. Every request reads the file: when it is gone, the answer says so.
+//! A request is one line over TCP or in a UDP datagram: `orders`, `accounts`, and over TCP alone, because a datagram may
+//! come twice, `order ARTICLE QUANTITY`, `change KEY QUANTITY` and `cancel KEY`. The answer is one line of JSON, a
+//! [`Reply`]. Every request opens the file: when it is gone, the answer says so.
+
+mod request;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
-use rusqlite::{Connection, OpenFlags};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, UdpSocket},
     task::{JoinSet, spawn_blocking},
 };
+
+use self::request::Request;
 
 /// A request longer than this is not read further.
 const MAX_REQUEST: usize = 64;
@@ -25,13 +29,13 @@ const MAX_REQUEST: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// The table's rows.
+    /// What was asked for.
     Rows {
         /// The database server that answered.
         server: String,
         /// Where the request came from, as that server sees it.
         client: IpAddr,
-        /// One per row, columns separated by a space.
+        /// One per row read, columns separated by a space; or the key of the order that was made, changed or cancelled.
         rows: Vec<String>,
     },
     /// Why there are none.
@@ -43,6 +47,8 @@ pub enum Reply {
 pub struct Data {
     /// The name it answers with.
     pub name: String,
+    /// The site it is at.
+    pub site: String,
     /// The database.
     pub file: PathBuf,
 }
@@ -74,7 +80,7 @@ impl Data {
                 continue;
             };
             let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            let _ = socket.send_to(self.answer(request, client.ip()).await.as_bytes(), client).await;
+            let _ = socket.send_to(self.answer(request, client.ip(), false).await.as_bytes(), client).await;
         }
     }
 
@@ -96,38 +102,27 @@ impl Data {
                 Ok(length) if length > 0 => {}
                 _ => return,
             }
-            if replies.write_all(self.answer(request, client).await.as_bytes()).await.is_err() {
+            if replies.write_all(self.answer(request, client, true).await.as_bytes()).await.is_err() {
                 return;
             }
         }
     }
 
     /// The reply's line to a request's line.
-    async fn answer(self: &Arc<Self>, request: String, client: IpAddr) -> String {
+    async fn answer(self: &Arc<Self>, line: String, client: IpAddr, may_write: bool) -> String {
         let data = self.clone();
-        let read = spawn_blocking(move || rows(&data.file, request.trim())).await;
-        let reply = match read.unwrap_or_else(|error| Err(error.into())) {
+        let done = spawn_blocking(move || {
+            let request = Request::read(&line)?;
+            ensure!(may_write || !request.writes(), "orders are made over TCP: a datagram may come twice");
+            request.execute(&data.file, &data.site)
+        });
+        let reply = match done.await.unwrap_or_else(|error| Err(error.into())) {
             Ok(rows) => Reply::Rows { server: self.name.clone(), client, rows },
             Err(error) => {
                 eprintln!("{error:#}");
-                Reply::Error(error.to_string())
+                Reply::Error(format!("{error:#}"))
             }
         };
         serde_json::to_string(&reply).unwrap_or_default() + "\n"
     }
-}
-
-/// The newest rows of a table.
-fn rows(file: &Path, table: &str) -> Result<Vec<String>> {
-    let query = match table {
-        "orders" => "SELECT id || ' ' || item || ' ' || quantity FROM orders ORDER BY id DESC LIMIT 10",
-        "accounts" => "SELECT id || ' ' || owner || ' ' || balance FROM accounts ORDER BY id DESC LIMIT 10",
-        _ => anyhow::bail!("the tables are orders and accounts, not {table:?}"),
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database =
-        Connection::open_with_flags(file, flags).with_context(|| format!("{} cannot be opened", file.display()))?;
-    let mut statement = database.prepare(query)?;
-    let rows = statement.query_map([], |row| row.get(0))?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

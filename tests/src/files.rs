@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rusqlite::Connection;
+use siteswap_replication::capture::{self, Wanted};
 
 use crate::plan::{Public, SITES};
 
 const SITE: &str = include_str!("../assets/site.toml");
+const SHOP: &str = include_str!("../assets/shop.sql");
 const ZONE: &str = include_str!("../assets/shop.test.zone");
 
 /// Rules that lose exactly one datagram of the link, and count it.
@@ -49,17 +52,14 @@ pub fn write_configurations(agents: &Agents) -> Result<()> {
     Ok(())
 }
 
-/// Makes a site's database with its first rows.
+/// Makes a site's database with its first rows, the same at both sites, and lets triggers record what changes from now
+/// on.
 pub fn create_database(file: &Path) -> Result<()> {
-    let database = rusqlite::Connection::open(file).with_context(|| format!("database {}", file.display()))?;
-    database.execute_batch(
-        "PRAGMA journal_mode = WAL;
-         CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT NOT NULL, quantity INTEGER NOT NULL);
-         CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, balance INTEGER NOT NULL);
-         INSERT INTO orders (item, quantity) VALUES ('teapot', 1), ('cups', 6), ('kettle', 1);
-         INSERT INTO accounts (owner, balance) VALUES ('ada', 120), ('grace', 80);",
-    )?;
-    Ok(())
+    let mut database = Connection::open(file).with_context(|| format!("database {}", file.display()))?;
+    database.execute_batch(SHOP).context("shop.sql")?;
+    let transaction = database.transaction()?;
+    capture::attach(&transaction, Wanted::All)?;
+    Ok(transaction.commit()?)
 }
 
 /// Where a site's database is.

@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod files;
 mod lab;
 pub mod links;
+pub mod mixed;
 pub mod netns;
 pub mod plan;
 mod process;
@@ -21,7 +22,7 @@ pub mod steady;
 mod stub;
 mod wait;
 
-pub use lab::{Agent, BY_HAND, FAMILIES, Lab, Node, Options};
+pub use lab::{Agent, BY_HAND, FAMILIES, Lab, Node, Options, Waiting};
 pub use process::{Identity, Process};
 pub use show::show;
 pub use wait::wait_until;

@@ -262,3 +262,34 @@ fn an_unknown_name_is_answered_with_the_known_ones() -> Result<()> {
     assert!(error(lab.start("client-e")).contains("nodes of the sites"));
     Ok(())
 }
+
+#[test]
+fn an_order_is_made_changed_and_cancelled_in_the_sites_own_database() -> Result<()> {
+    let lab = without_agents()?;
+    for site in SITES {
+        let key = lab.order("client-e", site.v4(Public::Www).into(), "teapot", 3)?;
+        let has = |words: &str| Ok::<_, anyhow::Error>(lab.tell(site, "orders")?.contains(&format!("{key} {words}")));
+        assert!(has(&format!("{} teapot 3", site.name))?);
+        let page = lab.fetch("client-w", site.v6(Public::Www).into())?;
+        assert!(page.after("newest orders in ").is_some_and(|line| line.contains(&key)), "{page:?}");
+        assert_eq!(lab.tell(site, &format!("change {key} 4"))?, [key.clone()]);
+        assert!(has(&format!("{} teapot 4", site.name))?);
+        lab.tell(site, &format!("cancel {key}"))?;
+        assert_eq!(lab.tell(site, "orders")?.len(), 3, "those that were there before");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_ordered_is_refused_with_the_reason() -> Result<()> {
+    let lab = without_agents()?;
+    let refused = |request: &str| lab.tell(EAST, request).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused("order samovar 1").contains("there is no article samovar"));
+    assert!(refused("order cups 0").contains("nobody orders none of cups"));
+    assert!(refused("cancel 17").contains("there is no order 17"));
+    assert!(lab.order("client-e", EAST.v4(Public::Www).into(), "samovar", 1).is_err());
+    let reply = lab.read_table_udp("client-e", EAST.v4(Public::Orders).into(), "order cups 1")?;
+    assert!(matches!(&reply, Reply::Error(error) if error.contains("TCP")), "{reply:?}");
+    assert_eq!(lab.tell(EAST, "orders")?.len(), 3);
+    Ok(())
+}

@@ -98,6 +98,7 @@ pub fn swapped(swapped: &Swapped) -> String {
     for step in &swapped.steps {
         let what = match step.step {
             StepKind::Asked => "asked",
+            StepKind::CaughtUp => "caught up",
             StepKind::Taken => "taken",
             StepKind::Published => "published",
             StepKind::Adopted => "adopted",

@@ -8,7 +8,13 @@ use std::{
 use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
 
-use super::{Site, error::Problems, resource::Draft, values::quoted};
+use super::{
+    Site,
+    database::DatabaseDraft,
+    error::Problems,
+    resource::Draft,
+    values::{quoted, shown},
+};
 
 /// Reports every domain outside the zones, and every domain and address that is claimed twice. `zones`: their names, if
 /// they could all be read.
@@ -31,8 +37,30 @@ pub(super) fn check(zones: Option<&BTreeSet<&LowerName>>, resources: &[Draft], p
             }
         }
     }
-    once(domains, problems);
-    once(addresses, problems);
+    once(domains, |domain| format!("{:?}", plain(domain)), problems);
+    once(addresses, |address| format!("\"{address}\""), problems);
+}
+
+/// Reports every table of a resource that is not kept the same at the sites, and every one that belongs to two.
+pub(super) fn tables(database: Option<&DatabaseDraft>, resources: &[Draft], problems: &Problems) {
+    let mut claims = Vec::new();
+    for resource in resources {
+        let key = format!("resources.{}.tables", resource.name);
+        if let (None, [first, ..]) = (database, &resource.tables[..]) {
+            let message = "there is no database; add a section [database] with file = \"FILE.db\"";
+            problems.report(&first.span(), format!("{key}: {message}"));
+        }
+        let kept = database.and_then(|database| database.tables.as_ref());
+        for table in &resource.tables {
+            if kept.is_some_and(|kept| !kept.contain(table.get_ref())) {
+                let table_shown = shown(table.get_ref().as_str());
+                let message = format!("{key}: {table_shown} is not among database.tables; list it there too");
+                problems.report(&table.span(), message);
+            }
+            claims.push((table, resource.name.as_str(), key.clone()));
+        }
+    }
+    once(claims, |table| shown(table.as_str()), problems);
 }
 
 /// Reports every instance that others could have to forward requests to, at a site without a tunnel.
@@ -72,19 +100,20 @@ fn homeless(domain: &LowerName, zones: &BTreeSet<&LowerName>) -> String {
     format!("{domain:?} lies in none of the zones ({names}); add a [[dns.zone]] that holds it")
 }
 
-/// Reports what is claimed after somebody else has. A claim: what, by which resource, under which key.
-fn once<T: Ord + Display>(mut claims: Vec<(&Spanned<T>, &str, String)>, problems: &Problems) {
+/// Reports what is claimed after somebody else has. A claim: what, by which resource, under which key. `quoted`: as people
+/// are shown it.
+fn once<T: Ord>(mut claims: Vec<(&Spanned<T>, &str, String)>, quoted: impl Fn(&T) -> String, problems: &Problems) {
     claims.sort_by_key(|(what, ..)| what.span().start);
     let mut claimed = BTreeMap::new();
     for (what, resource, key) in claims {
         let Some(first) = claimed.insert(what.get_ref(), resource) else {
             continue;
         };
-        let (span, what) = (what.span(), plain(what));
+        let (span, what) = (what.span(), quoted(what.get_ref()));
         let message = if first == resource {
-            format!("{key}: {what:?} is given twice; keep one of them")
+            format!("{key}: {what} is given twice; keep one of them")
         } else {
-            format!("{key}: {what:?} belongs to the resource {first:?} already")
+            format!("{key}: {what} belongs to the resource {first:?} already")
         };
         problems.report(&span, message);
     }

@@ -1,9 +1,10 @@
 //! The configuration file: what it may say, and what is said about it when it is wrong.
 //!
 //! [`parse`] reads a text in three steps: TOML with the place of every key and value (`toml`), each section's own keys
-//! (`settings`, `resource`, `probe`), and what sections promise each other (`claims`). Every step reports all it finds.
+//! (`settings`, `database`, `resource`, `probe`), and what sections promise each other (`claims`). Every step reports all it finds.
 
 mod claims;
+mod database;
 mod error;
 mod fingerprint;
 mod model;
@@ -12,6 +13,7 @@ mod probe;
 mod resource;
 mod section;
 mod settings;
+mod table_name;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -28,7 +30,9 @@ use toml::de::DeTable;
 pub use error::{ConfigError, Position, Problem};
 pub use fingerprint::InvalidFingerprint;
 pub use model::*;
+pub use table_name::{InvalidTableName, TableName};
 
+use database::DatabaseDraft;
 use error::Problems;
 use section::Section;
 use settings::Context;
@@ -75,6 +79,8 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
     let mut link = file.need_section("link", "name the key of this site: key = \"east.pem\"");
     let mut dns = file.need_section("dns", "say where to answer: listen = [\"192.0.2.2\"]");
     let mut dataplane = file.section("dataplane");
+    let has_database = file.has("database");
+    let mut database = file.section("database");
     let mut resources = file.section("resources");
     file.finish();
 
@@ -87,8 +93,10 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
     let link = settings::link(&mut link, &context, own_link);
     let dns = settings::dns(&mut dns, &context);
     let dataplane = settings::dataplane(&mut dataplane, &context);
+    let database = has_database.then(|| database::database(&mut database, &context));
     let resources = resource::all(&mut resources, &context);
     claims::check(dns.apexes().as_ref(), &resources, problems);
+    claims::tables(database.as_ref(), &resources, problems);
     claims::tunnels(&sites, &resources, problems);
 
     Some(Config {
@@ -100,6 +108,7 @@ fn whole(mut file: Section<'_>, path: &Path) -> Option<Config> {
         link: link?,
         dns: dns.finish(),
         dataplane,
+        database: database.map(DatabaseDraft::finish).map_or(Some(None), |database| database.map(Some))?,
         resources: resources
             .into_iter()
             .map(|draft| Some((draft.name.clone(), draft.finish()?)))

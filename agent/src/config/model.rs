@@ -1,7 +1,7 @@
 //! The validated configuration. Nothing here can be inconsistent: `load` refuses what is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr, SocketAddrV4},
     path::PathBuf,
@@ -9,6 +9,8 @@ use std::{
 };
 
 use hickory_proto::rr::LowerName;
+
+use super::TableName;
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,8 @@ pub struct Config {
     pub dns: Dns,
     /// The XDP program.
     pub dataplane: Dataplane,
+    /// This site's database. `None`: there is none to be kept the same as the peers'.
+    pub database: Option<Database>,
     /// The resources by name.
     pub resources: BTreeMap<String, Resource>,
 }
@@ -105,6 +109,73 @@ pub enum Mode {
     Generic,
 }
 
+/// `[database]`: the application's database at this site, which is kept the same as the other sites'.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    /// The SQLite file.
+    pub file: PathBuf,
+    /// What is kept the same.
+    pub tables: Tables,
+    /// The rules of tables that have some of their own. Each is one of `tables`.
+    pub rules: BTreeMap<TableName, TableRules>,
+    /// Bytes of changes that may wait on disk for a peer's acknowledgement.
+    pub max_backlog: u64,
+    /// How far a change's time stamp may be ahead of this agent's clock; one that is more is set back to that.
+    pub max_skew: Duration,
+}
+
+/// The tables that are kept the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// All that are not SQLite's or siteswap's own.
+    All,
+    /// These, at least one.
+    Listed(BTreeSet<TableName>),
+}
+
+/// How a table's conflicts are decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableRules {
+    /// What two sites must both have changed.
+    pub granularity: Granularity,
+    /// Which change wins.
+    pub conflicts: Conflicts,
+    /// What becomes of rows that cannot both be.
+    pub unique: Unique,
+}
+
+/// What two sites must both have changed for a conflict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// The same column of a row; changes to different ones are combined.
+    #[default]
+    Column,
+    /// The same row.
+    Row,
+}
+
+/// Which of two changes that were made without knowledge of each other wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conflicts {
+    /// The one with the later time stamp.
+    #[default]
+    Latest,
+    /// The deletion of a row; between others the later.
+    Delete,
+    /// The change of a row that the other deletes; between others the later.
+    Update,
+}
+
+/// What becomes of the row that loses when two have the same value in a UNIQUE column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unique {
+    /// Its value becomes NULL; where NULL is not allowed, it is deleted.
+    #[default]
+    Null,
+    /// It is deleted.
+    Delete,
+}
+
 /// `[resources.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
@@ -112,6 +183,10 @@ pub struct Resource {
     pub ports: Vec<Port>,
     /// Domain names answered with its addresses, fully qualified. Each lies in one of the zones.
     pub domains: Vec<LowerName>,
+    /// Tables of the database that belong to it; no other resource has them, and all are kept the same.
+    pub tables: Vec<TableName>,
+    /// Whether sites that do not hold it may write to its tables.
+    pub standby_writes: StandbyWrites,
     /// TTL of these answers, seconds.
     pub ttl: u32,
     /// The `fixed` policy: the sites in the order in which equally good ones are answered. Holds each instance's site
@@ -131,6 +206,15 @@ pub struct Resource {
     pub probe: Probe,
     /// Its instances, by site. At least one.
     pub instances: BTreeMap<String, Instance>,
+}
+
+/// What becomes of a write to a resource's tables at a site that does not hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandbyWrites {
+    /// It is done, and goes to the other sites.
+    Allow,
+    /// It fails, and the error names the holder.
+    Refuse,
 }
 
 /// A transport protocol and its port.
@@ -288,6 +372,23 @@ pub enum Tls {
     Roots(PathBuf),
     /// Not at all: the probe asks whether the service works, not who it is.
     Unverified,
+}
+
+impl Tables {
+    /// Whether this table is kept the same.
+    pub fn contain(&self, table: &TableName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(tables) => tables.contains(table),
+        }
+    }
+}
+
+impl Database {
+    /// The rules of a table, its own or the default ones.
+    pub fn rules_of(&self, table: &TableName) -> TableRules {
+        self.rules.get(table).copied().unwrap_or_default()
+    }
 }
 
 impl Config {

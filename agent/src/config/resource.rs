@@ -12,12 +12,12 @@ use siteswap_common::maps::MAX_PORTS;
 use toml::de::DeValue;
 
 use super::{
-    AllDown, Failback, Instance, Port, Probe, Resource, Role, Takeover,
+    AllDown, Failback, Instance, Port, Probe, Resource, Role, StandbyWrites, TableName, Takeover,
     error::Span,
     probe::probe,
     section::Section,
     settings::{Context, distinct, too_many},
-    values::{address, backend, describe, domain, duration, is_name, name_rule, port, quoted, whole, word},
+    values::{address, backend, describe, domain, duration, is_name, name_rule, port, quoted, table, whole, word},
 };
 
 /// `all_down` where it is a word.
@@ -40,6 +40,8 @@ pub(super) struct Draft {
     pub(super) domains: Vec<Spanned<LowerName>>,
     pub(super) instances: BTreeMap<String, DraftInstance>,
     pub(super) ports: Vec<Spanned<Port>>,
+    pub(super) tables: Vec<Spanned<TableName>>,
+    standby_writes: StandbyWrites,
     ttl: u32,
     order: Vec<String>,
     all_down: AllDown,
@@ -75,6 +77,8 @@ impl Draft {
         Some(Resource {
             ports: self.ports.into_iter().map(Spanned::into_inner).collect(),
             domains: self.domains.into_iter().map(Spanned::into_inner).collect(),
+            tables: self.tables.into_iter().map(Spanned::into_inner).collect(),
+            standby_writes: self.standby_writes,
             ttl: self.ttl,
             order: self.order,
             all_down: self.all_down,
@@ -103,6 +107,7 @@ pub(super) fn all(section: &mut Section<'_>, context: &Context) -> Vec<Draft> {
 fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
     let domains = section.list("domains", domain);
     let ports = ports(section);
+    let (tables, standby_writes) = tables(section);
     let ttl = section.or("ttl", 5, whole(0..=MAX_TTL));
     let takeovers = [("confirmed", Takeover::Confirmed), ("silence", Takeover::Silence), ("manual", Takeover::Manual)];
     let takeover = section.or("takeover", Takeover::Confirmed, word(&takeovers));
@@ -122,6 +127,8 @@ fn draft(name: &str, section: &mut Section<'_>, context: &Context) -> Draft {
         name: name.to_owned(),
         domains,
         ports,
+        tables,
+        standby_writes,
         instances,
         ttl,
         order,
@@ -143,6 +150,18 @@ fn ports(section: &mut Section<'_>) -> Vec<Spanned<Port>> {
         section.report(&section.span_of("ports"), "ports", message);
     }
     ports
+}
+
+/// `tables` and what is said about writes to them.
+fn tables(section: &mut Section<'_>) -> (Vec<Spanned<TableName>>, StandbyWrites) {
+    let tables = section.list("tables", table);
+    let words = [("allow", StandbyWrites::Allow), ("refuse", StandbyWrites::Refuse)];
+    let writes = section.or("standby_writes", StandbyWrites::Allow, word(&words));
+    if section.has("standby_writes") && !section.has("tables") {
+        let message = "the resource has no tables to write to; list them: tables = [\"TABLE\"]";
+        section.report(&section.span_of("standby_writes"), "standby_writes", message);
+    }
+    (tables, writes)
 }
 
 fn all_down(section: &mut Section<'_>) -> AllDown {

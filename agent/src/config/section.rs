@@ -58,6 +58,12 @@ impl<'a> Section<'a> {
         matches!(value, Some(DeValue::Table(_)))
     }
 
+    /// Whether `key` is a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        let value = self.raw(key).map(Spanned::get_ref);
+        matches!(value, Some(DeValue::Array(_)))
+    }
+
     /// Whether it is not in the file.
     pub(super) fn is_absent(&self) -> bool {
         self.table.is_none()

@@ -233,7 +233,7 @@ pub(super) fn distinct<T: Ord + std::fmt::Display>(section: &Section<'_>, key: &
     let mut seen = BTreeSet::new();
     for item in list {
         if !seen.insert(item.get_ref()) {
-            let message = format!("\"{item}\" is given twice; keep one of them");
+            let message = format!("{} is given twice; keep one of them", shown(&item.get_ref().to_string()));
             section.report(&item.span(), key, message);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use hickory_proto::rr::{LowerName, Name};
 use toml::de::DeValue;
 
-use super::{Port, Protocol, nearest::did_you_mean};
+use super::{Port, Protocol, TableName, nearest::did_you_mean};
 
 /// A backend's share of the flows is at most this many times another's.
 const MAX_WEIGHT: u32 = 1000;
@@ -118,30 +118,64 @@ pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>
     }
 }
 
-/// `None`: not a number and one of the units `ms`, `s`, `m`, `h`, or longer than can be.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// An amount of bytes within `bounds`.
+pub(super) fn size(bounds: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Result<u64, String> {
+    move |value| {
+        let right = "write a whole number and its unit, like \"10 GB\" or \"500 MB\"";
+        let text = text(value).map_err(|_| format!("found {}; {right}", describe(value)))?;
+        let size = in_ones(text, &BYTES).ok_or_else(|| format!("{} is not a size; {right}", shown(text)))?;
+        if bounds.contains(&size) {
+            return Ok(size);
+        }
+        let [least, most] = [*bounds.start(), *bounds.end()].map(|bound| largest_unit(bound, &BYTES));
+        Err(format!(
+            "{} is out of bounds; at least {} {} and at most {} {}",
+            shown(text),
+            least.0,
+            least.1,
+            most.0,
+            most.1
+        ))
+    }
+}
+
+/// Units of time in milliseconds, the largest first.
+const TIME: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Units of memory in bytes, the largest first.
+const BYTES: [(&str, u64); 5] =
+    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000), ("B", 1)];
+
+/// `None`: not a whole number and one of the units, or more than can be.
+fn in_ones(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
-    let milliseconds = match unit.trim_start() {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(milliseconds)?))
+    let (_, length) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.checked_mul(*length)
+}
+
+/// `amount` in its largest exact unit; the last of `units` is 1.
+fn largest_unit<'a>(amount: u64, units: &[(&'a str, u64)]) -> (u64, &'a str) {
+    let exact = units.iter().find(|(_, length)| amount >= *length && amount.is_multiple_of(*length));
+    exact.or(units.last()).map_or((amount, ""), |(unit, length)| (amount / length, *unit))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    in_ones(text, &TIME).map(Duration::from_millis)
 }
 
 /// `duration` as it is written in the file.
 pub(super) fn humane(duration: Duration) -> String {
-    let milliseconds = duration.as_millis();
-    for (unit, length) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if milliseconds >= length && milliseconds.is_multiple_of(length) {
-            return format!("{}{unit}", milliseconds / length);
-        }
-    }
-    format!("{milliseconds}ms")
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (number, unit) = largest_unit(milliseconds, &TIME);
+    format!("{number}{unit}")
+}
+
+/// The name of a table of the database.
+pub(super) fn table(value: &DeValue<'_>) -> Result<TableName, String> {
+    let text = text(value)?;
+    TableName::new(text).map_err(|wrong| format!("{} {wrong}", shown(text)))
 }
 
 /// An address and a port, as something that can be connected to.
@@ -297,6 +331,32 @@ mod tests {
             assert_eq!(humane(Duration::from_millis(milliseconds)), text);
         }
         assert_eq!(humane(Duration::from_secs(3600)), "1h");
+    }
+
+    #[test]
+    fn sizes_are_written_with_units_of_a_thousand() {
+        for (text, bytes) in [
+            ("10 GB", Some(10_000_000_000)),
+            ("10GB", Some(10_000_000_000)),
+            ("500 MB", Some(500_000_000)),
+            ("64 kB", Some(64_000)),
+            ("1 B", Some(1)),
+            ("1 TB", Some(1_000_000_000_000)),
+            ("18446744073709551615 B", Some(u64::MAX)),
+            ("18446744073709552 kB", None),
+            ("10", None),
+            ("10 G", None),
+            ("10 KB", None),
+            ("10 GiB", None),
+            ("1.5 GB", None),
+            ("GB", None),
+            ("", None),
+        ] {
+            assert_eq!(in_ones(text, &BYTES), bytes, "{text}");
+        }
+        for (bytes, shown) in [(0, (0, "B")), (1500, (1500, "B")), (2000, (2, "kB")), (10_000_000_000, (10, "GB"))] {
+            assert_eq!(largest_unit(bytes, &BYTES), shown);
+        }
     }
 
     #[test]

@@ -205,6 +205,8 @@ pub struct Step {
 pub enum StepKind {
     /// The order went to the site and its answer came back.
     Asked,
+    /// The old holder's tables took no more writes, and the site applied everything that was committed there.
+    CaughtUp,
     /// The site stored the new epoch.
     Taken,
     /// The new holder's own answers follow.

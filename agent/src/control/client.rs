@@ -8,6 +8,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
+use crate::replication;
+
 use super::api::{
     Drain, Drained, Explain, ExplainPacket, ExplainedPacket, Explanation, InstanceRow, Refusal, SetOverride, Status,
     Swap, Swapped,
@@ -54,6 +56,11 @@ impl Client {
     /// The whole state.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Method::GET, "/v1/status", None::<()>).await
+    }
+
+    /// How the database stands.
+    pub async fn database(&self) -> Result<replication::Status, ClientError> {
+        self.ask(Method::GET, "/v1/database", None::<()>).await
     }
 
     /// Sets an override or takes it back.

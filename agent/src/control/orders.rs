@@ -24,20 +24,27 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
     let Swap { resource, to, .. } = order;
     let mut swapped =
         Swapped { resource, to, epoch: 0, already: false, steps: vec![], waiting: vec![], absent: vec![] };
-    let (epoch, stored, published) = match response {
-        Response::Taken { epoch, stored, published } => (epoch, stored, published),
+    let (epoch, stored, published, caught_up) = match response {
+        Response::Taken { epoch, stored, published, caught_up } => (epoch, stored, published, caught_up),
         Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
         Response::Refused(reason) => return Some(Err(reason)),
-        Response::Drained => return Some(Err(format!("{} answered another question", swapped.to))),
+        Response::Drained | Response::Yielded(_) => {
+            return Some(Err(format!("{} answered another question", swapped.to)));
+        }
     };
-    let (known, there) = (Instant::now(), stored + published);
+    let (known, there) = (Instant::now(), stored + published + caught_up.unwrap_or_default());
     swapped.epoch = epoch;
     let steps = [
-        (StepKind::Asked, (known - began).saturating_sub(there)),
-        (StepKind::Taken, stored),
-        (StepKind::Published, published),
+        Some((StepKind::Asked, (known - began).saturating_sub(there))),
+        caught_up.map(|took| (StepKind::CaughtUp, took)),
+        Some((StepKind::Taken, stored)),
+        Some((StepKind::Published, published)),
     ];
-    swapped.steps.extend(steps.map(|(step, took)| Step { step, site: swapped.to.clone(), micros: micros(took) }));
+    swapped.steps.extend(steps.into_iter().flatten().map(|(step, took)| Step {
+        step,
+        site: swapped.to.clone(),
+        micros: micros(took),
+    }));
 
     let deadline = tokio::time::Instant::from_std(began + wait);
     let following = follow(&mut agent, |rows| {

@@ -24,13 +24,15 @@ use super::{
     },
     orders,
 };
-use crate::link::message::Response as Taken;
+use crate::{link::message::Response as Taken, replication};
 
 /// What the agent's loop is asked, with where the answer goes.
 #[derive(Debug)]
 pub enum Command {
     /// Tell everything.
     Status(oneshot::Sender<Box<Status>>),
+    /// Tell how the database stands. `None`: none is configured.
+    Database(oneshot::Sender<Option<replication::Status>>),
     /// Set an override or take it back.
     Set(SetOverride, oneshot::Sender<Result<(), String>>),
     /// Tell every resource at every site.
@@ -107,6 +109,7 @@ impl Loop {
 pub async fn serve(listener: UnixListener, agent: Loop) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/database", get(database))
         .route("/v1/override", put(set))
         .route("/v1/instances", get(instances))
         .route("/v1/swap", post(swap))
@@ -124,6 +127,11 @@ async fn status(State(agent): State<Loop>) -> Response {
         Some(status) => Json(status).into_response(),
         None => stopping(),
     }
+}
+
+async fn database(State(agent): State<Loop>) -> Response {
+    let none = || "no database is configured: [database] in the configuration names its file".to_owned();
+    outcome(agent.ask(Command::Database).await.map(|status| status.ok_or_else(none)))
 }
 
 async fn instances(State(agent): State<Loop>) -> Response {

@@ -80,6 +80,11 @@ pub enum Request {
     },
     /// Drain your site, or take that back.
     Drain(bool),
+    /// This resource is about to be taken by the sender: let no more be written to its tables, and say what was.
+    Yield {
+        /// The resource.
+        resource: String,
+    },
 }
 
 /// What came of a request.
@@ -93,11 +98,15 @@ pub enum Response {
         stored: Duration,
         /// How long until it was in the site's own answers, from then on.
         published: Duration,
+        /// How long it waited before for what the old holder had committed. `None`: there was nobody to wait for.
+        caught_up: Option<Duration>,
     },
     /// The site held the resource already, in this epoch.
     Holds(u64),
     /// It is drained, or is not any more.
     Drained,
+    /// The last group of changes to the database, which holds everything that was written to the resource's tables.
+    Yielded(u64),
     /// It was not done, and why.
     Refused(String),
 }
@@ -237,7 +246,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
     match &response {
         Response::Taken { epoch, .. } | Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
-        Response::Drained => {}
+        Response::Drained | Response::Yielded(_) => {}
     }
     Ok(response)
 }
@@ -246,6 +255,7 @@ fn check_request(request: &Request) -> Result<(), MessageError> {
     match request {
         Request::Take { resource, epoch } => check_name(resource).and_then(|()| check_epoch(*epoch)),
         Request::Drain(_) => Ok(()),
+        Request::Yield { resource } => check_name(resource),
     }
 }
 

@@ -248,6 +248,11 @@ impl Link {
         }
     }
 
+    /// Can this peer be asked now?
+    pub fn connected(&self, peer: &str) -> bool {
+        self.peers.get(peer).is_some_and(|handle| locked(&handle.state).confirmed().is_some())
+    }
+
     /// Opens streams of frames to this peer, for as long as it is configured as it is now. `None`: there is no such peer.
     pub fn opener(&self, peer: &str) -> Option<Opener> {
         let connected = locked(&self.peers.get(peer)?.state).follow();

@@ -1,6 +1,6 @@
 //! What the control socket and signals order.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use super::{Agent, lease_ticks, publish};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     },
     decision::{self, Decided},
     dns, probe,
+    replication::Replication,
 };
 
 impl Agent {
@@ -48,6 +49,14 @@ impl Agent {
                     self.act("an operator's order", Instant::now())?;
                 }
             }
+            Command::Database(reply) => match &self.replication {
+                // The database may be busy for a while; the loop is not.
+                Some(replication) => {
+                    let status = replication.status();
+                    tokio::spawn(async move { drop(reply.send(Some(status.await))) });
+                }
+                None => drop(reply.send(None)),
+            },
             Command::Reload(reply) => drop(reply.send(self.reload().await)),
         }
         Ok(())
@@ -109,6 +118,7 @@ impl Agent {
             }
         }
         self.link.reload(&new).map_err(|error| said(&error))?;
+        self.replication = Replication::start(&new, &self.link);
         self.probes.reload(&new);
         let config = Arc::new(new);
         self.knowledge.evidence.reshape(&config);
@@ -173,7 +183,7 @@ impl Agent {
     }
 }
 
-/// A running agent cannot become another site, or move its state, key or socket.
+/// A running agent cannot become another site, or move its state, key, socket or database.
 fn unchangeable(old: &Config, new: &Config) -> Result<(), String> {
     let changed = [
         ("[agent] site", old.site != new.site),
@@ -181,12 +191,17 @@ fn unchangeable(old: &Config, new: &Config) -> Result<(), String> {
         ("[agent] control", old.control != new.control),
         ("[link] listen", old.link.listen != new.link.listen),
         ("[link] key", old.link.key != new.link.key),
+        ("[database] file", database_file(old) != database_file(new)),
         ("[dataplane] pins", old.dataplane.pins != new.dataplane.pins),
     ];
     match changed.iter().find(|(_, changed)| *changed) {
         Some((what, _)) => Err(format!("{what} cannot change while the agent runs: restart it for that")),
         None => Ok(()),
     }
+}
+
+fn database_file(config: &Config) -> Option<&Path> {
+    config.database.as_ref().map(|database| database.file.as_path())
 }
 
 fn backend(status: probe::BackendStatus) -> BackendStatus {
@@ -199,5 +214,34 @@ fn backend(status: probe::BackendStatus) -> BackendStatus {
         latency: last.as_ref().map(|attempt| attempt.latency.as_secs_f64() * 1e3),
         last: last.map_or_else(|| "none yet".to_owned(), |attempt| attempt.detail),
         streak: status.streak,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// One site, with this besides.
+    fn configuration(more: &str) -> Config {
+        let fingerprint = format!("sha256:{}", "1".repeat(64));
+        let text = format!(
+            "agent.site = 'a'\nlink.key = 'k'\ndns.listen = ['127.0.0.1']\n{more}\n\
+             [sites.a]\nlink = '127.0.0.1:1'\nfingerprint = '{fingerprint}'"
+        );
+        config::parse(&text, Path::new("/a.toml")).unwrap()
+    }
+
+    #[test]
+    fn a_reload_can_change_what_is_said_about_the_database_but_not_which_it_is() {
+        let old = configuration("[database]\nfile = 'shop.db'");
+        let rules = "tables = ['orders']\nmax_backlog = '1 GB'\n[database.table.orders]\nconflicts = 'delete'";
+        let others = configuration(&format!("[database]\nfile = 'shop.db'\n{rules}"));
+        assert_eq!(unchangeable(&old, &others), Ok(()));
+        let error = "[database] file cannot change while the agent runs: restart it for that".to_owned();
+        for other in ["[database]\nfile = 'other.db'", ""] {
+            assert_eq!(unchangeable(&old, &configuration(other)), Err(error.clone()), "{other}");
+        }
     }
 }

@@ -1,32 +1,63 @@
 //! An operator's orders about who holds what: given here, or at a peer whose agent asks this one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::Agent;
 use crate::{
+    config::StandbyWrites,
     control::api::{Drain, Swap},
     decision::Taking,
     link::{
         Asked,
         message::{Request, Response},
     },
+    placement::State,
+    replication::Guarded,
 };
+
+/// A new holder has what the old one has committed after so long, or is refused. Shorter than whoever asked waits.
+const CATCH_UP: Duration = Duration::from_secs(4);
+
+/// Where the response to an order goes.
+type Answer = Box<dyn FnOnce(Response) + Send>;
+
+/// An order to take a resource that waited for the database.
+pub(super) struct CaughtUp {
+    resource: String,
+    epoch: u64,
+    /// How long, if there was somebody to wait for; or why it must not be taken.
+    waited: Result<Option<Duration>, String>,
+    answer: Answer,
+}
 
 impl Agent {
     /// Does what a peer asks.
     pub(super) fn asked(&mut self, Asked { peer, request, reply }: Asked) -> anyhow::Result<()> {
         tracing::info!(peer, ?request, "an operator's order, given at a peer");
-        let response = match request {
-            Request::Take { resource, epoch } => self.take(&resource, epoch)?,
-            Request::Drain(drained) => match self.drain_here(drained)? {
-                Ok(()) => Response::Drained,
-                Err(refusal) => Response::Refused(refusal),
+        // Should the peer have gone, the reports say what was done.
+        match request {
+            Request::Take { resource, epoch } => {
+                return self.catch_up(resource, epoch, Box::new(|response| drop(reply.send(response))));
+            }
+            Request::Drain(drained) => {
+                let response = match self.drain_here(drained)? {
+                    Ok(()) => Response::Drained,
+                    Err(refusal) => Response::Refused(refusal),
+                };
+                let _ = reply.send(response);
+            }
+            Request::Yield { resource } => match &self.replication {
+                Some(replication) => {
+                    let leaving = replication.leave(resource, peer);
+                    tokio::spawn(
+                        async move { reply.send(leaving.await.map_or_else(Response::Refused, Response::Yielded)) },
+                    );
+                }
+                None => _ = reply.send(Response::Refused("no database is configured here".to_owned())),
             },
-        };
-        // The peer has gone; the reports say what was done.
-        let _ = reply.send(response);
+        }
         Ok(())
     }
 
@@ -45,8 +76,7 @@ impl Agent {
         if let Some(refusal) = refusal {
             drop(reply.send(Err(refusal)));
         } else if to == self.knowledge.config.site {
-            let response = self.take(&resource, epoch)?;
-            drop(reply.send(Ok(response)));
+            return self.catch_up(resource, epoch, Box::new(|response| drop(reply.send(Ok(response)))));
         } else {
             let asking = self.link.ask(&to, Request::Take { resource, epoch });
             tokio::spawn(async move { reply.send(asking.await) });
@@ -75,6 +105,98 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes a resource whose epoch was `epoch` where the order was given: if it has tables, not before everything is
+    /// applied here that its holders have committed. A holder that is not connected is not waited for: this order is how
+    /// people take from a dead one.
+    fn catch_up(&mut self, resource: String, epoch: u64, answer: Answer) -> anyhow::Result<()> {
+        let Some(replication) = self.replication.as_ref().filter(|_| self.has_tables(&resource)) else {
+            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), answer });
+        };
+        let sources: Vec<_> = self
+            .holders(&resource)
+            .into_iter()
+            .filter(|site| self.link.connected(site))
+            .map(|site| (self.link.ask(&site, Request::Yield { resource: resource.clone() }), site))
+            .collect();
+        if sources.is_empty() {
+            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), answer });
+        }
+        let (replication, ready) = (replication.clone(), self.ready.clone());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let waiting = async {
+                for (asking, site) in sources {
+                    match asking.await? {
+                        Response::Yielded(group) => replication.applied(&site, group).await?,
+                        Response::Refused(why) => {
+                            return Err(format!("{site} cannot say what it has committed: {why}"));
+                        }
+                        other => return Err(format!("{site} answered another question: {other:?}")),
+                    }
+                }
+                Ok(())
+            };
+            let late =
+                || "what the old holder has committed did not arrive in time; see: siteswap db status".to_owned();
+            let waited = timeout(CATCH_UP, waiting).await.unwrap_or_else(|_| Err(late()));
+            let waited = waited.map(|()| Some(began.elapsed()));
+            // The agent stops.
+            let _ = ready.send(CaughtUp { resource, epoch, waited, answer }).await;
+        });
+        Ok(())
+    }
+
+    /// Now it may be taken, or not.
+    pub(super) fn caught_up(&mut self, CaughtUp { resource, epoch, waited, answer }: CaughtUp) -> anyhow::Result<()> {
+        answer(match waited {
+            Err(refusal) => Response::Refused(refusal),
+            Ok(waited) => match self.take(&resource, epoch)? {
+                Response::Taken { epoch, stored, published, .. } => {
+                    Response::Taken { epoch, stored, published, caught_up: waited }
+                }
+                other => other,
+            },
+        });
+        Ok(())
+    }
+
+    fn has_tables(&self, resource: &str) -> bool {
+        self.knowledge.config.resources.get(resource).is_some_and(|resource| !resource.tables.is_empty())
+    }
+
+    /// The other sites whose instances of a resource are active.
+    fn holders(&self, resource: &str) -> Vec<String> {
+        let tenure = self.knowledge.tenure(resource);
+        let config = &self.knowledge.config;
+        let instances = config.resources.get(resource).map(|resource| &resource.instances);
+        let active = |(site, instance): &(&String, &crate::config::Instance)| {
+            **site != config.site && tenure.state(site, instance.role) == State::Active
+        };
+        instances.into_iter().flatten().filter(active).map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Tells the database who holds the resources that have tables.
+    pub(super) fn guard(&self) {
+        let Some(replication) = &self.replication else { return };
+        let resources = self.knowledge.config.resources.iter().filter(|(_, resource)| !resource.tables.is_empty());
+        replication.guard(
+            resources
+                .map(|(name, resource)| {
+                    let own = resource.instances.get(&self.knowledge.config.site);
+                    let active = own.is_some_and(|own| {
+                        self.knowledge.tenure(name).state(&self.knowledge.config.site, own.role) == State::Active
+                    });
+                    let guarded = Guarded {
+                        tables: resource.tables.iter().map(|table| table.as_str().to_owned()).collect(),
+                        holder: self.holders(name).into_iter().next().filter(|_| !active),
+                        refuse: resource.standby_writes == StandbyWrites::Refuse,
+                    };
+                    (name.clone(), guarded)
+                })
+                .collect(),
+        );
+    }
+
     /// Takes a resource whose epoch was `epoch` where the order was given. An error is fatal.
     fn take(&mut self, resource: &str, epoch: u64) -> anyhow::Result<Response> {
         let began = Instant::now();
@@ -94,7 +216,8 @@ impl Agent {
         }
         let stored = began.elapsed();
         self.act("a swap by an operator", began)?;
-        Ok(Response::Taken { epoch, stored, published: began.elapsed().saturating_sub(stored) })
+        let published = began.elapsed().saturating_sub(stored);
+        Ok(Response::Taken { epoch, stored, published, caught_up: None })
     }
 
     /// The inner error says why it is not stored; an outer one is fatal.

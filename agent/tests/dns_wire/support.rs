@@ -16,7 +16,7 @@ use hickory_proto::{
 };
 use siteswap::{
     answers::{AnswerSet, AnswerTable},
-    config::{self, AllDown, Check, Failback, Probe, Resource, Takeover},
+    config::{self, AllDown, Check, Failback, Probe, Resource, StandbyWrites, Takeover},
     dns::{Outcome, Response, Transport, ZoneError, Zones, respond},
 };
 use tempfile::TempDir;
@@ -99,6 +99,8 @@ pub fn resource(domains: &[&str]) -> Resource {
     Resource {
         ports: Vec::new(),
         domains: domains.iter().map(|name| lower(name)).collect(),
+        tables: Vec::new(),
+        standby_writes: StandbyWrites::Allow,
         ttl: 20,
         order: Vec::new(),
         all_down: AllDown::All,

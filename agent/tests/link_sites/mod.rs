@@ -98,6 +98,7 @@ impl World {
                 pins: directory.to_owned(),
                 lease: Duration::from_secs(3),
             },
+            database: None,
             resources: BTreeMap::new(),
         }
     }

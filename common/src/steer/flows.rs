@@ -90,7 +90,8 @@ pub const fn generation(word: u64) -> u64 {
 /// A flow, by its hash.
 #[derive(Clone, Copy)]
 pub struct Flow {
-    hash: u64,
+    /// What tells it from others.
+    pub hash: u64,
     tick: u64,
 }
 

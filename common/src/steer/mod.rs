@@ -10,11 +10,11 @@ pub mod tunnel;
 
 pub use self::request::address_hash;
 use self::{
-    flows::{Flow, Known},
+    flows::Known,
     request::{Request, find},
 };
 use crate::{
-    answer,
+    answer::{self, Present},
     maps::{AddressEntry, InstanceEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind},
     network::Link,
     outcome::Outcome,
@@ -23,9 +23,6 @@ use crate::{
 
 /// What the agent tells the program about requests.
 pub trait Tables: answer::Tables {
-    /// The current table of addresses.
-    fn addresses(&self) -> u32;
-
     /// The seed in that table for a bucket of addresses ([`placing::ADDRESSES`](crate::placing::ADDRESSES)).
     fn address_seed(&self, addresses: u32, bucket: u32) -> Option<u32>;
 
@@ -40,9 +37,6 @@ pub trait Tables: answer::Tables {
 
     /// Where frames are sent.
     fn target(&self, index: u32) -> Option<&Target>;
-
-    /// What flow hashes begin with: [`Control::flow_seed`](crate::maps::Control::flow_seed).
-    fn flow_seed(&self) -> u64;
 
     /// A set of the flows that are known.
     fn flows(&self, set: u32) -> Option<&flows::Set>;
@@ -63,38 +57,80 @@ pub trait Tables: answer::Tables {
     fn may_tell(&self, now: u64) -> bool;
 }
 
-/// What became of a request, for the program and for people.
+/// What became of a packet, for the program and for people. In one number, because every early way out sets all of it:
+/// from the lowest bit on the outcome (8 bits), whether a known flow decided (8), the target (16), and the interface (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steered {
+pub struct Steered(u64);
+
+impl Steered {
+    #[inline(always)]
+    fn new(outcome: Outcome, Choice { target, index, established }: &Choice) -> Self {
+        let established = u64::from(*established);
+        Self(outcome as u64 | established << 8 | u64::from(*index & 0xffff) << 16 | u64::from(target.interface) << 32)
+    }
+
     /// The outcome.
-    pub outcome: Outcome,
-    /// The interface the frame goes out of, if its action is to send it.
-    pub interface: u32,
+    #[inline(always)]
+    pub const fn outcome(self) -> Outcome {
+        // SAFETY: both ways to make one of these put an outcome's number there.
+        unsafe { core::mem::transmute::<u64, Outcome>(self.0 & 0xff) }
+    }
+
+    /// Whether a known flow decided where it goes.
+    #[inline(always)]
+    pub const fn established(self) -> bool {
+        self.0 >> 8 & 1 != 0
+    }
+
     /// The target it goes to; 0: none.
-    pub target: u32,
-    /// Whether a known flow decided that.
-    pub established: bool,
+    #[inline(always)]
+    pub const fn target(self) -> u32 {
+        (self.0 >> 16 & 0xffff) as u32
+    }
+
+    /// The interface the frame goes out of, if its action is to send it.
+    #[inline(always)]
+    pub const fn interface(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
+
+const _: () = assert!(Outcome::COUNT < 1 << 8);
 
 impl From<Outcome> for Steered {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, interface: 0, target: 0, established: false }
+        Self(outcome as u64)
     }
 }
 
-/// Steers `packet` if it is a request for a resource; `None` if it is none. **Decides before it writes**: whenever the
-/// outcome's action is to pass, the frame is exactly as it came.
+/// What becomes of a frame: queries are answered, requests are steered, and the rest is left to the host. **Decides before
+/// it writes**: whenever the outcome's action is to pass, the frame is exactly as it came.
 #[inline(always)]
-pub fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Steered> {
-    let (link, from) = match tunnel::open(packet, Link::parse(packet).ok()?, tables) {
-        Ok(opened) => opened,
-        Err(outcome) => return Some(outcome.into()),
+pub fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Steered {
+    let link = match Link::parse(packet) {
+        Ok(link) => link,
+        Err(outcome) => return outcome.into(),
     };
-    match requested(packet, link, from, tables) {
-        None if from.is_some() => Some(Outcome::TunnelUnknown.into()),
-        steered => steered,
+    match answer::respond(packet, link, tables) {
+        // None of these was a query, so it may be a request.
+        otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => {
+            steer(packet, link, otherwise, tables)
+        }
+        outcome => outcome.into(),
     }
+}
+
+/// Steers `packet` if it is a request for a resource; `otherwise` is what became of one that is none.
+#[inline(always)]
+fn steer<P: Packet, T: Tables>(packet: &mut P, link: Link, otherwise: Outcome, tables: &T) -> Steered {
+    let present = tables.present();
+    let (link, from) = match tunnel::open(packet, link, present.leased, tables) {
+        Ok(opened) => opened,
+        Err(outcome) => return outcome.into(),
+    };
+    let otherwise = if from.is_some() { Outcome::TunnelUnknown } else { otherwise };
+    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(Steered::from)
 }
 
 /// Steers the packet in `link`, which a peer may have forwarded.
@@ -103,24 +139,19 @@ fn requested<P: Packet, T: Tables>(
     packet: &mut P,
     link: Link,
     from: Option<tunnel::From>,
+    otherwise: Outcome,
+    present: Present,
     tables: &T,
-) -> Option<Steered> {
-    let (request, instance, now) = match find(packet, link, from.is_some(), tables)? {
-        Ok(found) => found,
-        Err(outcome) => return Some(outcome.into()),
-    };
-    let choice = match choose(&request, instance, from, now, tables) {
-        Ok(choice) => choice,
-        Err(outcome) => return Some(outcome.into()),
-    };
+) -> Result<Steered, Outcome> {
+    let (request, instance) = find(packet, link, from.is_some(), otherwise, present, tables)?;
+    let choice = choose(&request, instance, from, tables)?;
     let outcome = if choice.target.kind == TargetKind::Peer as u32 {
-        send::forward(packet, &request, choice.target, instance.epoch, now, tables)
+        send::forward(packet, &request, choice.target, instance.epoch, present.now, tables)
     } else {
         let served = if from.is_some() { Outcome::ServedForPeer } else { Outcome::Served };
         send::serve(packet, &request, choice.target, served)
     };
-    let Choice { target, index, established } = choice;
-    Some(Steered { outcome, interface: target.interface, target: index, established })
+    Ok(Steered::new(outcome, &choice))
 }
 
 /// Where a request goes.
@@ -133,14 +164,12 @@ struct Choice<'a> {
 /// The target of a request: where its flow is, or else where its instance says.
 #[inline(always)]
 fn choose<'a, T: Tables>(
-    request: &Request,
+    request: &Request<'_>,
     instance: &InstanceEntry,
     from: Option<tunnel::From>,
-    now: u64,
     tables: &'a T,
 ) -> Result<Choice<'a>, Outcome> {
-    let flow = Flow::new(request.hash, now);
-    let set = tables.flows(flow.set()).ok_or(Outcome::Fault)?;
+    let Request { flow, set, .. } = *request;
     let known = flow.find(set);
     if let Some(found @ Known { word, .. }) = known {
         let index = flows::target(word);
@@ -170,7 +199,13 @@ fn choose<'a, T: Tables>(
 
 /// Whether a known flow may go on to its target.
 #[inline(always)]
-fn stays(request: &Request, instance: &InstanceEntry, from: Option<tunnel::From>, target: &Target, index: u32) -> bool {
+fn stays(
+    request: &Request<'_>,
+    instance: &InstanceEntry,
+    from: Option<tunnel::From>,
+    target: &Target,
+    index: u32,
+) -> bool {
     let serves = instance.steer == Steer::Serve as u32;
     let forwards = instance.steer == Steer::Forward as u32;
     if target.kind == TargetKind::Backend as u32 {
@@ -187,13 +222,13 @@ fn stays(request: &Request, instance: &InstanceEntry, from: Option<tunnel::From>
 /// The index of the target for a request that no flow decides.
 #[inline(always)]
 fn decide<T: Tables>(
-    request: &Request,
+    request: &Request<'_>,
     instance: &InstanceEntry,
     from: Option<tunnel::From>,
     tables: &T,
 ) -> Result<u32, Outcome> {
     if instance.steer == Steer::Serve as u32 {
-        return backend(request.hash, instance, tables).ok_or(Outcome::NoBackend);
+        return backend(request.flow.hash, instance, tables).ok_or(Outcome::NoBackend);
     }
     match from {
         Some(from) if from.epoch < instance.epoch => Err(Outcome::TunnelOlder),

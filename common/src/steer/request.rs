@@ -1,13 +1,16 @@
 //! From a packet to a request for a resource.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of wider words")]
 
-use super::Tables;
+use super::{
+    Tables,
+    flows::{Flow, Set},
+};
 use crate::{
-    answer::Leased,
+    answer::Present,
     maps::{AddressEntry, InstanceEntry, MAX_PORTS},
     network::{DONT_FRAGMENT, FRAGMENT, ICMP, ICMP_HEADER, ICMP_V6, Link, UDP, V4_HEADER, V6_HEADER, check_macs},
     outcome::Outcome,
-    packet::Packet,
+    packet::{Packet, Word as _},
     placing::ADDRESSES,
 };
 
@@ -19,7 +22,7 @@ const FRAGMENT_HEADER: u32 = 44;
 const MAPPED: u64 = 0xffff << 32;
 
 /// A request, as far as steering needs to know it.
-pub struct Request {
+pub struct Request<'a> {
     /// Offset of its IP header.
     pub start: usize,
     /// Bytes of the packet, IP header included.
@@ -28,8 +31,10 @@ pub struct Request {
     pub v6: bool,
     /// Whether it must not be fragmented on its way.
     pub whole: bool,
-    /// Of its flow.
-    pub hash: u64,
+    /// Its flow.
+    pub flow: Flow,
+    /// Where that is, if it is known.
+    pub set: &'a Set,
     /// Whether it begins a connection (SYN without ACK; RFC 9293 section 3.5).
     pub new: bool,
     /// Whether its flow is to be remembered: not so for an ICMP error.
@@ -119,7 +124,14 @@ struct Transport {
 
 impl Transport {
     #[inline(always)]
-    fn read(packet: &impl Packet, ip: &Ip) -> Result<Self, Outcome> {
+    fn read(packet: &impl Packet, ip: &Ip, forwarded: bool) -> Result<Self, Outcome> {
+        if let Some(trouble) = ip.trouble {
+            return Err(trouble);
+        }
+        // Ethernet may pad the frame (RFC 894), but nothing may be missing.
+        if ip.length < ip.next - ip.start || ip.start + ip.length > packet.length() {
+            return Err(if forwarded { Outcome::TunnelInner } else { Outcome::BadLength });
+        }
         let error = if ip.v6 { ICMP_V6 } else { ICMP };
         match ip.protocol {
             TCP | UDP => {
@@ -181,74 +193,70 @@ impl Transport {
     }
 }
 
-/// The request in `link`, with this site's instance and the time. `None`: it is not for a resource.
+/// The request in `link`, with this site's instance; `otherwise` if it is not for a resource.
 #[inline(always)]
-#[allow(clippy::type_complexity, reason = "what was found, or why not, or nothing at all")]
 pub fn find<'a, P: Packet, T: Tables>(
     packet: &P,
     link: Link,
     forwarded: bool,
+    otherwise: Outcome,
+    present: Present,
     tables: &'a T,
-) -> Option<Result<(Request, &'a InstanceEntry, u64), Outcome>> {
-    let ip = Ip::read(packet, link)?;
-    let address = address(ip.destination, tables)?;
-    Some(read(packet, &ip, address, forwarded, tables))
-}
-
-#[inline(always)]
-fn read<'a, P: Packet, T: Tables>(
-    packet: &P,
-    ip: &Ip,
-    address: &AddressEntry,
-    forwarded: bool,
-    tables: &'a T,
-) -> Result<(Request, &'a InstanceEntry, u64), Outcome> {
-    if !forwarded {
-        check_macs(packet)?;
-    }
-    let Leased { now, .. } = tables.leased().ok_or(Outcome::NoLease)?;
-    if let Some(trouble) = ip.trouble {
-        return Err(trouble);
-    }
-    // Ethernet may pad the frame (RFC 894), but nothing may be missing.
-    if ip.length < ip.next - ip.start || ip.start + ip.length > packet.length() {
-        return Err(if forwarded { Outcome::TunnelInner } else { Outcome::BadLength });
-    }
-    let transport = Transport::read(packet, ip)?;
+) -> Result<(Request<'a>, &'a InstanceEntry), Outcome> {
+    let ip = Ip::read(packet, link).ok_or(otherwise)?;
+    let address = || admitted(packet, &ip, forwarded, otherwise, present, tables);
+    let transport = match Transport::read(packet, &ip, forwarded) {
+        Ok(transport) => transport,
+        Err(outcome) => return address().and(Err(outcome)),
+    };
+    let flow = Flow::new(transport.hash(present.flow_seed), present.now);
+    let set = tables.flows(flow.set()).ok_or(Outcome::Fault)?;
+    // It comes from farther away than what is looked up next: it can be on its way meanwhile.
+    set[0].load();
+    let address = address()?;
     if !names(address, transport.protocol, transport.ports & 0xffff) {
         return Err(Outcome::OtherPort);
     }
     let instance = tables.instance(address.instance).filter(|instance| instance.id == address.instance_id);
-    let instance = instance.ok_or(Outcome::TableChanging)?;
     let request = Request {
         start: ip.start,
         length: ip.length,
         v6: ip.v6,
         whole: ip.whole,
-        hash: transport.hash(tables.flow_seed()),
+        flow,
+        set,
         new: transport.new,
         starts: transport.starts,
     };
-    Ok((request, instance, now))
+    Ok((request, instance.ok_or(Outcome::TableChanging)?))
+}
+
+/// The resource's address that a packet is for, if requests are taken now.
+#[inline(always)]
+fn admitted<'a, P: Packet, T: Tables>(
+    packet: &P,
+    ip: &Ip,
+    forwarded: bool,
+    otherwise: Outcome,
+    present: Present,
+    tables: &'a T,
+) -> Result<&'a AddressEntry, Outcome> {
+    let address = address(ip.destination, present.addresses, tables).ok_or(otherwise)?;
+    if !forwarded {
+        check_macs(packet)?;
+    }
+    if present.leased { Ok(address) } else { Err(Outcome::NoLease) }
 }
 
 /// The resource's address that a packet is for.
 #[inline(always)]
-fn address<T: Tables>(address: [u64; 2], tables: &T) -> Option<&AddressEntry> {
-    let table = tables.addresses();
+fn address<T: Tables>(address: [u64; 2], table: u32, tables: &T) -> Option<&AddressEntry> {
     let hash = address_hash(address);
     let seed = tables.address_seed(table, ADDRESSES.bucket(hash))?;
     let entry = tables.address(table, ADDRESSES.slot(hash, seed))?;
-    let [high, low] = [0, 8].map(|at| {
-        let mut bytes = [0; 8];
-        let mut index = 0;
-        while index < 8 {
-            bytes[index] = entry.address[at + index];
-            index += 1;
-        }
-        u64::from_be_bytes(bytes)
-    });
-    (high == address[0] && low == address[1] && entry.instance_id != 0).then_some(entry)
+    // SAFETY: sixteen bytes.
+    let own = unsafe { <[u64; 2]>::read(entry.address.as_ptr()) };
+    (own == address && entry.instance_id != 0).then_some(entry)
 }
 
 /// Whether the address has the port.

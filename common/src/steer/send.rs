@@ -20,7 +20,7 @@ const QUOTED_V6: usize = 1280 - V6_HEADER - ICMP_HEADER;
 /// Direct mode: sends the packet as it is in a frame to the backend, which has the resource's address too and answers the
 /// client itself. What was before the packet, a tag or the tunnel's headers, goes away.
 #[inline(always)]
-pub fn serve<P: Packet>(packet: &mut P, request: &Request, target: &Target, served: Outcome) -> Outcome {
+pub fn serve<P: Packet>(packet: &mut P, request: &Request<'_>, target: &Target, served: Outcome) -> Outcome {
     let ethertype = if request.v6 { ETHERTYPE_V6 } else { ETHERTYPE_V4 };
     let superfluous = request.start - ETHERNET_HEADER;
     let pulled = if superfluous == 0 { Some(()) } else { packet.pull(superfluous) };
@@ -32,7 +32,7 @@ pub fn serve<P: Packet>(packet: &mut P, request: &Request, target: &Target, serv
 #[inline(always)]
 pub fn forward<P: Packet, T: Tables>(
     packet: &mut P,
-    request: &Request,
+    request: &Request<'_>,
     target: &Target,
     epoch: u64,
     now: u64,
@@ -45,14 +45,14 @@ pub fn forward<P: Packet, T: Tables>(
     if packet.push(missing).is_none() {
         return Outcome::NoTunnel;
     }
-    let written = tunnel::write(packet, target, request.length, (tables.site(), epoch), request.hash);
+    let written = tunnel::write(packet, target, request.length, (tables.site(), epoch), request.flow.hash);
     written.map_or(Outcome::Fault, |()| Outcome::Forwarded)
 }
 
 /// Tells the sender which size fits (RFC 1191, RFC 8201), if the packet may not be fragmented. Not about ICMP errors
 /// (RFC 1122 section 3.2.2), and at a bounded rate (RFC 4443 section 2.4).
 #[inline(always)]
-fn too_big<P: Packet, T: Tables>(packet: &mut P, request: &Request, mtu: u32, now: u64, tables: &T) -> Outcome {
+fn too_big<P: Packet, T: Tables>(packet: &mut P, request: &Request<'_>, mtu: u32, now: u64, tables: &T) -> Outcome {
     let quoted = if request.v6 { QUOTED_V6 } else { QUOTED_V4 };
     let can_tell = request.whole && request.starts && request.start == ETHERNET_HEADER && request.length >= quoted;
     if !can_tell {

@@ -59,10 +59,15 @@ pub const fn header(mark: u8, site: u32) -> [u32; 2] {
 /// Opens a packet that came through the tunnel: where the one inside begins, and who forwarded it. One that did not is as
 /// it was, and nobody did.
 #[inline(always)]
-pub fn open<P: Packet, T: Tables>(packet: &mut P, link: Link, tables: &T) -> Result<(Link, Option<From>), Outcome> {
+pub fn open<P: Packet, T: Tables>(
+    packet: &mut P,
+    link: Link,
+    leased: bool,
+    tables: &T,
+) -> Result<(Link, Option<From>), Outcome> {
     match outer(packet, link, tables) {
-        Some((start, header, length)) => inner(packet, start, header, length, tables),
-        None => Ok((link, None)),
+        Some((start, header, length)) if leased => inner(packet, start, header, length, tables),
+        _ => Ok((link, None)),
     }
 }
 
@@ -73,12 +78,14 @@ fn outer<P: Packet, T: Tables>(packet: &P, link: Link, tables: &T) -> Option<(us
     let (address, port) = tables.tunnel();
     let header: [u32; 5] = packet.load(start)?;
     let [first, second, third, _, destination] = header;
-    let plain = first >> 24 == 0x45 && second & FRAGMENT == 0 && third >> 16 & 0xff == UDP;
-    if address == 0 || destination != address || !plain {
+    if address == 0 || destination != address {
+        return None;
+    }
+    if first >> 24 != 0x45 || second & FRAGMENT != 0 || third >> 16 & 0xff != UDP {
         return None;
     }
     let (ports, udp): (u32, u32) = packet.load(start + V4_HEADER)?;
-    (ports & 0xffff == port && tables.leased().is_some()).then_some((start, header, (udp >> 16) as usize))
+    (ports & 0xffff == port).then_some((start, header, (udp >> 16) as usize))
 }
 
 #[inline(always)]

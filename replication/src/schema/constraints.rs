@@ -59,8 +59,7 @@ impl Index {
 /// Can two rows be the same to the primary key's index though their keys' bytes differ?
 pub(super) fn can_collide(table: &Table, primary: &Unique) -> bool {
     primary.columns.iter().any(|(column, collation)| {
-        let affinity = table.columns[usize::from(*column)].affinity();
-        affinity.mixes_numbers() || !collation.eq_ignore_ascii_case("BINARY")
+        table.columns[usize::from(*column)].mixes_numbers() || !collation.eq_ignore_ascii_case("BINARY")
     })
 }
 

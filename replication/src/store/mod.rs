@@ -16,6 +16,8 @@ mod local;
 mod repair;
 mod rows;
 mod scan;
+mod status;
+mod tail;
 mod touched;
 mod verify;
 mod work;
@@ -43,6 +45,8 @@ pub use conflicts::Logged;
 pub use fold::Folded;
 pub use identity::{Age, Restored};
 pub use local::{Contradiction, Local};
+pub use status::{Backlog, Status};
+pub use tail::Told;
 pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use identity::{Identity, Outside};
@@ -143,6 +147,9 @@ pub enum Error {
         /// What there is.
         oldest: u64,
     },
+    /// No table is captured.
+    #[error("no table is attached; run: siteswap db attach")]
+    NotAttached,
     /// A peer does not answer.
     #[error("the peer refuses: {0}")]
     Refused(String),
@@ -208,6 +215,8 @@ pub struct Store {
     /// The last group when it was opened.
     opened: u64,
     outside: Option<Outside>,
+    /// `PRAGMA schema_version` when the tables were read.
+    schema: i64,
 }
 
 impl Store {
@@ -229,23 +238,26 @@ impl Store {
             "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
         )?;
         database.set_prepared_statement_cache_capacity(512);
-        match Identity::load(&database)? {
-            Some(identity) if identity.site != settings.site => return Err(Error::Foreign { site: identity.site }),
+        let mut store =
+            Self { database, settings, tables: BTreeMap::new(), looked: None, schema: -1, opened: 0, outside: None };
+        store.refresh()?;
+        match Identity::load(&store.database)? {
+            Some(identity) if identity.site != store.settings.site => {
+                return Err(Error::Foreign { site: identity.site });
+            }
             Some(_) => {}
-            None => drop(Identity::create(&database, settings.site)?),
+            None => drop(Identity::create(&store.database, store.settings.site)?),
         }
-        let opened = State::load(&database)?.group;
-        let mut store = Self { database, settings, tables: BTreeMap::new(), looked: None, opened, outside: None };
-        store.reload()?;
+        store.opened = State::load(&store.database)?.group;
         Ok(store)
     }
 
     /// Reads anew which tables are replicated, and how they look.
-    ///
-    /// # Errors
-    /// `Damaged`, `Sqlite`.
-    pub fn reload(&mut self) -> Result<(), Error> {
+    fn reload(&mut self) -> Result<(), Error> {
         let tables = capture::tables(&self.database)?;
+        if tables.is_empty() {
+            return Err(Error::NotAttached);
+        }
         let referenced: Vec<String> = tables
             .iter()
             .flat_map(|table| &table.references)
@@ -287,6 +299,59 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn peers(&self) -> Result<BTreeMap<SiteId, Peer>, Error> {
         work::peers(&self.database, &self.settings)
+    }
+
+    /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns the last group of what
+    /// was written before. Tables that are not replicated are passed over.
+    ///
+    /// # Errors
+    /// `Capture`, `Damaged`, `Sqlite`.
+    pub fn refuse(&mut self, tables: &BTreeMap<String, Option<String>>, now: i64) -> Result<u64, Error> {
+        self.transact(|work| {
+            fold::fold(work, now)?;
+            for live in work.tables.values() {
+                let of = |(name, _): &(&String, &Option<String>)| name.eq_ignore_ascii_case(&live.table.name);
+                if let Some((_, holder)) = tables.iter().find(of) {
+                    capture::refuse(work.transaction, &live.table, holder.as_deref()).map_err(capture::Error::from)?;
+                }
+            }
+            Ok(work.state.group)
+        })
+    }
+
+    /// Are changes neither sent nor taken, because an operator has said so?
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn paused(&self) -> Result<bool, Error> {
+        Ok(self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k='paused'")?.exists([])?)
+    }
+
+    /// Stops the sending and taking of changes, or lets it go on.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn pause(&mut self, paused: bool) -> Result<(), Error> {
+        let order = if paused {
+            "INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('paused', 1)"
+        } else {
+            "DELETE FROM _ssw_meta WHERE k='paused'"
+        };
+        self.database.execute(order, [])?;
+        Ok(())
+    }
+
+    /// Reads the tables anew if the schema has changed since.
+    ///
+    /// # Errors
+    /// `NotAttached`, `Damaged`, `Sqlite`: the store is of no use any more.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let version = self.database.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        if self.schema != version {
+            self.reload()?;
+            self.schema = version;
+        }
+        Ok(())
     }
 
     /// The connection, to look at the database.

@@ -14,6 +14,7 @@ use lab::{BY_HAND, Lab, Options, data::Data, shop::Shop};
     siteswap-lab up\n  \
     siteswap-lab exec client-e -- dig @192.0.2.2 www.shop.test\n  \
     siteswap-lab exec client-e -- curl -s --resolve www.shop.test:80:192.0.2.80 http://www.shop.test/\n  \
+    siteswap-lab exec client-e -- curl -s -d article=cups -d quantity=6 http://192.0.2.80/orders\n  \
     siteswap-lab kill east-web1; siteswap-lab kill east-web2    # and ask again\n  \
     siteswap-lab start east-web1\n  \
     siteswap-lab cut link; siteswap-lab mend link\n  \
@@ -95,6 +96,8 @@ enum Commands {
         #[arg(long)]
         name: String,
         #[arg(long)]
+        site: String,
+        #[arg(long)]
         db: PathBuf,
         #[arg(long, required = true)]
         listen: Vec<SocketAddr>,
@@ -128,7 +131,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Shop { site, name, orders, accounts, database, listen } => {
             serve(Shop { site, name, orders, accounts, database }.serve(&listen))?;
         }
-        Commands::Data { name, db, listen } => serve(Data { name, file: db }.serve(&listen))?,
+        Commands::Data { name, site, db, listen } => serve(Data { name, site, file: db }.serve(&listen))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -74,7 +74,8 @@ impl Lab {
         let name = site.node(host.name);
         let mut command = self.namespace(&name).command(program("siteswap-lab")?)?;
         if host == DB {
-            command.args(["data", "--name", &format!("db-{}", site.name), "--db"]).arg(self.database(site.name));
+            command.args(["data", "--site", site.name, "--name", &format!("db-{}", site.name)]);
+            command.arg("--db").arg(self.database(site.name));
         } else {
             command.args(["shop", "--site", site.name, "--name", &name]);
             for (option, address) in [

@@ -2,6 +2,7 @@
 
 mod agent;
 mod build;
+mod databases;
 mod expect;
 mod faults;
 mod node;
@@ -16,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-pub use self::{agent::Agent, expect::FAMILIES, node::Node};
+pub use self::{agent::Agent, databases::Waiting, expect::FAMILIES, node::Node};
 use crate::{
     files,
     netns::Netns,

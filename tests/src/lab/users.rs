@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hickory_proto::{op::Message, rr::RecordType};
 
 use super::Lab;
@@ -14,12 +14,15 @@ use crate::{
     data::Reply,
     dns,
     fetch::{self, Page},
-    plan::{DATA_PORT, Public, SITES},
+    plan::{DATA_PORT, DB, LAN, Public, SITES, Site},
     steady::{self, Asked, Conversation, Question, Request, Steady},
 };
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a client waits for its order to be made: longer than the shop does.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Lab {
     /// What `server` answers a client over UDP.
@@ -125,6 +128,20 @@ impl Lab {
         self.namespace(client).enter(|| fetch::fetch(address, "www.shop.test", path, PATIENCE))
     }
 
+    /// Orders so much of an article with the shop's form, from a client, at this address. Gives the order's key: it is
+    /// made.
+    ///
+    /// # Errors
+    /// The shop says that it is not, or nothing within ten seconds.
+    pub fn order(&self, client: &str, address: IpAddr, article: &str, quantity: u32) -> Result<String> {
+        let form = format!("article={article}&quantity={quantity}");
+        let posted = || fetch::post(address, "www.shop.test", "/orders", &form, ORDER_PATIENCE);
+        let page = self.namespace(client).enter(posted)?;
+        let made = page.after("ordered in ").and_then(|made| made.split_once(": "));
+        ensure!(page.status == 201, "{client} ordered {article} at {address}: {} {}", page.status, page.body);
+        Ok(made.with_context(|| format!("no key on {page:?}"))?.1.to_owned())
+    }
+
     /// What a browser does with an answer: it takes the first address, and the next when that fails. Gives the one that
     /// worked.
     ///
@@ -136,7 +153,19 @@ impl Lab {
         pages.into_iter().find(works).with_context(|| format!("no page from any of {addresses:?}"))?
     }
 
-    /// What the data tier at `address` replies to a client over TCP.
+    /// What the data tier of a site gives its own web servers for a request, such as `change KEY QUANTITY`: what is
+    /// written is committed.
+    ///
+    /// # Errors
+    /// It refuses, or has no reply within a second.
+    pub fn tell(&self, site: Site, request: &str) -> Result<Vec<String>> {
+        match self.read_table(&site.node(LAN[0].name), site.lan(DB.number)[0], request)? {
+            Reply::Rows { rows, .. } => Ok(rows),
+            Reply::Error(error) => bail!("{request} at {}: {error}", site.name),
+        }
+    }
+
+    /// What the data tier at `address` replies to a client over TCP: to the name of a table, or to another request.
     ///
     /// # Errors
     /// No reply within a second.

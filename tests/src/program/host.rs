@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use siteswap_common::{
-    answer::{self, Leased, respond},
+    answer::{self, Present},
     frame::Frame,
     maps::{AddressEntry, AnswerSet, FLOW_SETS, InstanceEntry, NameEntry, RingChunk, Target},
-    outcome::Outcome,
     placing::{ADDRESSES, NAMES},
     steer::{
         self,
         flows::{Set, Way},
-        steer,
+        receive,
     },
 };
 
@@ -54,19 +53,14 @@ impl Host {
         change(&mut self.table);
     }
 
-    /// Runs a frame through [`respond`] and [`steer`].
+    /// Runs a frame through [`receive`].
     pub fn run(&self, bytes: &[u8]) -> Verdict {
         self.run_frame(Frame::new(bytes.to_vec()))
     }
 
     /// The same with a frame of limited room.
     pub fn run_frame(&self, mut frame: Frame) -> Verdict {
-        let outcome = match respond(&mut frame, self) {
-            otherwise @ (Outcome::NotUdp | Outcome::NotDnsAddress | Outcome::NotDnsPort) => {
-                steer(&mut frame, self).map_or(otherwise, |steered| steered.outcome)
-            }
-            outcome => outcome,
-        };
+        let outcome = receive(&mut frame, self).outcome();
         Verdict { action: outcome.action(), counted: vec![(outcome, 1)], frame: frame.bytes }
     }
 }
@@ -81,8 +75,8 @@ impl answer::Tables for Host {
         address != 0 && self.table.dns_v6.contains(&address.to_be_bytes())
     }
 
-    fn leased(&self) -> Option<Leased> {
-        self.table.leased.then_some(Leased { names: 0, now: 1 << 40 })
+    fn present(&self) -> Present {
+        Present { leased: self.table.leased, names: 0, addresses: 0, flow_seed: FLOW_SEED, now: 1 << 40 }
     }
 
     fn seed(&self, _names: u32, bucket: u32) -> Option<u32> {
@@ -99,10 +93,6 @@ impl answer::Tables for Host {
 }
 
 impl steer::Tables for Host {
-    fn addresses(&self) -> u32 {
-        0
-    }
-
     fn address_seed(&self, _addresses: u32, bucket: u32) -> Option<u32> {
         self.address_seeds.get(bucket as usize).copied()
     }
@@ -121,10 +111,6 @@ impl steer::Tables for Host {
 
     fn target(&self, index: u32) -> Option<&Target> {
         self.table.targets.get(index as usize)
-    }
-
-    fn flow_seed(&self) -> u64 {
-        FLOW_SEED
     }
 
     fn flows(&self, set: u32) -> Option<&Set> {

@@ -28,23 +28,23 @@ pub struct Steady<T> {
 
 /// What the one who asks and the one who watches share.
 #[derive(Default)]
-struct Progress {
+pub(crate) struct Progress {
     stopped: AtomicBool,
     sent: AtomicUsize,
 }
 
 impl Progress {
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.stopped.load(Ordering::Relaxed)
     }
 
-    fn sent_one(&self) {
+    pub(crate) fn sent_one(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl<T: Send + 'static> Steady<T> {
-    fn start(work: impl FnOnce(&Progress) -> Result<T> + Send + 'static) -> Self {
+    pub(crate) fn start(work: impl FnOnce(&Progress) -> Result<T> + Send + 'static) -> Self {
         let progress = Arc::new(Progress::default());
         let shared = progress.clone();
         Self { progress, thread: Some(thread::spawn(move || work(&shared))) }

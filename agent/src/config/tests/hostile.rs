@@ -55,6 +55,9 @@ fn piece() -> impl Strategy<Value = String> {
         "{}",
         "1979-05-27",
         "\"*.shop.test\"",
+        "[database]\n",
+        "[database.table.\"a\\n\"]\n",
+        "tables = [\"a\\n\", \"A\\n\"]\n",
         "[resources.www]",
         "[dns]\n",
         "\"\\u0000\"",
@@ -134,6 +137,8 @@ fn long_things_are_cut_short() {
         with("tcp = true", &format!("tcp = true\nrise = {}", "9".repeat(100_000))),
         with("\"orders.shop.test\"", &format!("\"{long}\"")),
         with("[resources.orders]", &format!("[resources.{long}]")),
+        with("[dataplane]", &format!("[database.table.{long}]\n[dataplane]")),
+        with("[resources.orders]", &format!("[resources.orders]\ntables = [\"{long}\", \"{long}\"]")),
     ] {
         survives(&text);
     }

@@ -1,5 +1,6 @@
 //! What a file means. What is said about a wrong one is in `errors` and `resource_errors`, and what bad input cannot do in `hostile`.
 
+mod database;
 mod errors;
 mod hostile;
 mod resource_errors;
@@ -53,7 +54,9 @@ fn what_is_not_given_has_its_default() {
             lease: Duration::from_secs(3),
         }
     );
+    assert_eq!(config.database, None);
     let orders = &config.resources["orders"];
+    assert_eq!((&orders.tables[..], orders.standby_writes), (&[][..], StandbyWrites::Allow));
     assert_eq!(orders.domains, [name("orders.shop.test.")]);
     assert_eq!(orders.ttl, 5);
     assert_eq!(orders.order, ["east", "west"]);

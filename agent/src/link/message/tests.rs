@@ -107,7 +107,7 @@ proptest! {
             prop_assert_eq!(decode_request(&bytes).unwrap(), request);
         }
         let (stored, published) = (Duration::from_micros(times.0.into()), Duration::from_micros(times.1.into()));
-        let taken = Response::Taken { epoch, stored, published };
+        let taken = Response::Taken { epoch, stored, published, caught_up: None };
         for response in [taken, Response::Holds(epoch), Response::Drained, Response::Refused(reason)] {
             let read = decode_response(&encode_response(response.clone())).unwrap();
             match (read, response) {

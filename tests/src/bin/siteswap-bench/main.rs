@@ -5,6 +5,7 @@ mod failover;
 mod idle;
 mod maglev;
 mod program;
+mod replication;
 mod requests;
 mod servers;
 
@@ -40,6 +41,8 @@ enum Benchmark {
     Idle,
     /// The flows that change their backend when one of many leaves, beside the least possible
     Maglev,
+    /// What capture costs the application, and rows a second of replication's steps
+    Replication,
 }
 
 /// What a benchmark found.
@@ -78,6 +81,7 @@ fn run(benchmark: Benchmark) -> Result<Box<dyn Report>> {
         Benchmark::Failover => Box::new(failover::measure()?),
         Benchmark::Idle => Box::new(idle::measure()?),
         Benchmark::Maglev => Box::new(maglev::measure()),
+        Benchmark::Replication => Box::new(replication::measure()?),
     })
 }
 

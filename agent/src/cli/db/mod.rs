@@ -1,0 +1,362 @@
+//! `siteswap db`: the site's database. What changes or only reads it works on the file, with the agent running or not;
+//! what another site has a part in asks the agent.
+
+mod show;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use serde::Serialize;
+use siteswap_replication::{
+    Value,
+    capture::{self, Wanted},
+    doctor::{self, Severity},
+    store::{Logged, Store, Told},
+};
+
+use crate::{
+    config::{self, Config, Database, Tables},
+    control::client::Client,
+    replication,
+};
+
+use super::{ConfigFile, Socket, colours, runtime};
+
+/// Applications may hold the write lock for so long before an order fails.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Db {
+    /// Begin to record changes: install our triggers and tables (their names begin with `_ssw_`).
+    ///
+    /// Rows that are there already are not sent: sites begin with the same content (`siteswap db snapshot`). Run it once
+    /// at each site, before the application writes. It may be repeated.
+    Attach(Order),
+    /// Stop recording and remove all that is ours. The schema is then what it was before `attach`.
+    ///
+    /// Changes that a peer has not applied are lost with it; without --force it refuses while there are some.
+    Detach {
+        #[command(flatten)]
+        order: Order,
+        /// Also while peers have not applied everything.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show what each peer has applied, what waits for it, and why.
+    ///
+    /// Exit code 0: changes go to and come from all peers. 3: they do not, or something waits. 1: no agent answers.
+    Status {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Examine the database: what cannot be replicated or could collide, and what would be right. Changes nothing.
+    ///
+    /// Exit code 0: no error, though perhaps warnings. 1: an error.
+    Doctor(Order),
+    /// Print the changes that wait for a peer, the oldest first.
+    Tail {
+        #[command(flatten)]
+        order: Order,
+        /// Go on printing as they are made, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Read what lost against another site's change, and bring it back.
+    Conflicts {
+        #[command(subcommand)]
+        what: Conflicts,
+    },
+    /// Stop sending and taking changes; recording goes on. Survives restarts.
+    Pause(Order),
+    /// Send and take changes again.
+    Resume(Order),
+}
+
+/// What to do with conflicts.
+#[derive(Debug, Subcommand)]
+pub(super) enum Conflicts {
+    /// List them, the newest first.
+    List {
+        #[command(flatten)]
+        order: Order,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one with the values that were dropped.
+    Show {
+        #[command(flatten)]
+        order: Order,
+        /// Its number, the same at every site.
+        id: i64,
+    },
+    /// Make the dropped values the current ones, as a change made now. It goes to all sites.
+    Restore {
+        #[command(flatten)]
+        order: Order,
+        /// Its number.
+        id: i64,
+    },
+}
+
+/// Which database, and how to print.
+#[derive(Debug, Args)]
+pub(super) struct Order {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A database with its configuration.
+struct Opened {
+    config: Config,
+    database: Database,
+    json: bool,
+}
+
+impl Order {
+    fn open(&self) -> anyhow::Result<Opened> {
+        let config = config::load(&self.file.config)?;
+        let database = config.database.clone().with_context(|| {
+            format!("{} has no section [database]: nothing says which file to work on", self.file.config.display())
+        })?;
+        Ok(Opened { config, database, json: self.json })
+    }
+}
+
+impl Opened {
+    fn path(&self) -> std::path::Display<'_> {
+        self.database.file.display()
+    }
+
+    fn connect(&self, flags: OpenFlags) -> anyhow::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.database.file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_context(|| format!("opening {}", self.path()))?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    }
+
+    fn store(&self) -> anyhow::Result<Store> {
+        Store::open(&self.database.file, replication::settings(&self.config, &self.database))
+            .with_context(|| format!("opening {}", self.path()))
+    }
+
+    /// Tables as the configuration has them.
+    fn wanted(&self) -> Option<Vec<String>> {
+        match &self.database.tables {
+            Tables::All => None,
+            Tables::Listed(tables) => Some(tables.iter().map(|table| table.as_str().to_owned()).collect()),
+        }
+    }
+
+    /// One transaction that has the write lock from its beginning.
+    fn transact<T>(&self, act: impl FnOnce(&Transaction<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
+        let result = act(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    }
+}
+
+/// Does it.
+pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
+    match command {
+        Db::Attach(order) => attach(&order.open()?),
+        Db::Detach { order, force } => detach(&order.open()?, force),
+        Db::Status { socket, json } => status(&socket, json),
+        Db::Doctor(order) => examine(&order.open()?),
+        Db::Tail { order, follow } => tail(&order.open()?, follow),
+        Db::Conflicts { what: Conflicts::List { order, limit } } => list(&order.open()?, limit),
+        Db::Conflicts { what: Conflicts::Show { order, id } } => show_conflict(&order.open()?, id),
+        Db::Conflicts { what: Conflicts::Restore { order, id } } => restore(&order.open()?, id),
+        Db::Pause(order) => pause(&order.open()?, true),
+        Db::Resume(order) => pause(&order.open()?, false),
+    }
+}
+
+/// Prints the object, or the sentence.
+fn say(json: bool, object: &impl Serialize, sentence: &str) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(object)?);
+    } else {
+        println!("{sentence}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn attach(opened: &Opened) -> anyhow::Result<ExitCode> {
+    let mode: String =
+        opened.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    anyhow::ensure!(
+        mode == "wal",
+        "{} is in journal mode {mode}; changes are only durable before they are sent in WAL mode; run once: \
+         PRAGMA journal_mode=WAL",
+        opened.path()
+    );
+    let wanted = opened.wanted();
+    let tables = opened.transact(|transaction| {
+        let wanted = wanted.as_deref().map_or(Wanted::All, Wanted::Named);
+        Ok(capture::attach(transaction, wanted)?)
+    })?;
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    say(
+        opened.json,
+        &serde_json::json!({ "file": opened.database.file, "tables": names }),
+        &format!("{}: changes to {} are recorded", opened.path(), names.join(", ")),
+    )
+}
+
+fn detach(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
+    if !force && let Ok(store) = opened.store() {
+        let waiting: Vec<String> = store
+            .status(replication::now())?
+            .peers
+            .into_iter()
+            .filter(|(_, backlog)| backlog.rows > 0)
+            .map(|(peer, backlog)| format!("{} rows for {peer}", backlog.rows))
+            .collect();
+        anyhow::ensure!(
+            waiting.is_empty(),
+            "changes wait that would be lost: {}; let the agents finish, or use --force",
+            waiting.join(", ")
+        );
+    }
+    opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?))?;
+    say(
+        opened.json,
+        &serde_json::json!({ "file": opened.database.file, "tables": [] }),
+        &format!("{}: nothing is recorded any more, and nothing of ours is left", opened.path()),
+    )
+}
+
+fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
+    let status = runtime(1)?.block_on(Client::new(&socket.control).database())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", show::status(&status, colours()));
+    }
+    let good =
+        status.error.is_none() && !status.paused && status.peers.values().all(|peer| peer.sending && peer.rows == 0);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
+    let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let findings = doctor::check(&connection, opened.database.tables == Tables::All)?;
+    if opened.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print!("{}", show::findings(&findings, colours()));
+    }
+    let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn tail(opened: &Opened, follow: bool) -> anyhow::Result<ExitCode> {
+    let store = opened.store()?;
+    let mut after = 0;
+    loop {
+        for change in store.told_after(after)? {
+            after = after.max(change.group);
+            if opened.json {
+                println!("{}", serde_json::to_string(&change)?);
+            } else {
+                println!("{}", line(&change));
+            }
+        }
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A change in a line: its group, when, the row, and what became of it.
+fn line(change: &Told) -> String {
+    let cells: Vec<String> = change.columns.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+    let key: Vec<String> = change.key.iter().map(shown).collect();
+    let Told { group, ms, table, what, .. } = change;
+    format!("{group} {ms} {what} {table} ({}) {}", key.join(", "), cells.join(" ")).trim_end().to_owned()
+}
+
+/// A value as SQL would have it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => format!("{number:?}"),
+        Value::Text(text) => {
+            let text = String::from_utf8_lossy(text).replace('\'', "''");
+            format!("'{}'", text.replace(char::is_control, "\u{fffd}"))
+        }
+        Value::Blob(bytes) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{digits}'")
+        }
+    }
+}
+
+fn list(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
+    let conflicts = opened.store()?.conflicts(limit)?;
+    if opened.json {
+        println!("{}", serde_json::to_string_pretty(&conflicts)?);
+    } else if conflicts.is_empty() {
+        println!("no conflicts");
+    }
+    if !opened.json {
+        conflicts.iter().for_each(|conflict| println!("{}", in_a_line(conflict)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_a_line(conflict: &Logged) -> String {
+    let key: Vec<String> = conflict.key.iter().map(shown).collect();
+    let columns: Vec<&str> = conflict.image.iter().map(|(column, _)| column.as_str()).collect();
+    let columns = if columns.is_empty() { "the deletion".to_owned() } else { columns.join(", ") };
+    format!(
+        "{} {} {} ({}): {} won over {}, which lost {columns}; {}",
+        conflict.id,
+        conflict.kind,
+        conflict.table,
+        key.join(", "),
+        conflict.won_site,
+        conflict.lost_site,
+        conflict.state
+    )
+}
+
+fn show_conflict(opened: &Opened, id: i64) -> anyhow::Result<ExitCode> {
+    let conflict = opened.store()?.conflict(id)?.with_context(|| no_conflict(id))?;
+    let mut text = in_a_line(&conflict);
+    for (column, value) in &conflict.image {
+        text += &format!("\n  {column} = {}", shown(value));
+    }
+    say(opened.json, &conflict, &text)
+}
+
+fn restore(opened: &Opened, id: i64) -> anyhow::Result<ExitCode> {
+    let mut store = opened.store()?;
+    anyhow::ensure!(store.restore(id, replication::now())?, no_conflict(id));
+    say(opened.json, &store.conflict(id)?, "restored, as a change made now")
+}
+
+fn no_conflict(id: i64) -> String {
+    format!("there is no conflict {id}; list them with: siteswap db conflicts list")
+}
+
+fn pause(opened: &Opened, paused: bool) -> anyhow::Result<ExitCode> {
+    opened.store()?.pause(paused)?;
+    let sentence =
+        if paused { "changes are recorded, and neither sent nor taken" } else { "changes are sent and taken" };
+    say(opened.json, &serde_json::json!({ "paused": paused }), sentence)
+}

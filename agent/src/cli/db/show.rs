@@ -1,0 +1,74 @@
+//! `siteswap db` for people.
+
+use std::fmt::Write;
+
+use siteswap_replication::doctor::{Finding, Severity};
+
+use crate::replication::{Peer, Status};
+
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const RESET: &str = "\x1b[0m";
+
+/// How the database stands: a line for it, and one for each peer.
+pub fn status(status: &Status, colours: bool) -> String {
+    let mut out = String::new();
+    let state = match (&status.error, status.paused) {
+        (Some(error), _) => painted(&format!("not replicated: {error}"), RED, colours),
+        (None, true) => painted("paused", YELLOW, colours),
+        (None, false) => painted("replicated", GREEN, colours),
+    };
+    writeln!(
+        out,
+        "{state}, group {}, unsettled rows: {}, conflicts: {}",
+        status.group, status.unsettled, status.conflicts
+    )
+    .expect("a String takes everything");
+    for (name, peer) in &status.peers {
+        writeln!(out, "  {}", line(name, peer, colours)).expect("a String takes everything");
+    }
+    out
+}
+
+fn line(name: &str, peer: &Peer, colours: bool) -> String {
+    let sending =
+        if peer.sending { painted("connected", GREEN, colours) } else { painted("not connected", RED, colours) };
+    let waiting = match peer.rows {
+        0 => "has everything".to_owned(),
+        rows => format!("{rows} rows wait for it ({} bytes, the oldest {} ms old)", peer.bytes, peer.lag),
+    };
+    let why: Vec<String> = [("not sent", &peer.why), ("not taken", &peer.refused)]
+        .into_iter()
+        .filter(|(_, why)| !peer.sending && why.is_some())
+        .map(|(what, why)| format!("; {what}: {}", why.as_deref().unwrap_or_default()))
+        .collect();
+    format!("{name}: {sending}, {waiting}, {} of its groups are applied here{}", peer.applied, why.concat())
+}
+
+/// A line for each finding with what would be right below it, and a summary.
+pub fn findings(findings: &[Finding], colours: bool) -> String {
+    let mut out = String::new();
+    for Finding { severity, table, what, advice } in findings {
+        let table = table.as_ref().map_or_else(String::new, |table| format!(" {table}:"));
+        writeln!(out, "{}{table} {what}\n         {advice}", severity_word(*severity, colours))
+            .expect("a String takes everything");
+    }
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    writeln!(out, "errors: {errors}, warnings: {warnings}").expect("a String takes everything");
+    out
+}
+
+/// All of one width.
+fn severity_word(severity: Severity, colours: bool) -> String {
+    match severity {
+        Severity::Note => painted("note   ", GREEN, colours),
+        Severity::Warning => painted("warning", YELLOW, colours),
+        Severity::Error => painted("error  ", RED, colours),
+    }
+}
+
+fn painted(text: &str, colour: &str, colours: bool) -> String {
+    if colours { format!("{colour}{text}{RESET}") } else { text.to_owned() }
+}

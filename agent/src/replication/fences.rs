@@ -1,0 +1,106 @@
+//! Who may write here: tables of resources that another site holds refuse writes, if the configuration wants that, and
+//! for as long as a resource moves, its tables do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{Shared, database::Failed, now};
+
+/// A resource that moves has a new holder after so long, or stays where it is.
+const MOVING: Duration = Duration::from_secs(10);
+
+/// A resource's tables, and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// Its tables.
+    pub tables: BTreeSet<String>,
+    /// The site that holds it, if it is one and not this one.
+    pub holder: Option<String>,
+    /// Writes are refused here while another site holds it.
+    pub refuse: bool,
+}
+
+/// A resource is about to move.
+#[derive(Debug)]
+pub(super) struct Moving {
+    /// Which.
+    pub(super) resource: String,
+    /// The site that will hold it.
+    pub(super) to: String,
+    /// Where this site's last group goes, once no more writes can follow it.
+    pub(super) reply: oneshot::Sender<Result<u64, Failed>>,
+}
+
+/// Keeps the tables as they should be.
+pub(super) async fn keep(
+    mut guarded: watch::Receiver<BTreeMap<String, Guarded>>,
+    mut moves: mpsc::Receiver<Moving>,
+    shared: Shared,
+) {
+    let mut moving: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+    let mut set = None;
+    loop {
+        let wanted = {
+            let guarded = guarded.borrow_and_update();
+            moving.retain(|resource, (to, until)| {
+                *until > Instant::now()
+                    && guarded.get(resource).is_some_and(|guarded| guarded.holder.as_ref() != Some(to))
+            });
+            refusals(&guarded, &moving)
+        };
+        if set.as_ref() != Some(&wanted) {
+            set = set_refusals(&shared, wanted.clone()).await.map(|_| wanted).ok();
+        }
+        let due = moving.values().map(|(_, until)| *until).min();
+        // Not set: the database cannot be written to now.
+        let due = if set.is_none() { Some(Instant::now() + Duration::from_secs(1)) } else { due };
+        tokio::select! {
+            changed = guarded.changed() => if changed.is_err() { return },
+            () = until(due) => {}
+            order = moves.recv() => {
+                let Some(Moving { resource, to, reply }) = order else { return };
+                moving.insert(resource, (to, Instant::now() + MOVING));
+                let wanted = refusals(&guarded.borrow(), &moving);
+                let group = set_refusals(&shared, wanted.clone()).await;
+                set = group.is_ok().then_some(wanted);
+                // The peer has given up.
+                let _ = reply.send(group);
+            }
+        }
+    }
+}
+
+/// Which tables refuse writes, and whom they name.
+fn refusals(
+    guarded: &BTreeMap<String, Guarded>,
+    moving: &BTreeMap<String, (String, Instant)>,
+) -> BTreeMap<String, Option<String>> {
+    let mut all = BTreeMap::new();
+    for (resource, Guarded { tables, holder, refuse }) in guarded {
+        let holder = holder.clone().filter(|_| *refuse);
+        let named = moving.get(resource).map(|(to, _)| to.clone()).or(holder);
+        all.extend(tables.iter().map(|table| (table.clone(), named.clone())));
+    }
+    all
+}
+
+/// Sets them, and returns the last group of the writes that came before.
+async fn set_refusals(shared: &Shared, wanted: BTreeMap<String, Option<String>>) -> Result<u64, Failed> {
+    let group = shared.database.run(move |store| store.refuse(&wanted, now())).await?;
+    shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
+    Ok(group)
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,113 @@
+//! How replication stands, for people and for other parts of the agent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{database::Database, now};
+
+/// How this site's database stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Why it is not replicated, if it is not.
+    pub error: Option<String>,
+    /// Nothing is sent or taken, because an operator has said so.
+    pub paused: bool,
+    /// This site's last group of changes.
+    pub group: u64,
+    /// Rows whose versions are still kept: not yet known to be the same everywhere.
+    pub unsettled: u64,
+    /// Conflicts in the log.
+    pub conflicts: u64,
+    /// Each peer by name.
+    pub peers: BTreeMap<String, Peer>,
+}
+
+/// How a peer stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Changes are sent to it now.
+    pub sending: bool,
+    /// Why changes are not sent to it, or were not the last time.
+    pub why: Option<String>,
+    /// Why its changes were not taken the last time.
+    pub refused: Option<String>,
+    /// Its groups up to this one are applied here.
+    pub applied: u64,
+    /// Our groups up to this one are applied there.
+    pub acknowledged: u64,
+    /// Rows that it has not applied yet.
+    pub rows: u64,
+    /// Bytes that these take here.
+    pub bytes: u64,
+    /// Milliseconds since the oldest of them was recorded.
+    pub lag: u64,
+}
+
+/// What the streams to and from each peer are doing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sessions(Arc<Mutex<BTreeMap<String, Session>>>);
+
+#[derive(Clone, Debug, Default)]
+struct Session {
+    sending: bool,
+    why: Option<String>,
+    refused: Option<String>,
+}
+
+impl Sessions {
+    pub(super) fn started(&self, peer: &str) {
+        self.change(peer, |session| (session.sending, session.why) = (true, None));
+    }
+
+    pub(super) fn stopped(&self, peer: &str, why: String) {
+        self.change(peer, |session| (session.sending, session.why) = (false, Some(why)));
+    }
+
+    pub(super) fn refused(&self, peer: &str, why: String) {
+        self.change(peer, |session| session.refused = Some(why));
+    }
+
+    fn change(&self, peer: &str, change: impl FnOnce(&mut Session)) {
+        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(peer.to_owned()).or_default());
+    }
+
+    fn all(&self) -> BTreeMap<String, Session> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
+    let sessions = sessions.all();
+    match database.run(|store| store.status(now())).await {
+        Ok(found) => Status {
+            error: None,
+            paused: found.paused,
+            group: found.group,
+            unsettled: found.unsettled,
+            conflicts: found.conflicts,
+            peers: found
+                .peers
+                .into_iter()
+                .map(|(name, backlog)| {
+                    let session = sessions.get(&name).cloned().unwrap_or_default();
+                    let peer = Peer {
+                        sending: session.sending,
+                        why: session.why,
+                        refused: session.refused,
+                        applied: backlog.applied,
+                        acknowledged: backlog.acknowledged,
+                        rows: backlog.rows,
+                        bytes: backlog.bytes,
+                        lag: backlog.lag,
+                    };
+                    (name, peer)
+                })
+                .collect(),
+        },
+        Err(error) => Status { error: Some(error.to_string()), ..Status::default() },
+    }
+}

@@ -1,0 +1,196 @@
+//! Says what about a database stands in the way of replication, and what to do about it.
+
+mod constraints;
+
+use rusqlite::{Connection, config::DbConfig};
+use serde::Serialize;
+
+use crate::{
+    capture::{self, Difference, keyless, nullable_key},
+    schema::{self, MASK_BITS, Table, quoted},
+};
+
+/// Something that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The table concerned, if it is one.
+    pub table: Option<String>,
+    /// What is the matter.
+    pub what: String,
+    /// What would be right.
+    pub advice: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Some writes could be missed, or collide.
+    Warning,
+    /// It is not replicated, or could not be.
+    Error,
+}
+
+/// Looks at a database, whether its tables are attached or not. With `all`, every table is meant to be replicated.
+///
+/// What it cannot see are the applications' own settings: their SQLite should be 3.8.2 or newer, and wait for locks
+/// (`busy_timeout`).
+///
+/// # Errors
+/// What is stored of the replicated tables is not ours, or whatever SQLite says.
+pub fn check(database: &Connection, all: bool) -> Result<Vec<Finding>, capture::Error> {
+    let mut findings = Vec::new();
+    findings.extend(journal(database)?);
+    findings.extend(library(rusqlite::version_number()));
+    findings.extend(virtual_tables(database)?);
+    let captured = capture::tables(database)?;
+    let mut tables = schema::names(database)?;
+    if !all && !captured.is_empty() {
+        tables.retain(|name| captured.iter().any(|table| table.name == *name));
+    }
+    for name in &tables {
+        findings.extend(table(database, name)?);
+    }
+    for table in &captured {
+        findings.extend(keyless_rows(database, table)?);
+    }
+    for departure in capture::inspect(database, all && !captured.is_empty())? {
+        findings.push(departed(departure.table, &departure.difference));
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
+}
+
+fn finding(severity: Severity, table: Option<&str>, what: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { severity, table: table.map(str::to_owned), what: what.into(), advice: advice.into() }
+}
+
+fn journal(database: &Connection) -> rusqlite::Result<Option<Finding>> {
+    let mode: String = database.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
+    let what = format!("the journal mode is {mode}; what is sent to peers would not be known to be on disk");
+    Ok((mode != "wal").then(|| finding(Severity::Error, None, what, "PRAGMA journal_mode = WAL, once for this file")))
+}
+
+/// The oldest SQLite whose write-ahead log can be trusted when several connections write and checkpoint at the same time.
+const SOUND_WAL: i32 = 3_051_003;
+
+fn library(version: i32) -> Option<Finding> {
+    let what = format!(
+        "this program's SQLite is {version}, older than {SOUND_WAL}; a log restarted by two connections at once could lose commits"
+    );
+    (version < SOUND_WAL).then(|| finding(Severity::Warning, None, what, "build siteswap with its bundled SQLite"))
+}
+
+fn virtual_tables(database: &Connection) -> rusqlite::Result<Vec<Finding>> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual' ORDER BY name";
+    let mut statement = database.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    names
+        .map(|name| {
+            let what = "is a virtual table and is not replicated";
+            Ok(finding(
+                Severity::Note,
+                Some(&name?),
+                what,
+                "rebuild it at each site from the tables that it is made of",
+            ))
+        })
+        .collect()
+}
+
+fn table(database: &Connection, name: &str) -> Result<Vec<Finding>, capture::Error> {
+    let found = match schema::read(database, name) {
+        Ok(found) => found,
+        Err(schema::Error::Sql(error)) => return Err(error.into()),
+        Err(unfit) => {
+            let advice = "give it a primary key of at most 8 columns, or replicate the other tables by name";
+            return Ok(vec![finding(Severity::Error, Some(name), unfit.to_string(), advice)]);
+        }
+    };
+    let mut findings = key(&found.table);
+    findings.extend(found.left_out.iter().map(|left| constraints::left_out(name, left)));
+    findings.extend(constraints::references(database, &found.table)?);
+    findings.extend(foreign_code(database, &found.table)?);
+    if found.table.columns.len() > MASK_BITS + 1 {
+        let what =
+            format!("has {} columns: those from column {} on count as one", found.table.columns.len(), MASK_BITS + 1);
+        let advice = "have those that are written at several sites come first";
+        findings.push(finding(Severity::Note, Some(name), what, advice));
+    }
+    Ok(findings)
+}
+
+fn key(table: &Table) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let column = |at: u16| &table.columns[usize::from(at)];
+    if nullable_key(table) {
+        let names = table.key.iter().map(|at| column(*at)).filter(|column| !column.not_null);
+        let names = names.map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let what = format!("its primary key may be NULL ({names}), and such rows are not replicated");
+        findings.push(finding(Severity::Warning, Some(&table.name), what, "declare the key's columns NOT NULL"));
+    }
+    if let [only] = table.key[..]
+        && !table.without_rowid
+        && column(only).declared.eq_ignore_ascii_case("INTEGER")
+        && !table.references.iter().any(|reference| reference.columns == [only])
+    {
+        let what = "its key is an integer that SQLite chooses: two sites will choose the same for different rows";
+        let advice = "write it at one site only (standby_writes = \"refuse\"), or use keys that are unique everywhere, such as UUIDv7";
+        findings.push(finding(Severity::Warning, Some(&table.name), what, advice));
+    }
+    findings
+}
+
+/// Functions and collations in the table's definition that only the application knows.
+fn foreign_code(database: &Connection, table: &Table) -> rusqlite::Result<Option<Finding>> {
+    let columns: Vec<_> = table.columns.iter().map(|column| quoted(&column.name)).collect();
+    let (name, list) = (quoted(&table.name), columns.join(", "));
+    let same = columns.iter().map(|column| format!("{column} = {column}")).collect::<Vec<_>>().join(", ");
+    let key = table.key.iter().map(|column| columns[usize::from(*column)].as_str()).collect::<Vec<_>>().join(", ");
+    let statements = [
+        format!("INSERT INTO main.{name}({list}) SELECT {list} FROM main.{name} ORDER BY {key}"),
+        format!("UPDATE main.{name} SET {same}"),
+        format!("DELETE FROM main.{name}"),
+    ];
+    // Triggers may call what they like: the agent's connection does not fire them.
+    let triggers = database.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    let failed = statements.iter().find_map(|sql| database.prepare(sql).err());
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers)?;
+    Ok(failed.map(|error| {
+        let what = format!("it cannot be written by this program: {error}");
+        let advice = "use nothing but SQLite's own functions and collations in its columns, indexes and constraints";
+        finding(Severity::Error, Some(&table.name), what, advice)
+    }))
+}
+
+fn keyless_rows(database: &Connection, table: &Table) -> rusqlite::Result<Option<Finding>> {
+    if !nullable_key(table) {
+        return Ok(None);
+    }
+    let count: i64 = database.query_row("SELECT v FROM _ssw_meta WHERE k = ?1", [keyless(table)], |row| row.get(0))?;
+    let what = format!("{count} rows with NULL in the primary key were inserted and not replicated");
+    let advice = "give them a key; declare the key's columns NOT NULL";
+    Ok((count > 0).then(|| finding(Severity::Error, Some(&table.name), what, advice)))
+}
+
+fn departed(table: String, difference: &Difference) -> Finding {
+    let (severity, advice) = match difference {
+        Difference::Missing(_) | Difference::Altered(_) => {
+            (Severity::Error, "the agent mends it and scans the table; drop or alter nothing called _ssw_")
+        }
+        Difference::Added(_) => (Severity::Note, "the agent takes it up; add it at the other sites too"),
+        Difference::Uniques => {
+            (Severity::Warning, "make the same index at every site, between schema begin and schema commit")
+        }
+        Difference::Schema(_) | Difference::Gone => {
+            (Severity::Error, "make the same change at every site, then siteswap db schema commit")
+        }
+        Difference::New => (Severity::Warning, "siteswap db attach"),
+    };
+    finding(severity, Some(&table), difference.to_string(), advice)
+}

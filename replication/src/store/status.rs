@@ -1,0 +1,74 @@
+//! How a database stands.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+
+use super::{Error, State, Store};
+
+/// How a database stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// An operator wants no changes sent or taken.
+    pub paused: bool,
+    /// This site's last group.
+    pub group: u64,
+    /// Rows whose versions are kept: not yet known to be the same everywhere.
+    pub unsettled: u64,
+    /// Conflicts in the log.
+    pub conflicts: u64,
+    /// What each peer, by name, has not applied yet.
+    pub peers: BTreeMap<String, Backlog>,
+}
+
+/// What a peer has not applied yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Its groups up to this one are applied here.
+    pub applied: u64,
+    /// Our groups up to this one are applied there.
+    pub acknowledged: u64,
+    /// Rows in later groups.
+    pub rows: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+    /// Milliseconds since the oldest of them was recorded.
+    pub lag: u64,
+}
+
+impl Store {
+    /// How the database stands at `now`, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn status(&self, now: i64) -> Result<Status, Error> {
+        let count = |sql| self.database.query_row(sql, [], |row| row.get(0));
+        let mut status = Status {
+            paused: self.paused()?,
+            group: State::load(&self.database)?.group,
+            unsettled: count("SELECT count(*) FROM _ssw_row")?,
+            conflicts: count("SELECT count(*) FROM _ssw_conflict")?,
+            peers: BTreeMap::new(),
+        };
+        for (site, peer) in self.peers()? {
+            let sql =
+                "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
+            let backlog = self.database.query_row(sql, params![now, peer.acknowledged], |row| {
+                Ok(Backlog {
+                    applied: peer.applied,
+                    acknowledged: peer.acknowledged,
+                    rows: row.get(0)?,
+                    bytes: row.get(1)?,
+                    lag: u64::try_from(now - row.get::<_, i64>(2)?).unwrap_or(0),
+                })
+            })?;
+            status.peers.insert(self.settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
+        }
+        Ok(status)
+    }
+
+    /// The replicated tables' names.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.values().map(|live| live.table.name.as_str())
+    }
+}

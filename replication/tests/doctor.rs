@@ -1,0 +1,114 @@
+//! What the doctor finds, and that he finds nothing where nothing is wrong.
+
+use rusqlite::{Connection, functions::FunctionFlags};
+use siteswap_replication::{
+    capture::{self, Wanted},
+    doctor::{self, Finding, Severity},
+};
+use tempfile::TempDir;
+
+/// A database in a file, because a log needs one. The tables are attached.
+fn database(directory: &TempDir, sql: &str) -> Connection {
+    let mut database = Connection::open(directory.path().join("db")).unwrap();
+    database.execute_batch(&format!("PRAGMA journal_mode = WAL; {sql}")).unwrap();
+    let transaction = database.transaction().unwrap();
+    capture::attach(&transaction, Wanted::All).unwrap();
+    transaction.commit().unwrap();
+    database
+}
+
+fn check(sql: &str, later: &str) -> Vec<Finding> {
+    let directory = tempfile::tempdir().unwrap();
+    let database = database(&directory, sql);
+    database.execute_batch(later).unwrap();
+    doctor::check(&database, true).unwrap()
+}
+
+#[test]
+fn a_sound_database_has_no_findings() {
+    let sql = "CREATE TABLE t(k TEXT NOT NULL PRIMARY KEY, a UNIQUE, up REFERENCES t);
+        CREATE TABLE u(k BLOB PRIMARY KEY, t TEXT NOT NULL REFERENCES t ON DELETE CASCADE) WITHOUT ROWID;";
+    assert_eq!(check(sql, "INSERT INTO t VALUES('x', 1, NULL)"), []);
+}
+
+#[test]
+fn each_ill_is_found_in_its_table_with_its_severity() {
+    use Severity::{Error, Note, Warning};
+    let wide: String = (0..70).map(|column| format!(", c{column}")).collect();
+    let ills = [
+        ("CREATE TABLE t(k TEXT PRIMARY KEY)", "", Warning, "may be NULL (k)"),
+        ("CREATE TABLE t(k TEXT PRIMARY KEY)", "INSERT INTO t VALUES(NULL), (NULL)", Error, "2 rows with NULL"),
+        ("CREATE TABLE t(k INTEGER PRIMARY KEY)", "", Warning, "SQLite chooses"),
+        (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t(a) WHERE a > 1",
+            "",
+            Warning,
+            "is partial",
+        ),
+        (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t(a + 1)",
+            "",
+            Warning,
+            "over an expression",
+        ),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY, a NOT NULL UNIQUE DEFAULT (1 + 1))", "", Warning, "computed default"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY, a REFERENCES nobody)", "", Warning, "no such table"),
+        (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, u REFERENCES u); CREATE TABLE u(k NOT NULL PRIMARY KEY, t REFERENCES t)",
+            "",
+            Warning,
+            "t → u → t",
+        ),
+        (&format!("CREATE TABLE t(k NOT NULL PRIMARY KEY {wide})"), "", Note, "from column 63 on"),
+        ("", "CREATE VIRTUAL TABLE t USING fts5(a)", Note, "virtual"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "CREATE TABLE u(a)", Error, "no primary key"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "DROP TRIGGER _ssw_d_1", Error, "_ssw_d_1 is missing"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "DROP TABLE t", Error, "is gone"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "ALTER TABLE t ADD COLUMN a", Note, "\"a\" was added"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "CREATE TABLE u(k NOT NULL PRIMARY KEY)", Warning, "not attached"),
+        ("CREATE TABLE t(k NOT NULL PRIMARY KEY)", "PRAGMA journal_mode = DELETE", Error, "journal mode is delete"),
+    ];
+    for (sql, later, severity, what) in ills {
+        let findings = check(sql, later);
+        let is_it = |finding: &Finding| finding.severity == severity && finding.what.contains(what);
+        assert!(findings.iter().any(is_it), "{sql}; {later}: {findings:?}");
+        assert!(findings.iter().all(|finding| !finding.advice.is_empty()));
+    }
+}
+
+#[test]
+fn a_parent_that_is_not_replicated_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let sql = "CREATE TABLE t(k NOT NULL PRIMARY KEY); CREATE TABLE u(k NOT NULL PRIMARY KEY, t REFERENCES t)";
+    let mut database = database(&directory, sql);
+    let transaction = database.transaction().unwrap();
+    capture::detach(&transaction, Wanted::Named(&["t".to_owned()])).unwrap();
+    transaction.commit().unwrap();
+    let findings = doctor::check(&database, false).unwrap();
+    let seen: Vec<_> = findings.iter().map(|finding| (finding.table.as_deref(), finding.what.as_str())).collect();
+    assert_eq!(seen, [(Some("u"), "it refers to \"t\", which is not replicated")]);
+}
+
+#[test]
+fn functions_and_collations_that_only_the_application_knows_are_found() {
+    let sql = [
+        "CREATE TABLE t(k NOT NULL PRIMARY KEY, a CHECK(own(a) = 1))",
+        "CREATE TABLE t(k NOT NULL PRIMARY KEY, a, g AS (own(a)))",
+        "CREATE TABLE t(k NOT NULL PRIMARY KEY, a); CREATE INDEX i ON t(own(a))",
+        "CREATE TABLE t(k COLLATE own NOT NULL PRIMARY KEY, a)",
+    ];
+    for sql in sql {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let application = Connection::open(directory.path().join("db")).unwrap();
+            application.create_scalar_function("own", 1, FunctionFlags::SQLITE_DETERMINISTIC, |_| Ok(1)).unwrap();
+            application.create_collation("own", |one, two| one.cmp(two)).unwrap();
+            application.execute_batch(sql).unwrap();
+        }
+        let database = Connection::open(directory.path().join("db")).unwrap();
+        let findings = doctor::check(&database, true).unwrap();
+        let is_it =
+            |finding: &Finding| finding.severity == Severity::Error && finding.what.contains("cannot be written");
+        assert!(findings.iter().any(is_it), "{sql}: {findings:?}");
+    }
+}

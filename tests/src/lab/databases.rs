@@ -1,0 +1,131 @@
+//! The sites' databases, as applications and the curious see them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rusqlite::Connection;
+use siteswap_common::steer::tunnel;
+use siteswap_replication::{
+    Key, Value,
+    change::Change,
+    store::{Settings, Store},
+};
+
+use super::Lab;
+use crate::{
+    mixed::{self, Contents},
+    plan::{SITES, Site},
+    wait::wait_until,
+};
+
+/// A change that waits in a site's change table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The table.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<Value>,
+    /// What was changed, and when.
+    pub change: Change,
+}
+
+impl Lab {
+    /// A connection to a site's database, as applications have them.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn application(&self, site: Site) -> Result<Connection> {
+        let database = Connection::open(self.database(site.name))?;
+        database.busy_timeout(Duration::from_secs(10))?;
+        database.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
+        Ok(database)
+    }
+
+    /// What a site's database holds.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn contents(&self, site: Site) -> Result<Contents> {
+        mixed::contents(&self.database(site.name))
+    }
+
+    /// A site's changes that its peer has not acknowledged, in the order of their groups.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn waiting(&self, site: Site) -> Result<Vec<Waiting>> {
+        let database = self.application(site)?;
+        let mut statement = database.prepare(
+            "SELECT t.name, c.key, c.body FROM _ssw_change c JOIN _ssw_table t ON t.number = c.tbl ORDER BY c.grp",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let body: Vec<u8> = row.get(2)?;
+            let change = Change::decode(tunnel::site(site.name), &mut &body[..]).context("not a change")?;
+            let key = Key(row.get(1)?).columns().context("not a key")?;
+            all.push(Waiting { table: row.get(0)?, key, change });
+        }
+        Ok(all)
+    }
+
+    /// A site's database as its agent opens it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn store(&self, site: Site) -> Result<Store> {
+        let settings = Settings {
+            site: tunnel::site(site.name),
+            sites: SITES.map(|site| (tunnel::site(site.name), site.name.to_owned())).into(),
+            max_skew: 10_000,
+            rules: BTreeMap::new(),
+        };
+        Ok(Store::open(&self.database(site.name), settings)?)
+    }
+
+    /// Has the agent of a site seen all that was written there?
+    pub fn is_folded(&self, site: Site) -> bool {
+        // It leaves the newest touch where it is.
+        self.count(site, "_ssw_touch").is_ok_and(|touches| touches <= 1)
+    }
+
+    /// How many of a site's groups its peer has acknowledged.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn acknowledged(&self, site: Site) -> Result<u64> {
+        let sql = "SELECT ifnull(max(acknowledged), 0) FROM _ssw_peer";
+        Ok(self.application(site)?.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    fn count(&self, site: Site, table: &str) -> Result<u64> {
+        Ok(self.application(site)?.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
+    }
+
+    /// Waits until each site has acknowledged all that the other wrote, and both hold the same. Gives what that is.
+    ///
+    /// # Errors
+    /// Something still waits at the deadline, or the databases differ; the error says what.
+    pub fn await_same_databases(&self, deadline: Duration) -> Result<Contents> {
+        let drained = || {
+            SITES
+                .into_iter()
+                .all(|site| self.is_folded(site) && self.count(site, "_ssw_change").is_ok_and(|changes| changes == 0))
+        };
+        let awaited = wait_until(deadline, "all changes are acknowledged", drained);
+        awaited.with_context(|| SITES.map(|site| self.backlog(site)).join("; "))?;
+        let [east, west] = SITES.map(|site| self.contents(site));
+        let (east, west) = (east?, west?);
+        if east != west {
+            bail!("the databases differ, first in\n  {}", east.differences(&west).join("\n  "));
+        }
+        Ok(east)
+    }
+
+    /// What waits at a site, in words.
+    fn backlog(&self, site: Site) -> String {
+        let count = |table| self.count(site, table).map_or_else(|error| error.to_string(), |count| count.to_string());
+        let log = self.process(site.name).last_words();
+        format!("{}: {} touches, {} changes; {log}", site.name, count("_ssw_touch"), count("_ssw_change"))
+    }
+}

@@ -1,0 +1,328 @@
+//! Databases that stay the same: what is written at one site is found at the other, whatever fails in between.
+//!
+//! The load is small unless `SITESWAP_LOAD_RATE` (transactions a second at each site), `SITESWAP_LOAD_SECONDS` and
+//! `SITESWAP_LOAD_KILLS` say otherwise; `SITESWAP_SEED` repeats a run's random choices.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use lab::{
+    Lab, Options, Waiting,
+    mixed::{Application, Clocks, Dice, Expected, Log},
+    plan::{EAST, Public, SITES, Site, WEST},
+    steady::{self, Steady},
+    wait_until,
+};
+use siteswap_replication::{Value, clock::millis, store::Position};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Milliseconds since 1970.
+fn now() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
+}
+
+fn text(words: &str) -> Value {
+    Value::Text(words.as_bytes().to_vec())
+}
+
+/// Cut, and both agents know it.
+fn cut(lab: &Lab) -> Result<()> {
+    lab.await_contact(true)?;
+    lab.cut("link")?;
+    lab.await_contact(false)
+}
+
+/// Waits until the newest orders of a site's own database include this, or not.
+fn await_order(lab: &Lab, site: Site, order: &str, there: bool) -> Result<()> {
+    let what = format!("{order:?} is {}in db-{}", if there { "" } else { "not " }, site.name);
+    let found = || lab.tell(site, "orders").is_ok_and(|orders| orders.iter().any(|found| found == order) == there);
+    wait_until(DEADLINE, &what, found).map(drop)
+}
+
+fn await_folded(lab: &Lab, site: Site) -> Result<()> {
+    wait_until(DEADLINE, &format!("{}'s agent has seen what was written", site.name), || lab.is_folded(site)).map(drop)
+}
+
+#[test]
+fn c1_insertions_changes_and_deletions_at_each_site_reach_the_other() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    for site in SITES {
+        let key = lab.order("client-e", site.v4(Public::Www).into(), "teapot", 2)?;
+        await_order(&lab, site.other(), &format!("{key} {} teapot 2", site.name), true)?;
+        lab.tell(site, &format!("change {key} 5"))?;
+        await_order(&lab, site.other(), &format!("{key} {} teapot 5", site.name), true)?;
+        // The other site changes it in turn, and cancels it.
+        lab.tell(site.other(), &format!("change {key} 7"))?;
+        await_order(&lab, site, &format!("{key} {} teapot 7", site.name), true)?;
+        lab.tell(site.other(), &format!("cancel {key}"))?;
+        await_order(&lab, site, &format!("{key} {} teapot 7", site.name), false)?;
+    }
+    lab.await_same_databases(DEADLINE).map(drop)
+}
+
+/// The shop's page at either site shows the orders made at both.
+#[test]
+fn c1_the_page_of_each_site_shows_orders_made_at_the_other() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let mut keys = Vec::new();
+    for (site, client) in SITES.into_iter().zip(["client-w", "client-e"]) {
+        keys.push((site, lab.order(client, site.v6(Public::Www).into(), "cups", 6)?));
+    }
+    for site in SITES {
+        for (made, key) in &keys {
+            let what = format!("the page of {} shows what was ordered at {}", site.name, made.name);
+            wait_until(DEADLINE, &what, || {
+                let page = lab.fetch("client-e", site.v4(Public::Www).into());
+                let line = page.ok().and_then(|page| page.after("newest orders in ").map(String::from));
+                line.is_some_and(|line| line.contains(&format!("{key} {} cups 6", made.name)))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn c2_a_change_waits_with_key_values_and_time_until_the_peer_has_acknowledged_it() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let kept = lab.order("client-e", EAST.v4(Public::Www).into(), "teapot", 2)?;
+    let doomed = lab.order("client-e", EAST.v4(Public::Www).into(), "cups", 3)?;
+    lab.await_same_databases(DEADLINE)?;
+    cut(&lab)?;
+
+    let before = now()?;
+    lab.tell(EAST, &format!("change {kept} 9"))?;
+    lab.tell(EAST, &format!("cancel {doomed}"))?;
+    let new = lab.tell(EAST, "order kettle 1")?.remove(0);
+    let after = now()?;
+    await_folded(&lab, EAST)?;
+    let waiting = lab.waiting(EAST)?;
+    let of = |table: &str, key: &[Value]| -> Result<Waiting> {
+        let found = waiting.iter().find(|waiting| waiting.table == table && waiting.key == key);
+        found.cloned().with_context(|| format!("no change of {table} {key:?} in {waiting:?}"))
+    };
+    let changed = of("order_items", &[text(&kept), Value::Integer(1)])?.change;
+    let cells: Vec<_> = changed.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
+    assert_eq!(cells, [(3, &Value::Integer(9))], "only the quantity");
+    assert!(!changed.whole && changed.deleted.is_none());
+    let deleted = of("orders", &[text(&doomed)])?.change;
+    assert!(deleted.deleted.is_some(), "{deleted:?}");
+    assert!(of("order_items", &[text(&doomed), Value::Integer(1)])?.change.deleted.is_some(), "by the cascade");
+    let inserted = of("orders", &[text(&new)])?.change;
+    assert!(inserted.whole && inserted.cells.iter().any(|cell| cell.value == text("east")), "{inserted:?}");
+    for waiting in &waiting {
+        let made = millis(waiting.change.newest());
+        assert!((before - 1..=after).contains(&made), "{made} is not between {before} and {after}: {waiting:?}");
+    }
+
+    // They stay as long as the peer has not said that it has them: also over the agent's death.
+    lab.kill("east")?;
+    lab.start("east")?;
+    lab.agent("east")?.await_ready()?;
+    assert_eq!(lab.waiting(EAST)?, waiting);
+    lab.mend("link")?;
+    await_order(&lab, WEST, &format!("{kept} east teapot 9"), true)?;
+    wait_until(DEADLINE, "nothing waits", || lab.waiting(EAST).is_ok_and(|waiting| waiting.is_empty()))?;
+    lab.await_same_databases(DEADLINE).map(drop)
+}
+
+#[test]
+fn c3_many_changes_to_one_row_are_sent_as_one() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    cut(&lab)?;
+    let east = lab.application(EAST)?;
+    for stock in 1..=200 {
+        east.execute("UPDATE articles SET stock = ?1 WHERE id = 'teapot'", [stock])?;
+        if stock % 10 == 0 {
+            east.execute("UPDATE articles SET price = ?1 WHERE id = 'teapot'", [f64::from(stock) / 8.0])?;
+            await_folded(&lab, EAST)?;
+        }
+    }
+    assert!(lab.waiting(EAST)?.len() > 1, "it was seen again and again");
+    let (part, rest) =
+        lab.store(EAST)?.next_part(&Position::after(lab.acknowledged(EAST)?))?.context("nothing is due to be sent")?;
+    assert_eq!(part.rows().count(), 1, "one row");
+    assert!(lab.store(EAST)?.next_part(&rest)?.is_none(), "and nothing else");
+
+    lab.mend("link")?;
+    lab.await_same_databases(DEADLINE)?;
+    let row = "SELECT title, price, stock FROM articles WHERE id = 'teapot'";
+    let found: (String, f64, i64) =
+        lab.application(WEST)?.query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    assert_eq!(found, ("A teapot".to_owned(), 25.0, 200));
+    Ok(())
+}
+
+#[test]
+fn c4_of_two_changes_to_one_row_the_newer_stays_and_the_other_can_be_brought_back() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    cut(&lab)?;
+    let rename = |site: Site, article: &str| {
+        let title = format!("{article} by {}", site.name);
+        lab.application(site)?.execute("UPDATE articles SET title = ?1 WHERE id = ?2", [&title, article])?;
+        let written = now()?;
+        // The next change is made later.
+        wait_until(DEADLINE, "a millisecond has passed", || now().is_ok_and(|now| now > written + 1)).map(drop)
+    };
+    let title = |site: Site, article: &str| -> Result<String> {
+        let sql = "SELECT title FROM articles WHERE id = ?1";
+        Ok(lab.application(site)?.query_row(sql, [article], |row| row.get(0))?)
+    };
+    for (article, first) in [("teapot", EAST), ("cups", WEST)] {
+        rename(first, article)?;
+        rename(first.other(), article)?;
+    }
+    // Different columns of one row are no conflict.
+    lab.application(EAST)?.execute("UPDATE articles SET stock = 1 WHERE id = 'kettle'", [])?;
+    lab.application(WEST)?.execute("UPDATE articles SET price = 2 WHERE id = 'kettle'", [])?;
+
+    lab.mend("link")?;
+    lab.await_same_databases(DEADLINE)?;
+    let mut lost = Vec::new();
+    for site in SITES {
+        assert_eq!(title(site, "teapot")?, "teapot by west");
+        assert_eq!(title(site, "cups")?, "cups by east");
+        let conflicts = lab.store(site)?.conflicts(10)?;
+        let mut found: Vec<_> = conflicts
+            .iter()
+            .map(|lost| (lost.id, lost.won_site.clone(), lost.lost_site.clone(), lost.image.clone()))
+            .collect();
+        found.sort_by_key(|(id, ..)| *id);
+        lost.push(found);
+    }
+    assert_eq!(lost[0], lost[1], "both sites know the same conflicts");
+    let teapot = ("west".to_owned(), "east".to_owned(), vec![("title".to_owned(), text("teapot by east"))]);
+    let cups = ("east".to_owned(), "west".to_owned(), vec![("title".to_owned(), text("cups by west"))]);
+    let ids = |wanted: &(String, String, Vec<(String, Value)>)| -> Vec<i64> {
+        let same = |(_, won, lost, image): &&(i64, String, String, Vec<_>)| {
+            (won, lost, image) == (&wanted.0, &wanted.1, &wanted.2)
+        };
+        lost[0].iter().filter(same).map(|(id, ..)| *id).collect()
+    };
+    assert_eq!((lost[0].len(), ids(&teapot).len(), ids(&cups).len()), (2, 1, 1), "{lost:?}");
+
+    assert!(lab.store(WEST)?.restore(ids(&teapot)[0], now()?)?);
+    wait_until(DEADLINE, "what lost is back, at both sites", || {
+        SITES.into_iter().all(|site| title(site, "teapot").is_ok_and(|title| title == "teapot by east"))
+    })?;
+    lab.await_same_databases(DEADLINE)?;
+    assert_eq!(lab.store(WEST)?.conflict(ids(&teapot)[0])?.context("the conflict")?.state, "restored");
+    Ok(())
+}
+
+#[test]
+fn c5_a_write_made_while_the_agent_is_stopped_arrives_after_it_starts() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    for site in SITES {
+        lab.kill(site.name)?;
+        let key = lab.tell(site, "order kettle 2")?.remove(0);
+        let other = lab.tell(site.other(), "order cups 4")?.remove(0);
+        lab.start(site.name)?;
+        await_order(&lab, site.other(), &format!("{key} {} kettle 2", site.name), true)?;
+        await_order(&lab, site, &format!("{other} {} cups 4", site.other().name), true)?;
+    }
+    lab.await_same_databases(DEADLINE).map(drop)
+}
+
+/// A number from the environment, or another.
+fn setting(name: &str, usual: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// What is random in a run.
+fn dice(scenario: &str) -> Dice {
+    let seed = setting("SITESWAP_SEED", std::process::id());
+    println!("{scenario}: SITESWAP_SEED={seed}");
+    Dice::new(seed.into())
+}
+
+/// Applications at both sites, whose clocks have these errors.
+fn applications(lab: &Lab, rate: u32, dice: &mut Dice, clock_errors: [i64; 2]) -> Vec<Steady<Log>> {
+    let write = |(site, clock_error): (Site, i64)| {
+        let file = lab.database(site.name);
+        Application { site: site.name, file, seed: dice.any(), rate, clock_error }.write()
+    };
+    SITES.into_iter().zip(clock_errors).map(write).collect()
+}
+
+fn written(applications: &[Steady<Log>]) -> usize {
+    applications.iter().map(Steady::sent).sum()
+}
+
+/// Waits until so many transactions more are written, or an application has given up.
+fn await_writes(applications: &[Steady<Log>], more: usize) -> Result<()> {
+    let enough = written(applications) + more;
+    wait_until(Duration::from_secs(120), &format!("{more} more transactions"), || {
+        written(applications) >= enough || applications.iter().any(Steady::ended)
+    })
+    .map(drop)
+}
+
+/// Waits until one site has acknowledged more of the other's changes.
+fn await_progress(lab: &Lab) -> Result<()> {
+    let acknowledged = || SITES.map(|site| lab.acknowledged(site).unwrap_or(0));
+    let before = acknowledged();
+    wait_until(DEADLINE, "one site takes the other's changes", || acknowledged() != before).map(drop)
+}
+
+#[test]
+fn c5_under_load_while_the_link_is_cut_and_agents_are_killed_nothing_is_lost() -> Result<()> {
+    let (rate, kills) = (setting("SITESWAP_LOAD_RATE", 60), setting("SITESWAP_LOAD_KILLS", 20));
+    let total = 2 * rate as usize * setting("SITESWAP_LOAD_SECONDS", 10) as usize;
+    let mut dice = dice("kills");
+    let lab = Lab::up(&Options::default())?;
+    let before = lab.await_same_databases(DEADLINE)?;
+    let applications = applications(&lab, rate, &mut dice, [0, 0]);
+    for kill in 0..kills {
+        let share = u32::try_from(total)? / kills.max(1);
+        let is_cut = kill % 5 == 3;
+        if is_cut {
+            lab.cut("link")?;
+        } else {
+            await_progress(&lab)?;
+        }
+        await_writes(&applications, dice.below(share.max(1)) as usize)?;
+        let site = *dice.pick(&SITES);
+        lab.kill(site.name)?;
+        if dice.chance(30) {
+            await_writes(&applications, dice.below(share.max(1)) as usize)?;
+        }
+        lab.start(site.name)?;
+        if is_cut {
+            lab.mend("link")?;
+        }
+    }
+    await_writes(&applications, total.saturating_sub(written(&applications)))?;
+    let logs = steady::finish(applications)?;
+    check(&lab, &before, &logs, Clocks::Same)
+}
+
+#[test]
+fn c5_clocks_an_hour_apart_lose_nothing() -> Result<()> {
+    let mut dice = dice("clocks");
+    let lab = Lab::up(&Options::default())?;
+    let before = lab.await_same_databases(DEADLINE)?;
+    let applications = applications(&lab, 60, &mut dice, [-3_600_000, 0]);
+    await_writes(&applications, 200)?;
+    lab.cut("link")?;
+    await_writes(&applications, 200)?;
+    lab.mend("link")?;
+    await_progress(&lab)?;
+    await_writes(&applications, 100)?;
+    let logs = steady::finish(applications)?;
+    check(&lab, &before, &logs, Clocks::Apart)
+}
+
+/// Holds both databases to what the applications have committed.
+fn check(lab: &Lab, before: &lab::mixed::Contents, logs: &[Log], clocks: Clocks) -> Result<()> {
+    let after = lab.await_same_databases(Duration::from_secs(120))?;
+    Expected::new(before, logs, clocks).check(&after)?;
+    for site in SITES {
+        let sql = "SELECT count(*) FROM pragma_foreign_key_check";
+        let dangling: i64 = lab.application(site)?.query_row(sql, [], |row| row.get(0))?;
+        assert_eq!(dangling, 0, "rows without their parents at {}", site.name);
+    }
+    let transactions: Vec<usize> = logs.iter().map(|log| log.transactions).collect();
+    println!("{transactions:?} transactions, {} rows", after.rows());
+    Ok(())
+}
