@@ -189,6 +189,7 @@ impl Agent {
                 link: link_inbox,
                 asked: asked_inbox,
                 opened: opened_inbox,
+                caught_up,
                 commands: command_inbox,
             },
         };

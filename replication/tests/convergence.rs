@@ -21,7 +21,7 @@ CREATE TABLE \"odd \"\"name\"(\"k 1\" TEXT COLLATE NOCASE, k2 BLOB, v REAL, w, P
 ";
 
 const LINKED: &str = "
-CREATE TABLE parent(id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE parent(id INTEGER PRIMARY KEY, name TEXT, code TEXT NOT NULL UNIQUE);
 CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id), email TEXT UNIQUE, note);
 CREATE INDEX child_parent ON child(parent);
 CREATE TABLE leaf(id INTEGER PRIMARY KEY, child INTEGER NOT NULL REFERENCES child(id) ON DELETE CASCADE, v);
@@ -61,7 +61,7 @@ fn linked_statement(dice: &mut Dice) -> String {
     let (id, other) = (dice.below(5), dice.below(5));
     let email = dice.pick(&["'a@x'", "'b@x'", "'c@x'", "NULL"]);
     match dice.below(11) {
-        0 | 1 => format!("INSERT OR IGNORE INTO parent VALUES({id}, 'n{other}')"),
+        0 | 1 => format!("INSERT OR IGNORE INTO parent VALUES({id}, 'n{other}', 'c{other}')"),
         2 => format!("DELETE FROM parent WHERE id = {id}"),
         3 | 4 => format!("INSERT OR IGNORE INTO child VALUES({id}, {other}, {email}, 0)"),
         5 => format!("UPDATE OR IGNORE child SET email = {email}, note = {other} WHERE id = {id}"),
@@ -205,7 +205,7 @@ fn check_linked_tables(seed: u64, count: usize, rules: Rules) {
     let all = [("parent", rules), ("child", rules), ("leaf", rules), ("loose", rules)];
     let (sites, _) = run(seed, LINKED, count, &all, linked_statement);
     equal(&sites, &["parent", "child", "leaf", "loose"], seed);
-    for (table, columns) in [("parent", 2), ("child", 4), ("leaf", 3), ("loose", 3)] {
+    for (table, columns) in [("parent", 3), ("child", 4), ("leaf", 3), ("loose", 3)] {
         let expected = expected(&sites.recorded, table, &[0], columns);
         assert_eq!(sites.all[0].rows(table), expected, "{table}, seed {seed}");
     }

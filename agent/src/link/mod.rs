@@ -239,7 +239,7 @@ impl Link {
 
     /// Asks a peer's agent; what it gives can be awaited without this link. The error says why there is no response, after
     /// some seconds at most. What was asked may have been done nevertheless.
-    pub fn ask(&self, peer: &str, request: Request) -> impl Future<Output = Result<Response, String>> + Send + 'static {
+    pub fn ask(&self, peer: &str, request: Request) -> impl Future<Output = Result<Response, String>> + Send + use<> {
         let connection = self.peers.get(peer).and_then(|handle| locked(&handle.state).confirmed());
         let peer = peer.to_owned();
         async move {

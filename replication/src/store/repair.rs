@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Deletes, Error, OnCollision,
+    Error, OnCollision,
     apply::{Found, Waiting, claim, free},
     conflicts,
     live::Live,
@@ -173,12 +173,8 @@ fn set_null(work: &mut Work<'_>, live: &Live, row: &Row, nulls: &[u16], now: i64
         let value = if nulls.contains(&column) { Value::Null } else { value.clone().unwrap_or(Value::Null) };
         Cell { column, stamp, value }
     });
-    Change { cells: cells.collect(), alive: says_alive(live).then_some(stamp), ..Change::default() }
-}
-
-/// Is an edit a sign of life?
-fn says_alive(live: &Live) -> bool {
-    live.rules.deletes != Deletes::Win
+    // No sign of life: a deletion that is on its way stays one.
+    Change { cells: cells.collect(), ..Change::default() }
 }
 
 fn log(work: &mut Work<'_>, live: &Live, key: &Key, conflict: &Conflict, found: &mut Found) -> Result<(), Error> {
@@ -296,44 +292,29 @@ fn parent_missing(
         OnDelete::SetNull | OnDelete::SetDefault if nulls.is_empty() => OnDelete::Keep,
         action => action,
     };
-    match action {
-        OnDelete::Cascade => {
-            let conflict =
-                Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image: row.image() };
-            log(work, live, key, &conflict, found)?;
-            let change = deletion(work, now);
-            work.record(live, key, &mut row, &change)?;
-            live.delete(work.transaction, &columns)?;
-            checks.push((Rc::clone(live), key.clone()));
-        }
-        OnDelete::SetNull | OnDelete::SetDefault => {
-            let image = row.image();
-            log(
-                work,
-                live,
-                key,
-                &Conflict { kind: Kind::ForeignKey, won: gone.removed, lost: row.edited(), image },
-                found,
-            )?;
-            let change = set_null(work, live, &row, &nulls, now);
-            work.record(live, key, &mut row, &change)?;
-            let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
-            live.update(work.transaction, &columns, &cells)?;
-            checks.push((Rc::clone(live), key.clone()));
-        }
-        OnDelete::Keep => {
-            log(
-                work,
-                &parent,
-                &parent_key,
-                &Conflict { kind: Kind::ForeignKey, won: row.edited(), lost: gone.removed, image: Vec::new() },
-                found,
-            )?;
-            revive(work, &parent, &parent_key, &mut gone, now)?;
+    let kind = Kind::ForeignKey;
+    if action == OnDelete::Keep {
+        let conflict = Conflict { kind, won: row.edited(), lost: gone.removed, image: Vec::new() };
+        if revive(work, &parent, &parent_key, &mut gone, now)? {
+            log(work, &parent, &parent_key, &conflict, found)?;
             checks.push((parent, parent_key));
             checks.push((Rc::clone(live), key.clone()));
+            return Ok(());
         }
+        // Another row has its place; the child goes the parent's way.
     }
+    log(work, live, key, &Conflict { kind, won: gone.removed, lost: row.edited(), image: row.image() }, found)?;
+    if matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
+        let change = set_null(work, live, &row, &nulls, now);
+        work.record(live, key, &mut row, &change)?;
+        let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
+        live.update(work.transaction, &columns, &cells)?;
+    } else {
+        let change = deletion(work, now);
+        work.record(live, key, &mut row, &change)?;
+        live.delete(work.transaction, &columns)?;
+    }
+    checks.push((Rc::clone(live), key.clone()));
     Ok(())
 }
 
@@ -358,17 +339,16 @@ fn deleted_parent(
     Ok(usable.then_some((parent, key, row)))
 }
 
-/// Brings a deleted row back as it was last.
-fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i64) -> Result<(), Error> {
+/// Brings a deleted row back as it was last. Says no if another row has one of its unique values by now: with its new
+/// stamp the returned row would drive that one out, whose children would then call it back, and so on for ever.
+fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i64) -> Result<bool, Error> {
+    if !free(live.insert(work.transaction, row.values.iter().flatten()))? {
+        return Ok(false);
+    }
     let stamp = work.state.clock.tick(now);
     let cells = (0..).zip(&row.values).filter(|(column, _)| !live.table.in_key(*column));
     let cells = cells.filter_map(|(column, value)| Some(Cell { column, stamp, value: value.clone()? })).collect();
     let change = Change { alive: Some(stamp), deleted: None, whole: true, cells };
     work.record(live, key, row, &change)?;
-    let mut waiting = Found {
-        waiting: vec![Waiting { live: Rc::clone(live), key: key.clone(), row: row.clone() }],
-        ..Found::default()
-    };
-    collisions(work, &mut waiting, now)?;
-    Ok(())
+    Ok(true)
 }

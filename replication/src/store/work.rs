@@ -48,15 +48,21 @@ impl<'a> Work<'a> {
     pub(super) fn record(&mut self, live: &Live, key: &Key, row: &mut Row, change: &Change) -> Result<(), Error> {
         row.absorb(self.settings.site, change);
         rows::save(self.transaction, live, key, row)?;
-        let mut body = Vec::with_capacity(64);
-        change.encode(self.settings.site, &mut body);
+        let site = self.settings.site;
+        let transaction = self.transaction;
         let group = self.group();
-        let number = group.number;
+        let (number, table) = (group.number, live.table.number);
+        let mut body = Vec::with_capacity(64);
+        change.encode(site, &mut body);
+        let added = transaction
+            .prepare_cached("INSERT OR IGNORE INTO _ssw_change(grp, tbl, key, body) VALUES(?,?,?,?)")?
+            .execute(params![number, table, key.0, body])?;
+        if added == 0 {
+            // Repairing may change a row more than once.
+            return combine(transaction, number, table, key, site, change);
+        }
         group.rows += 1;
         group.bytes += (key.0.len() + body.len()) as u64;
-        self.transaction
-            .prepare_cached("INSERT INTO _ssw_change(grp, tbl, key, body) VALUES(?,?,?,?)")?
-            .execute(params![number, live.table.number, key.0, body])?;
         Ok(())
     }
 
@@ -123,6 +129,28 @@ impl<'a> Work<'a> {
         });
         pairs.min().unwrap_or(self.state.clock.0)
     }
+}
+
+/// Combines a change with the one that the group has of the row already.
+fn combine(
+    database: &Connection,
+    group: u64,
+    table: u32,
+    key: &Key,
+    site: SiteId,
+    change: &Change,
+) -> Result<(), Error> {
+    let mut body: Vec<u8> = database
+        .prepare_cached("SELECT body FROM _ssw_change WHERE grp=? AND tbl=? AND key=?")?
+        .query_row(params![group, table, key.0], |row| row.get(0))?;
+    let mut all = Change::decode(site, &mut &body[..]).ok_or_else(|| damaged("a change", "_ssw_change"))?;
+    all.combine(change.clone());
+    body.clear();
+    all.encode(site, &mut body);
+    database
+        .prepare_cached("UPDATE _ssw_change SET body=? WHERE grp=? AND tbl=? AND key=?")?
+        .execute(params![body, group, table, key.0])?;
+    Ok(())
 }
 
 /// What is known of each configured peer; one that was never heard of has applied nothing.
