@@ -125,7 +125,8 @@ impl Lab {
     /// What waits at each site, and what its agent says of it.
     pub fn backlog(&self) -> String {
         let of = |site: Site| {
-            let count = |table| self.count(site, table).map_or_else(|error| error.to_string(), |count| count.to_string());
+            let count =
+                |table| self.count(site, table).map_or_else(|error| error.to_string(), |count| count.to_string());
             let said = self.agent(site.name).and_then(|agent| agent.order(&["db", "status"]));
             let said = said.unwrap_or_else(|error| format!("{error:#}\n{}", self.process(site.name).last_words()));
             format!("{}: {} touches, {} changes; {said}", site.name, count("_ssw_touch"), count("_ssw_change"))
