@@ -33,12 +33,15 @@ pub struct Identity {
 impl Identity {
     /// The process of this number, if there is one and it has not ended.
     pub fn of(pid: i32) -> Option<Self> {
-        // proc_pid_stat(5): the name, in parentheses, may hold anything; the state is field 3, the start time 22.
+        // proc_pid_stat(5): the name, in parentheses, may hold anything; the state is field 3, the number of threads 20,
+        // the start time 22. A killed process's first thread is a zombie while others, in an fsync say, still hold its
+        // sockets and files.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let state = *fields.first()?;
+        let threads: u32 = fields.get(17)?.parse().ok()?;
         let started = fields.get(19)?.parse().ok()?;
-        (state != "Z" && state != "X").then_some(Self { pid, started })
+        ((state != "Z" && state != "X") || threads > 1).then_some(Self { pid, started })
     }
 
     /// This very process.

@@ -262,7 +262,8 @@ fn await_writes(applications: &[Steady<Log>], more: usize) -> Result<()> {
 fn await_progress(lab: &Lab) -> Result<()> {
     let acknowledged = || SITES.map(|site| lab.acknowledged(site).unwrap_or(0));
     let before = acknowledged();
-    wait_until(DEADLINE, "one site takes the other's changes", || acknowledged() != before).map(drop)
+    let progress = wait_until(DEADLINE, "one site takes the other's changes", || acknowledged() != before);
+    progress.map(drop).with_context(|| lab.backlog())
 }
 
 #[test]

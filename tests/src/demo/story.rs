@@ -16,6 +16,7 @@ use crate::{
 pub fn tell(stage: &Stage) -> Result<()> {
     both_available(stage)?;
     requests_find_the_holder(stage)?;
+    orders_reach_both_sites(stage)?;
     holder_changes(stage)?;
     web_servers_die(stage)?;
     database_goes(stage)?;
@@ -45,6 +46,25 @@ fn requests_find_the_holder(stage: &Stage) -> Result<()> {
     title("A3, A9: what is standby at a site is provided from the other, in both directions");
     stage.request("client-e", Question::udp(Public::Orders, WEST.v4(Public::Orders).into()), "db-east")?;
     stage.request("client-w", Question::tcp(Public::Accounts, EAST.v6(Public::Accounts).into()), "db-west")
+}
+
+fn orders_reach_both_sites(stage: &Stage) -> Result<()> {
+    let lab = stage.lab;
+    title("C1: an order made at each site goes into that site's own database, and from there into the other's");
+    for (client, site, article) in [("client-e", EAST, "teapot"), ("client-w", WEST, "cups")] {
+        let since = Instant::now();
+        let key = lab.order(client, site.v4(Public::Www).into(), article, 2)?;
+        note(format_args!("{client} orders 2 {article} at {}: {key}", site.name));
+        let other = site.other();
+        let what = format!("the page of {} shows it", other.name);
+        wait_until(DEADLINE, &what, || {
+            let page = lab.fetch(client, other.v4(Public::Www).into());
+            let line = page.ok().and_then(|page| page.after("newest orders in ").map(String::from));
+            line.is_some_and(|line| line.contains(&format!("{key} {} {article} 2", site.name)))
+        })?;
+        note(format_args!("after {}  {what}", seconds(since.elapsed())));
+    }
+    Ok(())
 }
 
 fn holder_changes(stage: &Stage) -> Result<()> {

@@ -113,7 +113,7 @@ impl Lab {
                 .all(|site| self.is_folded(site) && self.count(site, "_ssw_change").is_ok_and(|changes| changes == 0))
         };
         let awaited = wait_until(deadline, "all changes are acknowledged", drained);
-        awaited.with_context(|| SITES.map(|site| self.backlog(site)).join("; "))?;
+        awaited.with_context(|| self.backlog())?;
         let [east, west] = SITES.map(|site| self.contents(site));
         let (east, west) = (east?, west?);
         if east != west {
@@ -122,10 +122,15 @@ impl Lab {
         Ok(east)
     }
 
-    /// What waits at a site, in words.
-    fn backlog(&self, site: Site) -> String {
-        let count = |table| self.count(site, table).map_or_else(|error| error.to_string(), |count| count.to_string());
-        let log = self.process(site.name).last_words();
-        format!("{}: {} touches, {} changes; {log}", site.name, count("_ssw_touch"), count("_ssw_change"))
+    /// What waits at each site, and what its agent says of it.
+    pub fn backlog(&self) -> String {
+        let of = |site: Site| {
+            let count =
+                |table| self.count(site, table).map_or_else(|error| error.to_string(), |count| count.to_string());
+            let said = self.agent(site.name).and_then(|agent| agent.order(&["db", "status"]));
+            let said = said.unwrap_or_else(|error| format!("{error:#}\n{}", self.process(site.name).last_words()));
+            format!("{}: {} touches, {} changes; {said}", site.name, count("_ssw_touch"), count("_ssw_change"))
+        };
+        SITES.map(of).join("\n")
     }
 }
