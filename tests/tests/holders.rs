@@ -82,7 +82,8 @@ fn a_swap_ordered_anywhere_moves_the_holder_once_says_how_long_each_step_took_an
     assert_eq!((&swapped["epoch"], &swapped["already"]), (&1.into(), &false.into()), "{swapped}");
     let steps = swapped["steps"].as_array().context("steps")?;
     let said: Vec<_> = steps.iter().map(|step| (step["step"].as_str(), step["site"].as_str())).collect();
-    let expected = [("asked", "west"), ("taken", "west"), ("published", "west"), ("adopted", "east")];
+    let expected =
+        [("asked", "west"), ("caught up", "west"), ("taken", "west"), ("published", "west"), ("adopted", "east")];
     assert_eq!(said, expected.map(|(step, site)| (Some(step), Some(site))));
     assert!(steps.iter().all(|step| step["micros"].is_u64()));
     assert_eq!(holders(&lab, "orders")?, held("standby", "active", "west", 1), "once the command is done, all know");

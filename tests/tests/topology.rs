@@ -272,7 +272,7 @@ fn an_order_is_made_changed_and_cancelled_in_the_sites_own_database() -> Result<
         assert!(has(&format!("{} teapot 3", site.name))?);
         let page = lab.fetch("client-w", site.v6(Public::Www).into())?;
         assert!(page.after("newest orders in ").is_some_and(|line| line.contains(&key)), "{page:?}");
-        assert_eq!(lab.tell(site, &format!("change {key} 4"))?, [key.clone()]);
+        assert_eq!(lab.tell(site, &format!("change {key} 4"))?, std::slice::from_ref(&key));
         assert!(has(&format!("{} teapot 4", site.name))?);
         lab.tell(site, &format!("cancel {key}"))?;
         assert_eq!(lab.tell(site, "orders")?.len(), 3, "those that were there before");

@@ -206,6 +206,7 @@ pub enum StepKind {
     /// The order went to the site and its answer came back.
     Asked,
     /// The old holder's tables took no more writes, and the site applied everything that was committed there.
+    #[serde(rename = "caught up")]
     CaughtUp,
     /// The site stored the new epoch.
     Taken,

@@ -41,7 +41,7 @@ impl Session {
         let name = table.columns[column];
         let sql =
             format!("UPDATE OR IGNORE {} SET {name} = ?1 WHERE {} AND {name} IS NOT ?1", table.name, is(table, 2));
-        let values = [&[value.clone()], key].concat();
+        let values = [std::slice::from_ref(&value), key].concat();
         self.execute(&sql, &values, table, key.to_vec(), What::Set(column, value))
     }
 
