@@ -27,8 +27,10 @@ const PACE: Duration = Duration::from_millis(4);
 /// The database is looked at after this, whatever the kernel says.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub(super) async fn follow(file: PathBuf, shared: Shared) {
+/// `limit`: bytes that changes may take while peers have not acknowledged them.
+pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
     let log = log_of(&file);
+    let mut alarm = Alarm { limit, said: Fill::Little };
     let mut writes = None;
     let mut said = String::new();
     loop {
@@ -38,12 +40,13 @@ pub(super) async fn follow(file: PathBuf, shared: Shared) {
                 if store.changed()? {
                     store.fold(now())?;
                 }
-                Ok((store.position()?.0, store.paused()?))
+                Ok((store.position()?.0, store.paused()?, store.backlog()?))
             })
             .await;
         match folded {
-            Ok((group, paused)) => {
+            Ok((group, paused, backlog)) => {
                 said.clear();
+                alarm.look(backlog);
                 shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
                 shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
                 // The log is there once the database is open, and stays while it is.
@@ -64,6 +67,42 @@ pub(super) async fn follow(file: PathBuf, shared: Shared) {
             Some(writes) => _ = timeout(LOOK, writes.next()).await,
             None => sleep(LOOK).await,
         }
+    }
+}
+
+/// Says when the changes that wait for peers come near their limit, and when they are above it. They are kept all the same:
+/// without them a peer could only begin anew.
+struct Alarm {
+    limit: u64,
+    said: Fill,
+}
+
+/// How much of what is allowed is taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fill {
+    Little,
+    /// Four fifths.
+    Much,
+    /// More than that.
+    TooMuch,
+}
+
+impl Alarm {
+    fn look(&mut self, bytes: u64) {
+        let fill = match bytes {
+            bytes if bytes > self.limit => Fill::TooMuch,
+            bytes if bytes > self.limit / 5 * 4 => Fill::Much,
+            _ => Fill::Little,
+        };
+        let limit = self.limit;
+        match fill {
+            _ if fill <= self.said => {}
+            Fill::TooMuch => {
+                tracing::error!(bytes, limit, "more changes wait for peers than database.max_backlog allows")
+            }
+            _ => tracing::warn!(bytes, limit, "the changes that wait for peers come near database.max_backlog"),
+        }
+        self.said = fill;
     }
 }
 

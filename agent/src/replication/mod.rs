@@ -80,7 +80,7 @@ impl Replication {
             paused: Arc::new(watch::channel(false).0),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow::follow(database.file.clone(), shared.clone()));
+        tasks.spawn(follow::follow(database.file.clone(), database.max_backlog, shared.clone()));
         for peer in config.peers() {
             if let Some(opener) = link.opener(peer) {
                 tasks.spawn(send::send(peer.to_owned(), opener, shared.clone()));

@@ -67,6 +67,15 @@ impl Store {
         Ok(status)
     }
 
+    /// Bytes of changes that some peer has not acknowledged.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn backlog(&self) -> Result<u64, Error> {
+        let mut sum = self.database.prepare_cached("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?;
+        Ok(sum.query_row([], |row| row.get(0))?)
+    }
+
     /// The replicated tables' names.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.tables.values().map(|live| live.table.name.as_str())
