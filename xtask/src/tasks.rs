@@ -110,8 +110,9 @@ pub fn lab(arguments: Vec<String>) -> Result<ExitCode> {
 pub fn test(filter: Option<String>) -> Result<ExitCode> {
     need_root("testing")?;
     setup::install(false)?;
-    build(false)?;
-    terminal::step("testing");
+    // The agent and the lab are built with the tests, before the first of them runs: both packages have tests of their
+    // own that run them. Built alone, with other features of their dependencies, they would take as long again.
+    terminal::step("building and testing");
     become_command(cargo().args(["test", "--workspace", "--exclude", toolchain::PACKAGE]).args(filter))
 }
 
