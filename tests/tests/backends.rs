@@ -193,8 +193,6 @@ fn a_restart_loses_nothing(end: End) -> Result<()> {
     // The load slows the new agent down too.
     let east = lab.agent("east")?;
     east.edit("lease = \"3s\"", "lease = \"10s\"")?;
-    // It believes its first probe, whichever way that goes.
-    east.edit("timeout = \"150ms\"", "timeout = \"450ms\"")?;
     east.order(&["reload"])?;
     await_pages_by(&lab, &["east-web1", "east-web2"])?;
     let forwarded = Question::all(Public::Accounts, EAST);
