@@ -98,7 +98,7 @@ impl Alarm {
         match fill {
             _ if fill <= self.said => {}
             Fill::TooMuch => {
-                tracing::error!(bytes, limit, "more changes wait for peers than database.max_backlog allows")
+                tracing::error!(bytes, limit, "more changes wait for peers than database.max_backlog allows");
             }
             _ => tracing::warn!(bytes, limit, "the changes that wait for peers come near database.max_backlog"),
         }
