@@ -20,7 +20,7 @@ use siteswap::{
     evidence::Report,
     link::{
         Close, LinkEvent, Opener,
-        frames::{FrameError, FrameReceiver, FrameSender, Frames, MAX_FRAME},
+        frames::{FrameError, FrameReceiver, FrameSender, Frames, MAX_FRAME, Topic},
         message::{self, ReportMessage, Request, Response},
     },
 };
@@ -69,7 +69,8 @@ async fn arrive(sender: &mut FrameSender, receiver: &mut FrameReceiver, lengths:
 async fn frames_arrive_whole_and_in_order_both_ways_on_a_stream_from_each_site() {
     let world = World::new(&["east", "west"]);
     let (mut east, mut west) = pair(&world).await;
-    let (mut from_east, mut from_west) = (east.link.opener("west").unwrap(), west.link.opener("east").unwrap());
+    let (mut from_east, mut from_west) =
+        (east.link.opener("west", Topic::Changes).unwrap(), west.link.opener("east", Topic::Changes).unwrap());
     let streams =
         [stream(&mut from_east, ("east", &mut west)).await, stream(&mut from_west, ("west", &mut east)).await];
     let lengths = [0, 1, 3, 0, 1200, 5, 100_000, MAX_FRAME, 2];
@@ -84,14 +85,14 @@ async fn frames_arrive_whole_and_in_order_both_ways_on_a_stream_from_each_site()
         assert_eq!(next(&mut there.receiver).await, Ok(Some(b"the last".to_vec())));
         assert_eq!(next(&mut there.receiver).await, Ok(None));
     }
-    assert!(east.link.opener("north").is_none());
+    assert!(east.link.opener("north", Topic::Changes).is_none());
 }
 
 #[tokio::test]
 async fn a_frame_that_is_received_in_pieces_survives_that_its_reader_is_cancelled() {
     let world = World::new(&["east", "west"]);
     let (east, mut west) = pair(&world).await;
-    let mut opener = east.link.opener("west").unwrap();
+    let mut opener = east.link.opener("west", Topic::Changes).unwrap();
     let (mut here, mut there) = stream(&mut opener, ("east", &mut west)).await;
     let sent = frame(7, 3 << 20);
     let sending = here.sender.send(&sent);
@@ -125,7 +126,7 @@ async fn a_frame_that_is_received_in_pieces_survives_that_its_reader_is_cancelle
 async fn too_long_a_frame_is_not_sent() {
     let world = World::new(&["east", "west"]);
     let (east, mut west) = pair(&world).await;
-    let mut opener = east.link.opener("west").unwrap();
+    let mut opener = east.link.opener("west", Topic::Changes).unwrap();
     let (mut here, mut there) = stream(&mut opener, ("east", &mut west)).await;
     assert_eq!(here.sender.send(&vec![0; MAX_FRAME + 1]).await, Err(FrameError::TooLong(MAX_FRAME + 1)));
     arrive(&mut here.sender, &mut there.receiver, &[8]).await;
@@ -185,7 +186,8 @@ fn send_all(mut sender: FrameSender, count: usize) -> (Arc<AtomicUsize>, tokio::
 async fn a_reader_that_does_not_read_stops_the_sender_and_nothing_else() {
     let world = World::new(&["east", "west"]);
     let (mut east, mut west) = pair(&world).await;
-    let (mut from_east, mut from_west) = (east.link.opener("west").unwrap(), west.link.opener("east").unwrap());
+    let (mut from_east, mut from_west) =
+        (east.link.opener("west", Topic::Changes).unwrap(), west.link.opener("east", Topic::Changes).unwrap());
     let (east_own, mut at_west) = stream(&mut from_east, ("east", &mut west)).await;
     let (west_own, mut at_east) = stream(&mut from_west, ("west", &mut east)).await;
     // All four directions are full.
@@ -216,7 +218,8 @@ async fn a_reader_that_does_not_read_stops_the_sender_and_nothing_else() {
 async fn contact_reports_and_requests_go_on_while_streams_are_busy_both_ways() {
     let world = World::new(&["east", "west"]);
     let (mut east, mut west) = pair(&world).await;
-    let (mut from_east, mut from_west) = (east.link.opener("west").unwrap(), west.link.opener("east").unwrap());
+    let (mut from_east, mut from_west) =
+        (east.link.opener("west", Topic::Changes).unwrap(), west.link.opener("east", Topic::Changes).unwrap());
     let mut ends = Vec::new();
     for (mut sending, mut receiving) in
         [stream(&mut from_east, ("east", &mut west)).await, stream(&mut from_west, ("west", &mut east)).await]
@@ -242,7 +245,8 @@ async fn a_restarted_peer_gets_new_streams_and_the_old_ones_end() {
     // Each of both may be the one that is restarted, and it dials or is dialled.
     for (stays, goes) in [("east", "west"), ("west", "east")] {
         let (mut left, mut gone) = (world.start(stays).await, world.start(goes).await);
-        let (mut ours, mut theirs) = (left.link.opener(goes).unwrap(), gone.link.opener(stays).unwrap());
+        let (mut ours, mut theirs) =
+            (left.link.opener(goes, Topic::Changes).unwrap(), gone.link.opener(stays, Topic::Changes).unwrap());
         let (mut own, at_peer) = stream(&mut ours, (stays, &mut gone)).await;
         let (peers_own, mut at_us) = stream(&mut theirs, (goes, &mut left)).await;
         let ((), ()) = tokio::join!(gone.link.close(), async {
@@ -260,7 +264,7 @@ async fn a_restarted_peer_gets_new_streams_and_the_old_ones_end() {
         let mut returned = world.start(goes).await;
         let (mut here, mut there) = stream(&mut ours, (stays, &mut returned)).await;
         arrive(&mut here.sender, &mut there.receiver, &[10]).await;
-        let mut theirs = returned.link.opener(stays).unwrap();
+        let mut theirs = returned.link.opener(stays, Topic::Changes).unwrap();
         let (mut there, mut here) = stream(&mut theirs, (goes, &mut left)).await;
         arrive(&mut there.sender, &mut here.receiver, &[10]).await;
         returned.link.close().await;
@@ -272,7 +276,7 @@ async fn a_restarted_peer_gets_new_streams_and_the_old_ones_end() {
 async fn a_newer_stream_of_the_same_peer_replaces_the_older_one() {
     let world = World::new(&["east", "west"]);
     let (east, mut west) = pair(&world).await;
-    let mut opener = east.link.opener("west").unwrap();
+    let mut opener = east.link.opener("west", Topic::Changes).unwrap();
     let (mut old, mut old_there) = stream(&mut opener, ("east", &mut west)).await;
     arrive(&mut old.sender, &mut old_there.receiver, &[10]).await;
     let (mut new, mut new_there) = stream(&mut opener, ("east", &mut west)).await;
@@ -290,7 +294,7 @@ async fn streams_that_nobody_takes_end_and_only_they() {
     let (mut east, mut west) = pair(&world).await;
     // An agent without a use for streams.
     west.opened.close();
-    let mut opener = east.link.opener("west").unwrap();
+    let mut opener = east.link.opener("west", Topic::Changes).unwrap();
     for _ in 0..3 {
         let mut frames = timeout(DEADLINE, opener.open()).await.unwrap().unwrap();
         assert_eq!(next(&mut frames.receiver).await, Ok(None));
@@ -312,14 +316,14 @@ async fn streams_that_nobody_takes_end_and_only_they() {
 async fn a_peer_that_is_no_longer_configured_is_opened_no_stream() {
     let world = World::new(&["east", "west"]);
     let (mut east, _west) = pair(&world).await;
-    let mut opener = east.link.opener("west").unwrap();
+    let mut opener = east.link.opener("west", Topic::Changes).unwrap();
     let mut frames = timeout(DEADLINE, opener.open()).await.unwrap().unwrap();
     let mut smaller = world.config("east");
     smaller.sites.remove("west");
     east.link.reload(&smaller).unwrap();
     assert!(matches!(next(&mut frames.receiver).await, Err(FrameError::Ended(_))));
     assert!(timeout(DEADLINE, opener.open()).await.unwrap().is_none());
-    assert!(east.link.opener("west").is_none());
+    assert!(east.link.opener("west", Topic::Changes).is_none());
 }
 
 /// Connected to `west` with east's key, so authenticated, and heard.
@@ -341,7 +345,7 @@ async fn reports(connection: &Connection, west: &mut Agent, number: u64) {
 
 async fn open_raw(connection: &Connection, bytes: &[u8]) -> (SendStream, RecvStream) {
     let (mut send, receive) = connection.open_bi().await.unwrap();
-    send.write_all(&[&message::encode_frames(), bytes].concat()).await.unwrap();
+    send.write_all(&[&message::encode_frames(Topic::Changes), bytes].concat()).await.unwrap();
     (send, receive)
 }
 

@@ -24,6 +24,8 @@ pub struct Part {
     pub lo: u64,
     /// What it has applied then.
     pub hi: u64,
+    /// How often the schema was changed at the sender, all sites doing so alike. The receiver has changed it as often.
+    pub schema: u32,
     /// No stamp of `origin` in groups up to `hi` is above this.
     pub clock: Stamp,
     /// What the makers of the changes could have seen, one entry for each group.

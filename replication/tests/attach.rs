@@ -219,16 +219,16 @@ fn a_table_that_changed_is_not_attached_again_before_it_is_detached() {
 }
 
 #[test]
-fn a_write_where_another_site_holds_the_resource_fails_and_names_it() {
+fn a_refused_write_fails_with_the_message_whatever_its_conflict_clause() {
     let mut database = database();
     let tables = attach_all(&mut database);
     database
         .execute_batch("PRAGMA foreign_keys = ON; CREATE TABLE up(id INTEGER PRIMARY KEY); INSERT INTO up VALUES(1)")
         .unwrap();
-    within(&mut database, |transaction| capture::refuse(transaction, &tables[1], Some("l'est"))).unwrap();
+    within(&mut database, |transaction| capture::refuse(transaction, &tables[1], Some("l'est holds it"))).unwrap();
     for sql in ["INSERT OR IGNORE INTO plain(a) VALUES(1)", "UPDATE OR IGNORE plain SET a = 2", "DELETE FROM plain"] {
         let refused = database.execute_batch(sql).unwrap_err().to_string();
-        assert_eq!(refused, "siteswap: site l'est holds table plain; write it there", "{sql}");
+        assert_eq!(refused, "l'est holds it", "{sql}");
     }
     assert_eq!(departures(&database), [("up".to_owned(), Difference::New)], "refusing is no departure");
     within(&mut database, |transaction| capture::refuse(transaction, &tables[1], None)).unwrap();

@@ -3,6 +3,7 @@
 //! [`Lab::up`] makes one; dropping it takes everything down. Each lab has a prefix of its own, so that several can stand
 //! side by side; the one made by hand uses `ssw-`.
 
+mod bare;
 pub mod data;
 pub mod demo;
 pub mod dns;
@@ -22,6 +23,7 @@ pub mod steady;
 mod stub;
 mod wait;
 
+pub use bare::Bare;
 pub use lab::{Agent, BY_HAND, FAMILIES, Lab, Node, Options, Waiting};
 pub use process::{Identity, Process};
 pub use show::show;

@@ -239,6 +239,13 @@ pub struct Drained {
     pub waiting: Vec<String>,
 }
 
+/// Answer to `POST /v1/database/fence`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// Of each site: every other one has applied what was written there before the fence. Or why it is not known.
+    pub sites: BTreeMap<String, Result<bool, String>>,
+}
+
 /// `POST /v1/explain`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

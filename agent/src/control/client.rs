@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, body::Bytes};
+use hyper::{
+    Method, Request,
+    body::{Bytes, Incoming},
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, task::AbortHandle};
 
-use crate::replication;
+use crate::replication::{self, Comparing, Comparison};
 
 use super::api::{
-    Drain, Drained, Explain, ExplainPacket, ExplainedPacket, Explanation, InstanceRow, Refusal, SetOverride, Status,
-    Swap, Swapped,
+    Drain, Drained, Explain, ExplainPacket, ExplainedPacket, Explanation, Fenced, InstanceRow, Refusal, SetOverride,
+    Status, Swap, Swapped,
 };
 
 /// Why the agent gave no answer.
@@ -63,6 +66,27 @@ impl Client {
         self.ask(Method::GET, "/v1/database", None::<()>).await
     }
 
+    /// Compares the database's tables with a peer's. `told` hears everything that is said until the end.
+    pub async fn compare(&self, order: &Comparison, mut told: impl FnMut(Comparing)) -> Result<(), ClientError> {
+        let mut answer = self.send(Method::POST, "/v1/database/compare", Some(order)).await?;
+        let mut partial = Vec::new();
+        while let Some(frame) = answer.body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error.to_string()))?;
+            partial.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
+            while let Some(end) = partial.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = partial.drain(..=end).collect();
+                told(serde_json::from_slice(&line).map_err(|error| self.broken(error.to_string()))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets no more be written to the database's tables at any site. To be repeated until what was written is applied
+    /// everywhere.
+    pub async fn fence(&self) -> Result<Fenced, ClientError> {
+        self.ask(Method::POST, "/v1/database/fence", None::<()>).await
+    }
+
     /// Sets an override or takes it back.
     pub async fn set(&self, order: &SetOverride) -> Result<(), ClientError> {
         self.ask(Method::PUT, "/v1/override", Some(order)).await
@@ -104,14 +128,20 @@ impl Client {
         path: &str,
         body: Option<impl Serialize>,
     ) -> Result<A, ClientError> {
+        let bytes = self.send(method, path, body).await?.whole().await.map_err(|reason| self.broken(reason))?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error.to_string()))
+    }
+
+    /// The answer to a request that the agent has not refused.
+    async fn send(&self, method: Method, path: &str, body: Option<impl Serialize>) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| ClientError::Connect { path: self.path.clone(), source })?;
-        let answer = exchange(stream, method, path, body).await;
-        let (ok, bytes) = answer.map_err(|reason| self.broken(reason))?;
-        if ok {
-            return serde_json::from_slice(&bytes).map_err(|error| self.broken(error.to_string()));
+        let (good, answer) = exchange(stream, method, path, body).await.map_err(|reason| self.broken(reason))?;
+        if good {
+            return Ok(answer);
         }
+        let bytes = answer.whole().await.map_err(|reason| self.broken(reason))?;
         let refusal: Refusal = serde_json::from_slice(&bytes).map_err(|error| self.broken(error.to_string()))?;
         Err(ClientError::Refused(refusal.error))
     }
@@ -121,16 +151,34 @@ impl Client {
     }
 }
 
-/// One request and its answer: whether it succeeded, and the body.
+/// An answer's body, with the connection that it comes over.
+struct Answer {
+    body: Incoming,
+    connection: AbortHandle,
+}
+
+impl Answer {
+    async fn whole(mut self) -> Result<Bytes, String> {
+        Ok((&mut self.body).collect().await.map_err(|error| error.to_string())?.to_bytes())
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Sends one request: whether it succeeded, and the answer.
 async fn exchange(
     stream: UnixStream,
     method: Method,
     path: &str,
     body: Option<impl Serialize>,
-) -> Result<(bool, Bytes), String> {
+) -> Result<(bool, Answer), String> {
     let say = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(say)?;
-    let driver = tokio::spawn(connection);
+    let connection = tokio::spawn(connection).abort_handle();
     let json = body.map(|body| serde_json::to_vec(&body)).transpose().map_err(|e| e.to_string())?;
     let request = Request::builder()
         .method(method)
@@ -140,8 +188,5 @@ async fn exchange(
         .body(Full::new(Bytes::from(json.unwrap_or_default())))
         .map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(say)?;
-    let ok = response.status().is_success();
-    let bytes = response.into_body().collect().await.map_err(say)?.to_bytes();
-    driver.abort();
-    Ok((ok, bytes))
+    Ok((response.status().is_success(), Answer { body: response.into_body(), connection }))
 }

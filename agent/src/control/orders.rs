@@ -28,7 +28,7 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
         Response::Taken { epoch, stored, published, caught_up } => (epoch, stored, published, caught_up),
         Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
         Response::Refused(reason) => return Some(Err(reason)),
-        Response::Drained | Response::Yielded(_) => {
+        Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {
             return Some(Err(format!("{} answered another question", swapped.to)));
         }
     };

@@ -1,6 +1,7 @@
 //! The agent's side of the control socket. It asks the agent's loop, which alone knows and changes the state.
 
 use std::{
+    convert::Infallible,
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -8,11 +9,13 @@ use std::{
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use futures_util::stream;
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot, watch},
@@ -20,11 +23,15 @@ use tokio::{
 
 use super::{
     api::{
-        Drain, Explain, ExplainPacket, ExplainedPacket, Explanation, InstanceRow, Refusal, SetOverride, Status, Swap,
+        Drain, Explain, ExplainPacket, ExplainedPacket, Explanation, Fenced, InstanceRow, Refusal, SetOverride, Status,
+        Swap,
     },
     orders,
 };
-use crate::{link::message::Response as Taken, replication};
+use crate::{
+    link::message::Response as Taken,
+    replication::{self, Comparing, Comparison},
+};
 
 /// What the agent's loop is asked, with where the answer goes.
 #[derive(Debug)]
@@ -33,6 +40,10 @@ pub enum Command {
     Status(oneshot::Sender<Box<Status>>),
     /// Tell how the database stands. `None`: none is configured.
     Database(oneshot::Sender<Option<replication::Status>>),
+    /// Compare its tables with a peer's; the answer is where it says how far it is. `None`: no database is configured.
+    Compare(Comparison, oneshot::Sender<Option<mpsc::Receiver<Comparing>>>),
+    /// Let no more be written to the database's tables at any site, before a schema change.
+    Fence(oneshot::Sender<Result<Fenced, String>>),
     /// Set an override or take it back.
     Set(SetOverride, oneshot::Sender<Result<(), String>>),
     /// Tell every resource at every site.
@@ -110,6 +121,8 @@ pub async fn serve(listener: UnixListener, agent: Loop) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/database", get(database))
+        .route("/v1/database/compare", post(compare))
+        .route("/v1/database/fence", post(fence))
         .route("/v1/override", put(set))
         .route("/v1/instances", get(instances))
         .route("/v1/swap", post(swap))
@@ -130,8 +143,33 @@ async fn status(State(agent): State<Loop>) -> Response {
 }
 
 async fn database(State(agent): State<Loop>) -> Response {
-    let none = || "no database is configured: [database] in the configuration names its file".to_owned();
-    outcome(agent.ask(Command::Database).await.map(|status| status.ok_or_else(none)))
+    outcome(agent.ask(Command::Database).await.map(|status| status.ok_or_else(no_database)))
+}
+
+async fn fence(State(agent): State<Loop>) -> Response {
+    outcome(agent.ask(Command::Fence).await)
+}
+
+/// Answers with a line of JSON for everything that the comparison says, as it says it. It ends with the connection.
+async fn compare(State(agent): State<Loop>, order: Result<Json<Comparison>, JsonRejection>) -> Response {
+    let order = match order {
+        Ok(Json(order)) => order,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    match agent.ask(|reply| Command::Compare(order, reply)).await {
+        Some(Some(progress)) => Body::from_stream(stream::unfold(progress, async |mut progress| {
+            let mut line = serde_json::to_vec(&progress.recv().await?).ok()?;
+            line.push(b'\n');
+            Some((Ok::<_, Infallible>(line), progress))
+        }))
+        .into_response(),
+        Some(None) => refuse(StatusCode::UNPROCESSABLE_ENTITY, no_database()),
+        None => stopping(),
+    }
+}
+
+pub(crate) fn no_database() -> String {
+    "no database is configured: [database] in the configuration names its file".to_owned()
 }
 
 async fn instances(State(agent): State<Loop>) -> Response {

@@ -18,6 +18,15 @@ use super::{
 /// A frame is at most this long, in bytes.
 pub const MAX_FRAME: usize = 16 << 20;
 
+/// What a stream of frames is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// Changes to the database, and their acknowledgements.
+    Changes,
+    /// Questions about the database's rows, and their answers.
+    Comparison,
+}
+
 const LENGTH: usize = size_of::<u32>();
 
 /// Below that of all other streams, which is 0: what is ready on those is sent first.
@@ -61,7 +70,7 @@ pub enum FrameError {
     /// The stream ended within a frame.
     #[error("a frame was left unfinished")]
     Torn,
-    /// The peer has opened another one, which counts.
+    /// The peer has opened another one about the same, which counts.
     #[error("the peer has opened another stream")]
     Replaced,
     /// The connection ended, or the peer gave the stream up; the text is for people.
@@ -71,10 +80,14 @@ pub enum FrameError {
 
 impl Frames {
     /// Opens a stream to the peer.
-    pub(super) async fn open(connection: &Connection, counters: &Arc<Counters>) -> Result<Self, FrameError> {
+    pub(super) async fn open(
+        connection: &Connection,
+        topic: Topic,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, FrameError> {
         let stream = connection.open_bi().await.map_err(|error| FrameError::Ended(close::describe(&error)))?;
         let mut frames = Self::new(stream, None, Arc::clone(counters));
-        frames.sender.stream.write_all(&message::encode_frames()).await?;
+        frames.sender.stream.write_all(&message::encode_frames(topic)).await?;
         Ok(frames)
     }
 

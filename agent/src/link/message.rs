@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{evidence::Report, placement::MAX_EPOCH};
 
+use super::frames::Topic;
+
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.
@@ -64,8 +66,10 @@ pub struct ReportMessage {
 pub enum Purpose {
     /// One request and its response.
     Request,
-    /// Frames both ways, for as long as the stream lives.
-    Frames,
+    /// Frames both ways about this, for as long as the stream lives.
+    Changes,
+    /// The same.
+    Comparison,
 }
 
 /// What one site's agent asks another's to do, because an operator has ordered it there.
@@ -85,6 +89,8 @@ pub enum Request {
         /// The resource.
         resource: String,
     },
+    /// A schema change is about to be made: let no more be written to any table, and say whether all is applied everywhere.
+    Fence,
 }
 
 /// What came of a request.
@@ -107,6 +113,8 @@ pub enum Response {
     Drained,
     /// The last group of changes to the database, which holds everything that was written to the resource's tables.
     Yielded(u64),
+    /// No more is written to the tables; whether every peer has applied what was.
+    Fenced(bool),
     /// It was not done, and why.
     Refused(String),
 }
@@ -191,8 +199,11 @@ pub fn decode_report(bytes: &[u8]) -> Result<ReportMessage, MessageError> {
 }
 
 /// The first bytes of a stream of frames.
-pub fn encode_frames() -> Vec<u8> {
-    encode(&Purpose::Frames)
+pub fn encode_frames(topic: Topic) -> Vec<u8> {
+    encode(&match topic {
+        Topic::Changes => Purpose::Changes,
+        Topic::Comparison => Purpose::Comparison,
+    })
 }
 
 /// Reads what a stream is for.
@@ -222,7 +233,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, MessageError> {
     }
     match decode(bytes, "request")? {
         (Purpose::Request, request) => check_request(&request).map(|()| request),
-        (Purpose::Frames, _) => Err(MessageError::Malformed("request")),
+        (Purpose::Changes | Purpose::Comparison, _) => Err(MessageError::Malformed("request")),
     }
 }
 
@@ -246,7 +257,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
     match &response {
         Response::Taken { epoch, .. } | Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
-        Response::Drained | Response::Yielded(_) => {}
+        Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {}
     }
     Ok(response)
 }
@@ -254,7 +265,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
 fn check_request(request: &Request) -> Result<(), MessageError> {
     match request {
         Request::Take { resource, epoch } => check_name(resource).and_then(|()| check_epoch(*epoch)),
-        Request::Drain(_) => Ok(()),
+        Request::Drain(_) | Request::Fence => Ok(()),
         Request::Yield { resource } => check_name(resource),
     }
 }

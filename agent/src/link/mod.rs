@@ -4,7 +4,7 @@
 //! the other has configured (`trust`). Heartbeats go as datagrams, three in each period, and decide contact
 //! ([`contact`]); reports go whole, each on a stream of its own, when they change and on every new connection
 //! ([`message`]). An operator's order for another site goes as a request, on a stream that its response comes back on.
-//! For what lasts longer each site opens a stream of frames to each peer ([`Opener`]), and hears of the peer's ([`Opened`]).
+//! For what lasts longer each site opens streams of frames to each peer ([`Opener`]), and hears of the peer's ([`Opened`]).
 
 mod accept;
 mod backoff;
@@ -46,7 +46,7 @@ use crate::{
 
 use accept::{Acceptor, Admitted};
 use dial::Dialler;
-use frames::Frames;
+use frames::{Frames, Topic};
 use keys::Identity;
 use message::{Request, Response};
 use peer::{Peer, Rhythm, State, locked};
@@ -92,11 +92,13 @@ pub struct Asked {
     pub reply: oneshot::Sender<Response>,
 }
 
-/// A peer's agent has opened a stream of frames. It opens one at a time; a newer one replaces it.
+/// A peer's agent has opened a stream of frames. It opens one at a time about each topic; a newer one replaces it.
 #[derive(Debug)]
 pub struct Opened {
     /// The peer's site.
     pub peer: String,
+    /// What it is about.
+    pub topic: Topic,
     /// Both directions of the stream.
     pub frames: Frames,
 }
@@ -253,10 +255,11 @@ impl Link {
         self.peers.get(peer).is_some_and(|handle| locked(&handle.state).confirmed().is_some())
     }
 
-    /// Opens streams of frames to this peer, for as long as it is configured as it is now. `None`: there is no such peer.
-    pub fn opener(&self, peer: &str) -> Option<Opener> {
+    /// Opens streams of frames about this to this peer, for as long as it is configured as it is now. `None`: there is no
+    /// such peer.
+    pub fn opener(&self, peer: &str, topic: Topic) -> Option<Opener> {
         let connected = locked(&self.peers.get(peer)?.state).follow();
-        Some(Opener::new(connected, Arc::clone(&self.counters)))
+        Some(Opener::new(topic, connected, Arc::clone(&self.counters)))
     }
 
     /// Where the link listens, with the port the system chose if port 0 was configured.

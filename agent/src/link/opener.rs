@@ -1,4 +1,4 @@
-//! Opens this site's stream of frames to a peer, once per connection, and again if it ended before.
+//! Opens this site's stream of frames about something to a peer, once per connection, and again if it ended before.
 
 use std::{
     sync::Arc,
@@ -8,14 +8,19 @@ use std::{
 use quinn::Connection;
 use tokio::{sync::watch, time::sleep_until};
 
-use super::{backoff::Backoff, frames::Frames, status::Counters};
+use super::{
+    backoff::Backoff,
+    frames::{Frames, Topic},
+    status::Counters,
+};
 
 /// A stream that began longer ago did something.
 const WORKED: Duration = Duration::from_secs(5);
 
-/// Opens streams of frames to one peer. They end with their connection.
+/// Opens streams of frames about one thing to one peer. They end with their connection.
 #[derive(Debug)]
 pub struct Opener {
+    topic: Topic,
     connected: watch::Receiver<Option<Connection>>,
     counters: Arc<Counters>,
     last: Option<Last>,
@@ -31,8 +36,8 @@ struct Last {
 }
 
 impl Opener {
-    pub(super) fn new(connected: watch::Receiver<Option<Connection>>, counters: Arc<Counters>) -> Self {
-        Self { connected, counters, last: None, backoff: Backoff::new() }
+    pub(super) fn new(topic: Topic, connected: watch::Receiver<Option<Connection>>, counters: Arc<Counters>) -> Self {
+        Self { topic, connected, counters, last: None, backoff: Backoff::new() }
     }
 
     /// Opens a stream as soon as the peer is connected; it replaces the one before at the peer. `None` when the peer is
@@ -49,7 +54,7 @@ impl Opener {
                 changed = self.connected.changed() => changed.ok()?,
                 opened = async {
                     sleep_until(due.into()).await;
-                    Frames::open(&connection, &self.counters).await
+                    Frames::open(&connection, self.topic, &self.counters).await
                 } => match opened {
                     Ok(frames) => {
                         self.opened(&connection);

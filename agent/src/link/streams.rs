@@ -1,6 +1,6 @@
 //! Bi-directional streams: requests with their responses, and streams of frames. The first bytes of each say which it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use quinn::{Connection, ReadExactError, ReadToEndError, RecvStream, SendStream};
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Opened,
-    frames::Frames,
+    frames::{Frames, Topic},
     message::{self, MAX_REQUEST, MAX_RESPONSE, MessageError, OPENING, Purpose, Request, Response},
     status::Counters,
 };
@@ -43,7 +43,7 @@ impl Incoming {
     pub(super) async fn run(self) {
         let mut begun = JoinSet::new();
         // Told when another stream of frames takes over.
-        let mut current: Option<oneshot::Sender<()>> = None;
+        let mut current: BTreeMap<Topic, oneshot::Sender<()>> = BTreeMap::new();
         loop {
             tokio::select! {
                 accepted = self.connection.accept_bi() => match accepted {
@@ -52,12 +52,12 @@ impl Incoming {
                     }
                     Err(_) => return,
                 },
-                Some(ended) = begun.join_next() => if let Ok(Some(stream)) = ended {
+                Some(ended) = begun.join_next() => if let Ok(Some((topic, stream))) = ended {
                     let (replace, replaced) = oneshot::channel();
-                    if let Some(older) = current.replace(replace) {
+                    if let Some(older) = current.insert(topic, replace) {
                         let _ = older.send(());
                     }
-                    self.taker.take(stream, replaced);
+                    self.taker.take(topic, stream, replaced);
                 },
             }
         }
@@ -66,16 +66,19 @@ impl Incoming {
 
 impl Taker {
     /// Without somebody to take it at once the stream ends: a connection never waits for one of its streams.
-    fn take(&self, stream: Stream, replaced: oneshot::Receiver<()>) {
+    fn take(&self, topic: Topic, stream: Stream, replaced: oneshot::Receiver<()>) {
         let frames = Frames::new(stream, Some(replaced), Arc::clone(&self.counters));
-        let _ = self.opened.try_send(Opened { peer: self.peer.clone(), frames });
+        let _ = self.opened.try_send(Opened { peer: self.peer.clone(), topic, frames });
     }
 }
 
 /// Finds out what a stream is for, and sees a request through. A stream of frames is given back.
-async fn begin((send, mut receive): Stream, requests: mpsc::Sender<Result<Asking, MessageError>>) -> Option<Stream> {
+async fn begin(
+    (send, mut receive): Stream,
+    requests: mpsc::Sender<Result<Asking, MessageError>>,
+) -> Option<(Topic, Stream)> {
     let request = match timeout(REQUEST_TIMEOUT, read_beginning(&mut receive)).await.ok()?? {
-        Ok(Beginning::Frames) => return Some((send, receive)),
+        Ok(Beginning::Frames(topic)) => return Some((topic, (send, receive))),
         Ok(Beginning::Request(request)) => Ok(request),
         Err(error) => Err(error),
     };
@@ -85,7 +88,7 @@ async fn begin((send, mut receive): Stream, requests: mpsc::Sender<Result<Asking
 
 enum Beginning {
     Request(Request),
-    Frames,
+    Frames(Topic),
 }
 
 /// `None`: the sender gave it up.
@@ -97,7 +100,8 @@ async fn read_beginning(stream: &mut RecvStream) -> Option<Result<Beginning, Mes
         Err(ReadExactError::ReadError(_)) => return None,
     };
     match message::decode_opening(&opening[..length]) {
-        Ok(Purpose::Frames) => return Some(Ok(Beginning::Frames)),
+        Ok(Purpose::Changes) => return Some(Ok(Beginning::Frames(Topic::Changes))),
+        Ok(Purpose::Comparison) => return Some(Ok(Beginning::Frames(Topic::Comparison))),
         Ok(Purpose::Request) => {}
         Err(error) => return Some(Err(error)),
     }

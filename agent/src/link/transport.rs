@@ -29,16 +29,16 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Length of connection identifiers, bytes; QUIC's usual choice.
 const CID_LENGTH: usize = 8;
 
-/// Bi-directional streams that a peer may have open: one of frames, one that replaces it, and two requests.
-const BIDI_STREAMS: u32 = 4;
+/// Bi-directional streams that a peer may have open: one of frames for each topic, one that replaces each, and two requests.
+const BIDI_STREAMS: u32 = 6;
 
 /// Bytes of a stream that may be under way or unread. At a round trip of 20 ms this lets 50 MB/s through.
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// The same for all streams of a connection together, and what is kept until the other end has it. The streams of frames
-/// (the peer's, the one that replaces it, and this site's) cannot use all of it if nobody reads them, so that reports and
-/// requests, which are read at once, always have a share.
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// (about each of two topics the peer's, the one that replaces it, and this site's) cannot use all of it if nobody reads
+/// them, so that reports and requests, which are read at once, always have a share.
+const CONNECTION_WINDOW: u32 = 7 * STREAM_WINDOW;
 
 /// How long a connection outlives silence: long enough that a short cut of the path ends with the next heartbeat and
 /// without a new handshake. Ends in a whole number of milliseconds.

@@ -49,7 +49,7 @@ pub struct BackendStatus {
     pub resource: String,
     /// The backend.
     pub backend: SocketAddr,
-    /// What is believed of it. `None`: no try has ended yet.
+    /// What is believed of it. `None`: nothing yet.
     pub up: Option<bool>,
     /// Since when that is believed.
     pub since: Option<Instant>,
@@ -66,8 +66,8 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts trying every backend of [`backends`]; the first tries start at once. For each backend `events` gets the
-    /// first result and every later change. While it is full, that backend's next try waits.
+    /// Starts trying every backend of [`backends`] at once, and again without a pause until something is believed of it.
+    /// For each backend `events` gets the first belief and every later change. While it is full, that backend's next try waits.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -160,7 +160,7 @@ struct State {
 }
 
 impl Task {
-    /// `pause`: from the start of the first try to that of the second.
+    /// `pause`: from the start of the try that was first believed to that of the next.
     fn start(target: Target, pause: Duration, events: Sender<ProbeEvent>) -> Self {
         let target = Arc::new(target);
         let state = Arc::new(Mutex::new(State {
@@ -194,11 +194,14 @@ impl Drop for Task {
 }
 
 impl State {
-    fn record(&mut self, attempt: &Attempt) -> Option<Change> {
+    /// What is believed from now on, and whether anything is.
+    fn record(&mut self, attempt: &Attempt) -> (Option<Change>, bool) {
         self.last = Some(attempt.clone());
-        let change = self.belief.observe(attempt.ok)?;
-        self.since = Some(attempt.at);
-        Some(change)
+        let change = self.belief.observe(attempt.ok);
+        if change.is_some() {
+            self.since = Some(attempt.at);
+        }
+        (change, self.belief.up().is_some())
     }
 }
 
@@ -207,7 +210,7 @@ async fn run(target: Arc<Target>, state: Arc<Mutex<State>>, mut pause: Duration,
     loop {
         let start = Instant::now();
         let attempt = prober.attempt(target.backend).await;
-        let change = lock(&state).record(&attempt);
+        let (change, known) = lock(&state).record(&attempt);
         if let Some(change) = change {
             let event = ProbeEvent {
                 resource: target.resource.clone(),
@@ -226,8 +229,11 @@ async fn run(target: Arc<Target>, state: Arc<Mutex<State>>, mut pause: Duration,
             }
             permit.send(event);
         }
-        time::sleep_until(next_start(start, pause, Instant::now()).into()).await;
-        pause = target.probe.interval;
+        // A site waits for the first belief; a try that failed once may only have been slow.
+        if known {
+            time::sleep_until(next_start(start, pause, Instant::now()).into()).await;
+            pause = target.probe.interval;
+        }
     }
 }
 
@@ -236,7 +242,7 @@ fn next_start(last: Instant, pause: Duration, now: Instant) -> Instant {
     (last + pause).max(now)
 }
 
-/// All first tries start at once, so that the first round is soon complete. The second ones are spread over half an
+/// All first tries start at once, so that the first round is soon complete. The next ones are spread over half an
 /// interval, none later than usual.
 fn first_pause(interval: Duration, index: u32, count: u32) -> Duration {
     interval - (interval / 2).mul_f64(f64::from(index) / f64::from(count.max(1)))

@@ -1,4 +1,4 @@
-//! The thread that works on the database: one transaction at a time, none of them on the runtime's threads.
+//! Threads that work on the database: one transaction at a time each, none of them on the runtime's threads.
 
 use std::{
     path::PathBuf,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use siteswap_replication::store::{self, Settings, Store};
+use siteswap_replication::store::{self, Age, Settings, Store};
 use tokio::sync::oneshot;
 
 /// A database that cannot be opened is tried again after this.
@@ -36,10 +36,22 @@ pub(super) struct Database {
     jobs: mpsc::Sender<Job>,
 }
 
+/// What a thread works on.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The database.
+    pub(super) file: PathBuf,
+    /// How it is replicated.
+    pub(super) settings: Settings,
+    /// Where it is kept what peers may have been told, outside of the database. One thread tells them anything; for others
+    /// there is none.
+    pub(super) told: Option<PathBuf>,
+}
+
 impl Database {
-    pub(super) fn start(file: PathBuf, settings: Settings) -> Self {
+    pub(super) fn start(place: Place) -> Self {
         let (jobs, inbox) = mpsc::channel();
-        thread::spawn(move || work(&file, &settings, &inbox));
+        thread::spawn(move || work(&place, &inbox));
         Self { jobs }
     }
 
@@ -63,20 +75,37 @@ impl Database {
     }
 }
 
-fn work(file: &std::path::Path, settings: &Settings, jobs: &mpsc::Receiver<Job>) {
+impl Place {
+    fn open(&self) -> Result<Store, store::Error> {
+        let mut store = Store::open(&self.file, self.settings.clone())?;
+        if let Some(told) = &self.told {
+            let (database, tables) = (self.file.display(), store.tables().count());
+            match store.remember_outside(told)? {
+                Age::New | Age::Continues => tracing::info!(%database, tables, "the database is replicated"),
+                Age::Restored => tracing::warn!(
+                    %database,
+                    tables,
+                    "the database is older than what peers were told (a restored backup?): it is compared with all of them"
+                ),
+            }
+        }
+        Ok(store)
+    }
+}
+
+fn work(place: &Place, jobs: &mpsc::Receiver<Job>) {
     let mut said = String::new();
     loop {
-        let error = match Store::open(file, settings.clone()) {
+        let error = match place.open() {
             Ok(mut store) => {
-                tracing::info!(database = %file.display(), tables = store.tables().count(), "the database is replicated");
                 let Some((job, error)) = serve(&mut store, jobs) else { return };
                 job(Err(&error.to_string()));
                 error
             }
             Err(error) => error,
         };
-        let why = format!("{}: {error}", file.display());
-        if why != said {
+        let why = format!("{}: {error}", place.file.display());
+        if why != said && place.told.is_some() {
             tracing::error!("the database is not replicated: {why}");
         }
         if !refuse(jobs, &why) {

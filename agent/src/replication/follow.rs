@@ -8,7 +8,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -24,30 +24,36 @@ use super::{Shared, now};
 
 /// Folds have at least this between them: one takes in all that was committed meanwhile.
 const PACE: Duration = Duration::from_millis(4);
-/// The database is looked at after this, whatever the kernel says.
+/// The database is looked at after this, whatever the kernel says, and so often for orders and the size of what waits.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// `limit`: bytes that changes may take while peers have not acknowledged them.
 pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
     let log = log_of(&file);
     let mut alarm = Alarm { limit, said: Fill::Little };
+    let mut looked: Option<Instant> = None;
     let mut writes = None;
     let mut said = String::new();
     loop {
+        let look = looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         let folded = shared
             .database
-            .run(|store| {
+            .run(move |store| {
                 if store.changed()? {
                     store.fold(now())?;
                 }
-                Ok((store.position()?.0, store.paused()?, store.backlog()?))
+                let rest = if look { Some((store.paused()?, store.backlog()?)) } else { None };
+                Ok((store.position()?.0, rest))
             })
             .await;
         match folded {
-            Ok((group, paused, backlog)) => {
+            Ok((group, rest)) => {
                 said.clear();
-                alarm.look(backlog);
-                shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
+                if let Some((paused, backlog)) = rest {
+                    looked = Some(Instant::now());
+                    alarm.look(backlog);
+                    shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
+                }
                 shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
                 // The log is there once the database is open, and stays while it is.
                 writes = writes.or_else(|| Writes::to(&log).ok());

@@ -1,6 +1,7 @@
 //! Messages over a stream of frames. One that is longer than a frame goes in several.
 
-use siteswap_replication::wire::{MAX_PART, Message};
+use serde::{Serialize, de::DeserializeOwned};
+use siteswap_replication::wire::{self, MAX_PART};
 
 use crate::link::frames::{FrameReceiver, FrameSender};
 
@@ -12,8 +13,8 @@ const MORE: u8 = 1;
 const LAST: u8 = 0;
 
 /// Sends a message.
-pub(super) async fn send(frames: &mut FrameSender, message: &Message) -> Result<(), String> {
-    let bytes = message.encode().map_err(str::to_owned)?;
+pub(super) async fn send(frames: &mut FrameSender, message: &impl Serialize) -> Result<(), String> {
+    let bytes = wire::pack(message).map_err(str::to_owned)?;
     let mut pieces = bytes.chunks(PIECE).peekable();
     while let Some(piece) = pieces.next() {
         let first = if pieces.peek().is_some() { MORE } else { LAST };
@@ -30,7 +31,10 @@ pub(super) struct Messages {
 
 impl Messages {
     /// The next message; `None` when the peer ends the stream. Safe to cancel.
-    pub(super) async fn receive(&mut self, frames: &mut FrameReceiver) -> Result<Option<Message>, String> {
+    pub(super) async fn receive<T: DeserializeOwned>(
+        &mut self,
+        frames: &mut FrameReceiver,
+    ) -> Result<Option<T>, String> {
         loop {
             let Some(frame) = frames.receive().await.map_err(|error| error.to_string())? else { return Ok(None) };
             let (first, piece) = frame.split_first().ok_or("an empty frame")?;
@@ -40,7 +44,7 @@ impl Messages {
             self.partial.extend_from_slice(piece);
             if *first == LAST {
                 let bytes = std::mem::take(&mut self.partial);
-                return Message::decode(&bytes).map(Some).map_err(|error| format!("not a message: {error}"));
+                return wire::unpack(&bytes).map(Some).map_err(|error| format!("not a message: {error}"));
             }
         }
     }

@@ -3,11 +3,14 @@
 //! What happens to the database is `siteswap-replication`'s; here its transactions meet the link. One thread works on
 //! the database ([`database`]), one task folds what applications write ([`follow`]), and each peer has two streams: on the
 //! one that this site has opened it sends batches and hears acknowledgements ([`send`]), on the peer's it is the other way
-//! round ([`receive`]).
+//! round ([`receive`]). Whether the sites are the same is asked over streams of their own and read by a second thread
+//! ([`compare`]), on an operator's order or when there is doubt ([`mend`]).
 
+mod compare;
 mod database;
 mod fences;
 mod follow;
+mod mend;
 mod messages;
 mod receive;
 mod send;
@@ -15,26 +18,32 @@ mod status;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use siteswap_common::steer::tunnel;
-use siteswap_replication::store::{self, Rules, Settings};
+use siteswap_replication::{
+    Value,
+    store::{self, Rules, Settings},
+};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Mutex, mpsc, oneshot, watch},
     task::JoinSet,
 };
 
 use crate::{
     config::{self, Config},
-    link::{Link, Opened},
+    link::{Link, Opened, frames::Topic},
 };
 
-use database::Database;
+use compare::Comparer;
+use database::{Database, Place};
 use fences::Moving;
 use status::Sessions;
 
+pub use compare::{Compared, Comparing, Comparison, Differing, Keep};
 pub use fences::Guarded;
 pub use status::{Peer, Status};
 
@@ -47,6 +56,7 @@ const PAUSED: &str = "paused by: siteswap db pause";
 pub struct Replication {
     database: Database,
     sessions: Sessions,
+    comparer: Comparer,
     streams: mpsc::Sender<Opened>,
     guarded: watch::Sender<BTreeMap<String, Guarded>>,
     moves: mpsc::Sender<Moving>,
@@ -72,8 +82,15 @@ impl Replication {
     pub fn start(config: &Config, link: &Link) -> Option<Self> {
         let database = config.database.as_ref()?;
         let (groups, _) = watch::channel(0);
+        let place =
+            Place { file: database.file.clone(), settings: settings(config, database), told: Some(told(config)) };
+        let openers = |topic| config.peers().filter_map(move |peer| Some((peer.to_owned(), link.opener(peer, topic)?)));
+        let comparer = Comparer {
+            database: Database::start(Place { told: None, ..place.clone() }),
+            peers: Arc::new(openers(Topic::Comparison).map(|(peer, opener)| (peer, Mutex::new(opener))).collect()),
+        };
         let shared = Shared {
-            database: Database::start(database.file.clone(), settings(config, database)),
+            database: Database::start(place),
             sessions: Sessions::default(),
             groups: Arc::new(groups),
             applied: Arc::new(watch::channel(0).0),
@@ -81,19 +98,18 @@ impl Replication {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(follow::follow(database.file.clone(), database.max_backlog, shared.clone()));
-        for peer in config.peers() {
-            if let Some(opener) = link.opener(peer) {
-                tasks.spawn(send::send(peer.to_owned(), opener, shared.clone()));
-            }
+        for (peer, opener) in openers(Topic::Changes) {
+            tasks.spawn(send::send(peer, opener, shared.clone()));
         }
         let (streams, opened) = mpsc::channel(4);
-        tasks.spawn(receive::receive(opened, shared.clone()));
+        tasks.spawn(receive::receive(opened, shared.clone(), comparer.database.clone()));
+        tasks.spawn(mend::mend(comparer.clone(), shared.clone()));
         let (guarded, watched) = watch::channel(BTreeMap::new());
         let (moves, orders) = mpsc::channel(4);
         tasks.spawn(fences::keep(watched, orders, shared.clone()));
         let applied = shared.applied.subscribe();
         let Shared { database, sessions, .. } = shared;
-        Some(Self { database, sessions, streams, guarded, moves, applied, _tasks: Arc::new(tasks) })
+        Some(Self { database, sessions, comparer, streams, guarded, moves, applied, _tasks: Arc::new(tasks) })
     }
 
     /// A peer has opened its stream.
@@ -138,6 +154,20 @@ impl Replication {
         }
     }
 
+    /// Lets no more be written to the tables, before a schema change. Says whether every peer has applied what was.
+    pub fn fence(&self) -> impl Future<Output = Result<bool, String>> + Send + use<> {
+        let database = self.database.clone();
+        async move { database.run(|store| store.fence(now())).await.map_err(|error| error.to_string()) }
+    }
+
+    /// Compares tables with a peer's, and repairs what differs if that is wanted. The last thing that the receiver gets is
+    /// `Done` or `Failed`; without the receiver it ends.
+    pub fn compare(&self, comparison: Comparison) -> mpsc::Receiver<Comparing> {
+        let (told, progress) = mpsc::channel(16);
+        tokio::spawn(self.comparer.clone().run(comparison, told));
+        progress
+    }
+
     /// How it stands. May wait for a transaction to end.
     pub fn status(&self) -> impl Future<Output = Status> + Send + use<> {
         status::status(self.database.clone(), self.sessions.clone())
@@ -147,6 +177,11 @@ impl Replication {
 /// What a site is called in the database and on the wire: the same number as in the tunnel.
 fn number(site: &str) -> u32 {
     tunnel::site(site)
+}
+
+/// Where this site keeps what its peers may have been told: not in the database, which may be restored from a backup.
+fn told(config: &Config) -> PathBuf {
+    config.state.join("database.told")
 }
 
 /// What the configuration says of the database.
@@ -175,6 +210,23 @@ fn translate(rules: config::TableRules) -> Rules {
             config::Unique::Null => store::OnCollision::Null,
             config::Unique::Delete => store::OnCollision::Delete,
         },
+    }
+}
+
+/// A value as SQL would have it.
+pub(crate) fn literal(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => format!("{number:?}"),
+        Value::Text(text) => {
+            let text = String::from_utf8_lossy(text).replace('\'', "''");
+            format!("'{}'", text.replace(char::is_control, "\u{fffd}"))
+        }
+        Value::Blob(bytes) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{digits}'")
+        }
     }
 }
 

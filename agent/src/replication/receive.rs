@@ -7,15 +7,19 @@ use siteswap_replication::{
     wire::{Message, Part, Report},
 };
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 
-use crate::link::Opened;
+use crate::link::{
+    Opened,
+    frames::{Frames, Topic},
+};
 
 use super::{
-    PAUSED, Shared,
+    PAUSED, Shared, compare,
+    database::Database,
     messages::{self, Messages},
     now, number,
 };
@@ -23,56 +27,59 @@ use super::{
 /// A peer is told after so long how far this site is, if that has changed without anything to acknowledge.
 const TELL: Duration = Duration::from_secs(1);
 
-/// Works all streams that peers open.
-pub(super) async fn receive(mut opened: mpsc::Receiver<Opened>, shared: Shared) {
+/// Works all streams that peers open; `beside` answers their questions.
+pub(super) async fn receive(mut opened: mpsc::Receiver<Opened>, shared: Shared, beside: Database) {
     let mut streams = JoinSet::new();
-    let mut current: BTreeMap<String, tokio::task::AbortHandle> = BTreeMap::new();
-    while let Some(opened) = opened.recv().await {
+    let mut current: BTreeMap<(String, Topic), AbortHandle> = BTreeMap::new();
+    while let Some(Opened { peer, topic, frames }) = opened.recv().await {
         while streams.try_join_next().is_some() {}
-        let (peer, shared) = (opened.peer.clone(), shared.clone());
-        let handle = streams.spawn(async move {
-            let peer = opened.peer.clone();
-            let mut paused = shared.paused.subscribe();
-            let why = tokio::select! {
-                biased;
-                _ = paused.wait_for(|paused| *paused) => PAUSED.to_owned(),
-                why = session(opened, &shared) => why,
-            };
-            tracing::debug!(peer, "stopped receiving changes: {why}");
-            shared.sessions.refused(&peer, why);
-        });
-        if let Some(before) = current.insert(peer, handle) {
+        let handle = match topic {
+            Topic::Changes => streams.spawn(take(peer.clone(), frames, shared.clone())),
+            Topic::Comparison => streams.spawn(compare::answer(peer.clone(), frames, beside.clone())),
+        };
+        if let Some(before) = current.insert((peer, topic), handle) {
             before.abort();
         }
     }
 }
 
+/// Takes changes from one stream until it ends or an operator wants none.
+async fn take(peer: String, frames: Frames, shared: Shared) {
+    let mut paused = shared.paused.subscribe();
+    let why = tokio::select! {
+        biased;
+        _ = paused.wait_for(|paused| *paused) => PAUSED.to_owned(),
+        why = session(&peer, frames, &shared) => why,
+    };
+    tracing::debug!(peer, "stopped receiving changes: {why}");
+    shared.sessions.refused(&peer, why);
+}
+
 /// Receives on one stream until something goes wrong, and says what.
-async fn session(opened: Opened, shared: &Shared) -> String {
-    match Receiver::start(opened, shared).await {
+async fn session(peer: &str, frames: Frames, shared: &Shared) -> String {
+    match Receiver::start(peer, frames, shared).await {
         Ok(receiver) => receiver.run().await,
         Err(why) => why,
     }
 }
 
 struct Receiver<'a> {
-    opened: Opened,
+    peer: &'a str,
+    frames: Frames,
     messages: Messages,
     shared: &'a Shared,
-    groups: watch::Receiver<u64>,
     told: Report,
 }
 
 impl<'a> Receiver<'a> {
-    async fn start(mut opened: Opened, shared: &'a Shared) -> Result<Self, String> {
-        let groups = shared.groups.subscribe();
+    async fn start(peer: &'a str, mut frames: Frames, shared: &'a Shared) -> Result<Self, String> {
         let mut messages = Messages::default();
-        let Some(Message::Hello(hello)) = messages.receive(&mut opened.frames.receiver).await? else {
+        let Some(Message::Hello(hello)) = messages.receive(&mut frames.receiver).await? else {
             return Err("the peer did not say how far it is".to_owned());
         };
-        let site = number(&opened.peer);
+        let site = number(peer);
         if hello.site != site {
-            return Err(format!("the greeting is not {}'s", opened.peer));
+            return Err(format!("the greeting is not {peer}'s"));
         }
         let told = shared
             .database
@@ -82,8 +89,9 @@ impl<'a> Receiver<'a> {
             })
             .await
             .map_err(|error| error.to_string())?;
-        messages::send(&mut opened.frames.sender, &Message::Hello(told.clone())).await?;
-        Ok(Self { opened, messages, shared, groups, told })
+        messages::send(&mut frames.sender, &Message::Hello(told.clone())).await?;
+        shared.sessions.taking(peer);
+        Ok(Self { peer, frames, messages, shared, told })
     }
 
     /// Receives until something goes wrong, and says what.
@@ -91,7 +99,7 @@ impl<'a> Receiver<'a> {
         let mut due = Instant::now() + TELL;
         loop {
             let step = tokio::select! {
-                message = self.messages.receive(&mut self.opened.frames.receiver) => match message {
+                message = self.messages.receive(&mut self.frames.receiver) => match message {
                     Ok(Some(Message::Part(part))) => self.apply(part).await,
                     Ok(Some(Message::Report(report))) => self.heard(report).await,
                     Ok(Some(Message::Hello(_))) => Err("the peer greets twice".to_owned()),
@@ -122,11 +130,7 @@ impl<'a> Receiver<'a> {
             Received::Applied { conflicts, .. } => {
                 self.shared.applied.send_modify(|count| *count += 1);
                 if conflicts > 0 {
-                    tracing::warn!(
-                        peer = self.opened.peer,
-                        conflicts,
-                        "changes were in conflict; see: siteswap db conflicts"
-                    );
+                    tracing::warn!(peer = self.peer, conflicts, "changes were in conflict; see: siteswap db conflicts");
                 }
                 self.tell().await
             }
@@ -140,12 +144,11 @@ impl<'a> Receiver<'a> {
 
     /// Tells the peer how far this site is, if that is new.
     async fn tell(&mut self) -> Result<(), String> {
-        self.groups.borrow_and_update();
-        let site = number(&self.opened.peer);
+        let site = number(self.peer);
         let report =
             self.shared.database.run(move |store| store.report(site)).await.map_err(|error| error.to_string())?;
         if report != self.told {
-            messages::send(&mut self.opened.frames.sender, &Message::Report(report.clone())).await?;
+            messages::send(&mut self.frames.sender, &Message::Report(report.clone())).await?;
             self.told = report;
         }
         Ok(())

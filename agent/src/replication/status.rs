@@ -33,7 +33,9 @@ pub struct Peer {
     pub sending: bool,
     /// Why changes are not sent to it, or were not the last time.
     pub why: Option<String>,
-    /// Why its changes were not taken the last time.
+    /// Its changes are taken now.
+    pub taking: bool,
+    /// Why its changes are not taken, or were not the last time.
     pub refused: Option<String>,
     /// Its groups up to this one are applied here.
     pub applied: u64,
@@ -55,6 +57,7 @@ pub(super) struct Sessions(Arc<Mutex<BTreeMap<String, Session>>>);
 struct Session {
     sending: bool,
     why: Option<String>,
+    taking: bool,
     refused: Option<String>,
 }
 
@@ -67,8 +70,12 @@ impl Sessions {
         self.change(peer, |session| (session.sending, session.why) = (false, Some(why)));
     }
 
+    pub(super) fn taking(&self, peer: &str) {
+        self.change(peer, |session| (session.taking, session.refused) = (true, None));
+    }
+
     pub(super) fn refused(&self, peer: &str, why: String) {
-        self.change(peer, |session| session.refused = Some(why));
+        self.change(peer, |session| (session.taking, session.refused) = (false, Some(why)));
     }
 
     fn change(&self, peer: &str, change: impl FnOnce(&mut Session)) {
@@ -97,6 +104,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
                     let peer = Peer {
                         sending: session.sending,
                         why: session.why,
+                        taking: session.taking,
                         refused: session.refused,
                         applied: backlog.applied,
                         acknowledged: backlog.acknowledged,

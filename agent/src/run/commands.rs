@@ -57,6 +57,10 @@ impl Agent {
                 }
                 None => drop(reply.send(None)),
             },
+            Command::Compare(order, reply) => {
+                drop(reply.send(self.replication.as_ref().map(|replication| replication.compare(order))));
+            }
+            Command::Fence(reply) => self.fence(reply),
             Command::Reload(reply) => drop(reply.send(self.reload().await)),
         }
         Ok(())

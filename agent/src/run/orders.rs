@@ -7,7 +7,10 @@ use tokio::{sync::oneshot, time::timeout};
 use super::Agent;
 use crate::{
     config::StandbyWrites,
-    control::api::{Drain, Swap},
+    control::{
+        api::{Drain, Fenced, Swap},
+        server::no_database,
+    },
     decision::Taking,
     link::{
         Asked,
@@ -53,6 +56,15 @@ impl Agent {
                     let leaving = replication.leave(resource, peer);
                     tokio::spawn(
                         async move { reply.send(leaving.await.map_or_else(Response::Refused, Response::Yielded)) },
+                    );
+                }
+                None => _ = reply.send(Response::Refused("no database is configured here".to_owned())),
+            },
+            Request::Fence => match &self.replication {
+                Some(replication) => {
+                    let fencing = replication.fence();
+                    tokio::spawn(
+                        async move { reply.send(fencing.await.map_or_else(Response::Refused, Response::Fenced)) },
                     );
                 }
                 None => _ = reply.send(Response::Refused("no database is configured here".to_owned())),
@@ -103,6 +115,31 @@ impl Agent {
             drop(reply.send(Err(format!("there is no site \"{site}\"; there are: {}", known.join(", ")))));
         }
         Ok(())
+    }
+
+    /// Lets no more be written to the database's tables here and at every peer. At none, if one of them is not connected:
+    /// what it has not sent yet would be lost in the schema change.
+    pub(super) fn fence(&self, reply: oneshot::Sender<Result<Fenced, String>>) {
+        let Some(replication) = &self.replication else { return drop(reply.send(Err(no_database()))) };
+        let config = &self.knowledge.config;
+        if let Some(away) = config.peers().find(|peer| !self.link.connected(peer)) {
+            return drop(reply.send(Err(format!("{away} is not connected: all sites change their schema together"))));
+        }
+        let (own, here) = (config.site.clone(), replication.fence());
+        let peers: Vec<_> = config.peers().map(|peer| (peer.to_owned(), self.link.ask(peer, Request::Fence))).collect();
+        tokio::spawn(async move {
+            let mut fenced = Fenced::default();
+            for (peer, asking) in peers {
+                let level = match asking.await {
+                    Ok(Response::Fenced(level)) => Ok(level),
+                    Ok(Response::Refused(why)) | Err(why) => Err(why),
+                    Ok(other) => Err(format!("it answered another question: {other:?}")),
+                };
+                fenced.sites.insert(peer, level);
+            }
+            fenced.sites.insert(own, here.await);
+            drop(reply.send(Ok(fenced)));
+        });
     }
 
     /// Takes a resource whose epoch was `epoch` where the order was given: if it has tables, not before everything is

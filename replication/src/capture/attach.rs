@@ -85,7 +85,7 @@ fn next_number(transaction: &Transaction<'_>) -> rusqlite::Result<u32> {
 /// # Errors
 /// Something else than ours is stored, or whatever SQLite says.
 pub fn tables(database: &Connection) -> Result<Vec<Table>, Error> {
-    if !exists(database, "table", "_ssw_table")? {
+    if !is_attached(database)? {
         return Ok(Vec::new());
     }
     let mut statement = database.prepare_cached("SELECT schema FROM _ssw_table ORDER BY number")?;
@@ -95,6 +95,14 @@ pub fn tables(database: &Connection) -> Result<Vec<Table>, Error> {
         tables.push(serde_json::from_str(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?);
     }
     Ok(tables)
+}
+
+/// Is there anything of ours in the database?
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn is_attached(database: &Connection) -> rusqlite::Result<bool> {
+    exists(database, "table", "_ssw_table")
 }
 
 /// Is there something of this type and name?
@@ -120,10 +128,34 @@ pub fn detach(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<(), E
     Ok(())
 }
 
-fn release(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
-    for kind in ["i", "u", "k", "d", "vi", "vu", "n", "ri", "ru", "rd"] {
-        transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&name(kind, table))))?;
+/// Forgets all tables and what is known of their rows, and captures them as they are now, under new numbers. Returns them.
+///
+/// # Errors
+/// As [`attach`].
+pub fn anew(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Table>, Error> {
+    for table in tables(transaction)? {
+        release(transaction, &table)?;
     }
+    attach(transaction, wanted)
+}
+
+/// Takes the triggers that record off a table.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn disarm(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
+    drop_triggers(transaction, table, &["i", "u", "k", "d", "vi", "vu", "n"])
+}
+
+fn drop_triggers(transaction: &Transaction<'_>, table: &Table, kinds: &[&str]) -> rusqlite::Result<()> {
+    kinds.iter().try_for_each(|kind| {
+        transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&name(kind, table))))
+    })
+}
+
+fn release(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
+    disarm(transaction, table)?;
+    drop_triggers(transaction, table, &["ri", "ru", "rd"])?;
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&images(table))))?;
     transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2)", [keyless(table), unverified(table)])?;
     // The newest touch stays, so that the next one's number is higher.

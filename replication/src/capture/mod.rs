@@ -5,7 +5,7 @@ mod inspect;
 mod refuse;
 mod triggers;
 
-pub use attach::{Wanted, attach, detach, tables};
+pub use attach::{Wanted, anew, attach, detach, disarm, is_attached, tables};
 pub use inspect::{Departure, Difference, inspect, refresh};
 pub use refuse::refuse;
 pub use triggers::{keyless, nullable_key, unverified};

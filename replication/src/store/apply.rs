@@ -11,7 +11,7 @@ use crate::{
     wire::{Part, RowChange},
 };
 
-use super::{Error, Store, conflicts, damaged, fold, live::Live, repair, rows, work, work::Work};
+use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, repair, rows, work, work::Work};
 
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +60,16 @@ impl Store {
     /// milliseconds since 1970.
     ///
     /// # Errors
-    /// `Malformed`, `Unknown`: nothing is applied, and nothing is lost, for the peer keeps it. `Damaged`, `Sqlite`.
+    /// `Malformed`, `Unknown`, `Schema`: nothing is applied, and nothing is lost, for the peer keeps it. `Damaged`, `Sqlite`.
     pub fn receive(&mut self, part: &Part, now: i64) -> Result<Received, Error> {
         if part.origin == self.settings.site || !self.settings.sites.contains_key(&part.origin) || part.hi <= part.lo {
             return Err(Error::Malformed("it is from nowhere"));
         }
         self.transact(|work| {
+            let ours = fence::schema(work.transaction)?;
+            if part.schema != ours {
+                return Err(Error::Schema { theirs: part.schema, ours });
+            }
             let applied = work.peers.get(&part.origin).map_or(0, |peer| peer.applied);
             if part.hi <= applied {
                 return Ok(Received::Duplicate);

@@ -11,7 +11,7 @@ use crate::{
     wire::{Part, Rows, Shape},
 };
 
-use super::{Error, Store, damaged};
+use super::{Error, Store, damaged, fence};
 
 /// A batch of several groups has at most this many rows; and so has a part.
 pub const ROWS: u64 = 20_000;
@@ -50,8 +50,9 @@ impl Store {
     /// # Errors
     /// `Gone`, `File`, `Damaged`, `Sqlite`.
     pub fn next_part(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
-        let next = self.part_after(position)?;
-        if let Some((part, _)) = &next {
+        let mut next = self.part_after(position)?;
+        if let Some((part, _)) = &mut next {
+            part.schema = fence::schema(&self.database)?;
             self.note(part.hi, part.clock)?;
         }
         Ok(next)

@@ -62,6 +62,17 @@ pub struct Restored {
     pub peers: BTreeMap<SiteId, Option<u64>>,
 }
 
+/// Why a database may not be what its peers know. Sites are told by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It was restored, and this peer has not been heard since: it may know more than all others.
+    Unheard(String),
+    /// It was restored; it is to be compared with this peer next.
+    Restored(String),
+    /// These tables were without their triggers for a while.
+    Unrecorded(Vec<String>),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) site: SiteId,
@@ -212,13 +223,44 @@ impl Store {
     }
 
     /// Is this a restored database that is not yet as its peers are? Then it is to be compared with each of `peers` and
-    /// repaired, the one that had applied the most first: by a [`Verify`](super::Verify), [`Outcome::repairs`] if anything
+    /// repaired, the one that had applied the most first ([`doubt`](Self::doubt)): by a [`Verify`](super::Verify), [`Outcome::repairs`] if anything
     /// differs, another `Verify` after replication has caught up, and [`verified`](Self::verified) when nothing differs.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn restored(&self) -> Result<Option<Restored>, Error> {
         Ok(State::load(&self.database)?.restored)
+    }
+
+    /// Is there anything that only a comparison with a peer can settle?
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn doubt(&self) -> Result<Option<Doubt>, Error> {
+        let Some(restored) = self.restored()? else {
+            let tables = self.unrecorded()?;
+            return Ok(Some(tables).filter(|tables| !tables.is_empty()).map(Doubt::Unrecorded));
+        };
+        let name = |site: &SiteId| self.settings.sites.get(site).cloned().unwrap_or_default();
+        let unheard = restored.peers.iter().find(|(_, applied)| applied.is_none());
+        let most = restored.peers.iter().max_by_key(|(_, applied)| **applied);
+        Ok(match (unheard, most) {
+            (Some((site, _)), _) => Some(Doubt::Unheard(name(site))),
+            (None, Some((site, _))) => Some(Doubt::Restored(name(site))),
+            (None, None) => None,
+        })
+    }
+
+    /// Tables that were without their triggers for a while and have not been found equal to a peer's since.
+    pub(super) fn unrecorded(&self) -> Result<Vec<String>, Error> {
+        let mut marked = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?;
+        let mut tables = Vec::new();
+        for live in self.tables.values() {
+            if marked.exists([unverified(&live.table)])? {
+                tables.push(live.table.name.clone());
+            }
+        }
+        Ok(tables)
     }
 
     /// Remembers that a comparison has found everything equal; of a restored database only that of all tables counts. Says

@@ -7,7 +7,7 @@
 //! is found where something is kept of the row, a missing or altered trigger is found, and tables that were without their
 //! triggers for a while are named until a comparison has found them equal.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::{
     capture::{self, Departure},
@@ -48,7 +48,11 @@ impl Store {
     /// `Capture`, `Damaged`, `Sqlite`.
     pub fn verify_local(&self) -> Result<Local, Error> {
         self.at_one_moment(|database| {
-            let mut local = Local { departures: capture::inspect(database, false)?, ..Local::default() };
+            let mut local = Local {
+                departures: capture::inspect(database, false)?,
+                unverified: self.unrecorded()?,
+                ..Local::default()
+            };
             for live in self.tables.values() {
                 let touched = scan::touched(database, live)?;
                 let mut statement =
@@ -63,11 +67,6 @@ impl Store {
                     if there != visible && !touched.contains(&key) {
                         local.contradictions.push(Contradiction { table: live.table.name.clone(), key, there });
                     }
-                }
-                let mark = capture::unverified(&live.table);
-                let marked = database.query_row("SELECT 1 FROM _ssw_meta WHERE k=?", [mark], |_| Ok(())).optional()?;
-                if marked.is_some() {
-                    local.unverified.push(live.table.name.clone());
                 }
             }
             Ok(local)

@@ -8,6 +8,7 @@ mod apply;
 mod assert;
 mod batch;
 mod conflicts;
+mod fence;
 mod fold;
 mod identity;
 mod join;
@@ -42,8 +43,9 @@ use crate::{
 pub use apply::Received;
 pub use batch::Position;
 pub use conflicts::Logged;
+pub use fence::{end_fence, fenced};
 pub use fold::Folded;
-pub use identity::{Age, Restored};
+pub use identity::{Age, Doubt, Restored};
 pub use local::{Contradiction, Local};
 pub use status::{Backlog, Status};
 pub use tail::Told;
@@ -146,6 +148,23 @@ pub enum Error {
         wanted: u64,
         /// What there is.
         oldest: u64,
+    },
+    /// No schema change is under way.
+    #[error("no schema change is under way here; begin one with: siteswap db schema begin")]
+    NotFenced,
+    /// A peer lacks changes that were made before the schema change.
+    #[error("{0} rows wait for a peer that has not applied them; see: siteswap db status")]
+    Waiting(u64),
+    /// A peer's schema was changed more or less often than ours.
+    #[error(
+        "the sender's schema was changed {theirs} times and ours {ours} times: end the schema change at every site with \
+         siteswap db schema commit"
+    )]
+    Schema {
+        /// The sender's count.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
     },
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
@@ -309,10 +328,18 @@ impl Store {
     pub fn refuse(&mut self, tables: &BTreeMap<String, Option<String>>, now: i64) -> Result<u64, Error> {
         self.transact(|work| {
             fold::fold(work, now)?;
+            // A schema change refuses all writes, and lets them be again.
+            if fenced(work.transaction)? {
+                return Ok(work.state.group);
+            }
             for live in work.tables.values() {
                 let of = |(name, _): &(&String, &Option<String>)| name.eq_ignore_ascii_case(&live.table.name);
                 if let Some((_, holder)) = tables.iter().find(of) {
-                    capture::refuse(work.transaction, &live.table, holder.as_deref()).map_err(capture::Error::from)?;
+                    let name = &live.table.name;
+                    let message = holder
+                        .as_ref()
+                        .map(|holder| format!("siteswap: site {holder} holds table {name}; write it there"));
+                    capture::refuse(work.transaction, &live.table, message.as_deref()).map_err(capture::Error::from)?;
                 }
             }
             Ok(work.state.group)

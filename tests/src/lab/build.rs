@@ -134,7 +134,7 @@ impl Lab {
 }
 
 /// One of the workspace's programs, from where this one was built.
-pub(super) fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // Tests are one directory deeper than programs.
     let mut places = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));

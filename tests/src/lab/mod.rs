@@ -1,7 +1,7 @@
 //! The lab itself: built from the plan, taken down completely.
 
 mod agent;
-mod build;
+pub(crate) mod build;
 mod databases;
 mod expect;
 mod faults;

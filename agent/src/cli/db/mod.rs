@@ -2,24 +2,24 @@
 //! what another site has a part in asks the agent.
 
 mod show;
+mod sites;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use serde::Serialize;
 use siteswap_replication::{
-    Value,
     capture::{self, Wanted},
     doctor::{self, Severity},
-    store::{Logged, Store, Told},
+    store::{self, Logged, Store, Told},
 };
 
 use crate::{
     config::{self, Config, Database, Tables},
     control::client::Client,
-    replication,
+    replication::{self, Keep, literal},
 };
 
 use super::{ConfigFile, Socket, colours, runtime};
@@ -32,7 +32,8 @@ const BUSY: Duration = Duration::from_secs(30);
 pub(super) enum Db {
     /// Begin to record changes: install our triggers and tables (their names begin with `_ssw_`).
     ///
-    /// Rows that are there already are not sent: sites begin with the same content (`siteswap db snapshot`). Run it once
+    /// Rows that are there already are not sent: sites begin with the same content (`siteswap db snapshot`), or are made
+    /// equal once (`siteswap db verify --repair --keep present`). Run it once
     /// at each site, before the application writes. It may be repeated.
     Attach(Order),
     /// Stop recording and remove all that is ours. The schema is then what it was before `attach`.
@@ -72,10 +73,86 @@ pub(super) enum Db {
         #[command(subcommand)]
         what: Conflicts,
     },
+    /// Compare this site's tables with a peer's, or with every peer's; repair what differs.
+    ///
+    /// The agents read both databases while applications go on; rows with changes on their way are looked at again.
+    /// Differences come from writes that no trigger has seen: `siteswap db doctor` names what can make them. A repair says
+    /// the row that stays once more, as a change made now, which goes to all sites.
+    ///
+    /// Exit code 0: everything is equal. 3: something differs or could not be settled. 1: it was not compared.
+    Verify {
+        #[command(flatten)]
+        order: Order,
+        /// The peer; without it all are compared, one after the other.
+        #[arg(conflicts_with = "local")]
+        peer: Option<String>,
+        /// Check what can be checked without a peer: rows of which something is still kept, and our triggers.
+        #[arg(long)]
+        local: bool,
+        /// Make rows that differ equal.
+        #[arg(long)]
+        repair: bool,
+        /// Which of two rows stays.
+        #[arg(long, value_enum, default_value_t, requires = "repair", conflicts_with = "local")]
+        keep: Keep,
+        /// This table only; may be given several times.
+        #[arg(long = "table", value_name = "TABLE", conflicts_with = "local")]
+        tables: Vec<String>,
+    },
+    /// Write a copy of the database that a new site can begin with; applications go on writing.
+    ///
+    /// Put the new site into every site's configuration first: from then on what it will need is kept for it.
+    Snapshot {
+        #[command(flatten)]
+        order: Order,
+        /// A file that does not exist yet.
+        to: PathBuf,
+    },
+    /// Make another site's snapshot this site's database. What was written since the snapshot comes from the peers.
+    Join {
+        #[command(flatten)]
+        order: Order,
+        /// What `siteswap db snapshot` wrote at another site; it stays as it is.
+        snapshot: PathBuf,
+    },
+    /// Change the schema at all sites without losing a write. (A column that is added needs none of this.)
+    Schema {
+        #[command(subcommand)]
+        what: Schema,
+    },
     /// Stop sending and taking changes; recording goes on. Survives restarts.
     Pause(Order),
     /// Send and take changes again.
     Resume(Order),
+}
+
+/// A schema change.
+#[derive(Debug, Subcommand)]
+pub(super) enum Schema {
+    /// Let no more be written to the replicated tables at any site, and wait until all sites have applied what was.
+    ///
+    /// Then change the schema at each site, with any tool, and end it there with `siteswap db schema commit`. Applications'
+    /// writes fail meanwhile and say why. Run it once, at any site; it may be repeated.
+    ///
+    /// Exit code 0: the schema can be changed now. 3: writes are refused, but not everything was applied in time. 1: nothing
+    /// was done, or a site did not answer.
+    Begin {
+        #[command(flatten)]
+        order: Order,
+        /// Seconds to wait until all sites have applied everything.
+        #[arg(long = "wait", default_value_t = 60, value_name = "SECONDS")]
+        seconds: u32,
+    },
+    /// Record the tables as they are now, and let applications write again. Run it at each site after its change.
+    ///
+    /// A site that has committed sends nothing to one that has not: it waits.
+    Commit {
+        #[command(flatten)]
+        order: Order,
+        /// Also while a peer lacks changes made before: they are lost to it until `siteswap db verify --repair`.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// What to do with conflicts.
@@ -178,6 +255,14 @@ pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
         Db::Conflicts { what: Conflicts::List { order, limit } } => list(&order.open()?, limit),
         Db::Conflicts { what: Conflicts::Show { order, id } } => show_conflict(&order.open()?, id),
         Db::Conflicts { what: Conflicts::Restore { order, id } } => restore(&order.open()?, id),
+        Db::Verify { order, local: true, repair, .. } => sites::verify_local(&order.open()?, repair),
+        Db::Verify { order, peer, repair, keep, tables, .. } => {
+            sites::verify(&order.open()?, peer, &tables, repair.then_some(keep))
+        }
+        Db::Snapshot { order, to } => sites::snapshot(&order.open()?, &to),
+        Db::Join { order, snapshot } => sites::join(&order.open()?, &snapshot),
+        Db::Schema { what: Schema::Begin { order, seconds } } => sites::begin_schema(&order.open()?, seconds),
+        Db::Schema { what: Schema::Commit { order, force } } => commit_schema(&order.open()?, force),
         Db::Pause(order) => pause(&order.open()?, true),
         Db::Resume(order) => pause(&order.open()?, false),
     }
@@ -215,6 +300,19 @@ fn attach(opened: &Opened) -> anyhow::Result<ExitCode> {
     )
 }
 
+fn commit_schema(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
+    let wanted = opened.wanted();
+    let tables = opened.transact(|transaction| {
+        Ok(store::end_fence(transaction, wanted.as_deref().map_or(Wanted::All, Wanted::Named), force)?)
+    })?;
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    say(
+        opened.json,
+        &serde_json::json!({ "file": opened.database.file, "tables": names }),
+        &format!("{}: changes to {} are recorded; run it at the other sites too", opened.path(), names.join(", ")),
+    )
+}
+
 fn detach(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
     if !force && let Ok(store) = opened.store() {
         let waiting: Vec<String> = store
@@ -245,8 +343,9 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", show::status(&status, colours()));
     }
-    let good =
-        status.error.is_none() && !status.paused && status.peers.values().all(|peer| peer.sending && peer.rows == 0);
+    let good = status.error.is_none()
+        && !status.paused
+        && status.peers.values().all(|peer| peer.sending && peer.taking && peer.rows == 0);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
@@ -283,27 +382,10 @@ fn tail(opened: &Opened, follow: bool) -> anyhow::Result<ExitCode> {
 
 /// A change in a line: its group, when, the row, and what became of it.
 fn line(change: &Told) -> String {
-    let cells: Vec<String> = change.columns.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
-    let key: Vec<String> = change.key.iter().map(shown).collect();
+    let cells: Vec<String> = change.columns.iter().map(|(name, value)| format!("{name}={}", literal(value))).collect();
+    let key: Vec<String> = change.key.iter().map(literal).collect();
     let Told { group, ms, table, what, .. } = change;
     format!("{group} {ms} {what} {table} ({}) {}", key.join(", "), cells.join(" ")).trim_end().to_owned()
-}
-
-/// A value as SQL would have it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => format!("{number:?}"),
-        Value::Text(text) => {
-            let text = String::from_utf8_lossy(text).replace('\'', "''");
-            format!("'{}'", text.replace(char::is_control, "\u{fffd}"))
-        }
-        Value::Blob(bytes) => {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("x'{digits}'")
-        }
-    }
 }
 
 fn list(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
@@ -320,7 +402,7 @@ fn list(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
 }
 
 fn in_a_line(conflict: &Logged) -> String {
-    let key: Vec<String> = conflict.key.iter().map(shown).collect();
+    let key: Vec<String> = conflict.key.iter().map(literal).collect();
     let columns: Vec<&str> = conflict.image.iter().map(|(column, _)| column.as_str()).collect();
     let columns = if columns.is_empty() { "the deletion".to_owned() } else { columns.join(", ") };
     format!(
@@ -339,7 +421,7 @@ fn show_conflict(opened: &Opened, id: i64) -> anyhow::Result<ExitCode> {
     let conflict = opened.store()?.conflict(id)?.with_context(|| no_conflict(id))?;
     let mut text = in_a_line(&conflict);
     for (column, value) in &conflict.image {
-        text += &format!("\n  {column} = {}", shown(value));
+        text += &format!("\n  {column} = {}", literal(value));
     }
     say(opened.json, &conflict, &text)
 }

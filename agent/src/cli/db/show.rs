@@ -38,10 +38,9 @@ fn line(name: &str, peer: &Peer, colours: bool) -> String {
         0 => "has everything".to_owned(),
         rows => format!("{rows} rows wait for it ({} bytes, the oldest {} ms old)", peer.bytes, peer.lag),
     };
-    let why: Vec<String> = [("not sent", &peer.why), ("not taken", &peer.refused)]
+    let why: Vec<String> = [("not sent", !peer.sending, &peer.why), ("not taken", !peer.taking, &peer.refused)]
         .into_iter()
-        .filter(|(_, why)| !peer.sending && why.is_some())
-        .map(|(what, why)| format!("; {what}: {}", why.as_deref().unwrap_or_default()))
+        .filter_map(|(what, is, why)| Some(format!("; {what}: {}", why.as_ref().filter(|_| is)?)))
         .collect();
     format!("{name}: {sending}, {waiting}, {} of its groups are applied here{}", peer.applied, why.concat())
 }

@@ -178,14 +178,16 @@ fn requests_and_responses_that_break_the_rules_are_refused() {
 
 #[test]
 fn a_stream_says_in_its_first_bytes_what_it_is_for() {
-    assert_eq!(encode_frames().len(), OPENING);
-    assert_eq!(decode_opening(&encode_frames()), Ok(Purpose::Frames));
+    for (topic, purpose) in [(Topic::Changes, Purpose::Changes), (Topic::Comparison, Purpose::Comparison)] {
+        assert_eq!(encode_frames(topic).len(), OPENING);
+        assert_eq!(decode_opening(&encode_frames(topic)), Ok(purpose));
+    }
     assert_eq!(decode_opening(&[VERSION - 1, 1]), Err(MessageError::Version(VERSION - 1)));
     let malformed = Err(MessageError::Malformed("opening of a stream"));
-    for bytes in [&[][..], &[VERSION], &[VERSION, 2], &[VERSION, 1, 0]] {
+    for bytes in [&[][..], &[VERSION], &[VERSION, 3], &[VERSION, 1, 0]] {
         assert_eq!(decode_opening(bytes), malformed, "{bytes:?}");
     }
-    let frames = encode(&(Purpose::Frames, Request::Drain(true)));
+    let frames = encode(&(Purpose::Changes, Request::Drain(true)));
     assert_eq!(decode_request(&frames), Err(MessageError::Malformed("request")));
 }
 

@@ -1,0 +1,288 @@
+//! Comparing the sites' databases, and beginning a new site's.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use siteswap_replication::{
+    Key,
+    store::{Local, Store},
+};
+
+use crate::{
+    control::client::Client,
+    replication::{self, Compared, Comparing, Comparison, Keep, literal},
+};
+
+use super::{Opened, runtime, say};
+
+/// A line of progress is replaced after this.
+const PACE: Duration = Duration::from_millis(200);
+
+/// Compares with this peer, or with all, by way of the agent.
+pub(super) fn verify(
+    opened: &Opened,
+    peer: Option<String>,
+    tables: &[String],
+    repair: Option<Keep>,
+) -> anyhow::Result<ExitCode> {
+    let peers = peer.map_or_else(|| opened.config.peers().map(str::to_owned).collect(), |peer| vec![peer]);
+    let mut all = BTreeMap::new();
+    for peer in peers {
+        let order = Comparison { peer: peer.clone(), tables: tables.to_vec(), repair };
+        let compared = compare(opened, &order).with_context(|| format!("comparing with {peer}"))?;
+        if !opened.json {
+            print!("{}", described(&peer, &compared));
+        }
+        all.insert(peer, compared);
+    }
+    if opened.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    Ok(if all.values().all(|compared| compared.equal) { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+fn compare(opened: &Opened, order: &Comparison) -> anyhow::Result<Compared> {
+    let mut line = Line::new();
+    let mut last = Err("the agent broke off".to_owned());
+    let told = |said| match said {
+        Comparing::Progress { table, rows, suspects } => {
+            line.show(&format!("{} {table}: {rows} rows compared, {suspects} seem to differ", order.peer));
+        }
+        Comparing::Done(compared) => last = Ok(compared),
+        Comparing::Failed(why) => last = Err(why),
+    };
+    runtime(1)?.block_on(Client::new(&opened.config.control).compare(order, told))?;
+    drop(line);
+    last.map_err(anyhow::Error::msg)
+}
+
+fn described(peer: &str, compared: &Compared) -> String {
+    let mut lines = Vec::new();
+    if compared.repaired > 0 {
+        lines.push(format!("{} rows were said again", compared.repaired));
+    }
+    lines.push(format!("{} rows compared in {}", compared.rows, compared.tables.join(", ")));
+    lines.push(if compared.equal { "equal" } else { "not equal" }.to_owned());
+    let mut text = format!("{peer}: {}\n", lines.join("; "));
+    for table in &compared.alone {
+        text += &format!("  {table} is replicated at one site only\n");
+    }
+    for row in &compared.differences {
+        let how = match (row.here, row.there) {
+            (true, false) => "only here",
+            (false, true) => "only there",
+            _ => "differs",
+        };
+        text += &format!("  {} ({}) {how}\n", row.table, row.key.join(", "));
+    }
+    let rest = compared.differing - compared.differences.len() as u64;
+    if rest > 0 {
+        text += &format!("  and {rest} more rows{}\n", if compared.more { ", at least" } else { "" });
+    }
+    if compared.unsettled > 0 {
+        text += &format!("  {} rows were changed all the time: compare again\n", compared.unsettled);
+    }
+    text
+}
+
+/// Checks what can be checked without a peer; makes rows that contradict what is known of them changes made now.
+pub(super) fn verify_local(opened: &Opened, repair: bool) -> anyhow::Result<ExitCode> {
+    let mut store = opened.store()?;
+    let mut local = store.verify_local()?;
+    let mut repaired = 0;
+    if repair {
+        for (table, keys) in contradicting(&local) {
+            repaired += store.assert_rows(&table, &keys, replication::now())?;
+        }
+        if repaired > 0 {
+            local = store.verify_local()?;
+        }
+    }
+    let good = local.contradictions.is_empty() && local.departures.is_empty() && local.unverified.is_empty();
+    let rows: Vec<_> = local
+        .contradictions
+        .iter()
+        .map(|row| {
+            let key: Vec<String> = row.key.columns().unwrap_or_default().iter().map(literal).collect();
+            serde_json::json!({ "table": row.table, "key": key, "there": row.there })
+        })
+        .collect();
+    let departures: Vec<String> =
+        local.departures.iter().map(|departure| format!("{}: {}", departure.table, departure.difference)).collect();
+    let mut text = format!("{} rows are known, {} of them are not as they are known", local.rows, rows.len());
+    if repaired > 0 {
+        text = format!("{repaired} rows were said again; {text}");
+    }
+    for departure in &departures {
+        text += &format!("\n  {departure}");
+    }
+    for table in &local.unverified {
+        text += &format!("\n  {table} was without its triggers for a while: siteswap db verify finds what was missed");
+    }
+    say(
+        opened.json,
+        &serde_json::json!({
+            "rows": local.rows, "contradictions": rows, "departures": departures,
+            "unverified": local.unverified, "repaired": repaired,
+        }),
+        &text,
+    )?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// Keys by table.
+fn contradicting(local: &Local) -> BTreeMap<String, Vec<Key>> {
+    let mut all: BTreeMap<String, Vec<Key>> = BTreeMap::new();
+    for row in &local.contradictions {
+        all.entry(row.table.clone()).or_default().push(row.key.clone());
+    }
+    all
+}
+
+/// Writes a copy that another site can begin with.
+pub(super) fn snapshot(opened: &Opened, to: &Path) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!to.exists(), "{} exists already: name a file that does not", to.display());
+    let partial = beside(to, "partial");
+    let store = opened.store()?;
+    let _ = fs::remove_file(&partial);
+    let written = while_showing(&partial, || store.snapshot(&partial));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&partial);
+        return Err(error.into());
+    }
+    fs::rename(&partial, to).with_context(|| format!("naming {}", to.display()))?;
+    let bytes = fs::metadata(to).map(|metadata| metadata.len()).unwrap_or_default();
+    say(
+        opened.json,
+        &serde_json::json!({ "file": to, "bytes": bytes }),
+        &format!("{}: {bytes} bytes; at the new site: siteswap db join {}", to.display(), to.display()),
+    )
+}
+
+/// Makes another site's snapshot this site's database.
+pub(super) fn join(opened: &Opened, snapshot: &Path) -> anyhow::Result<ExitCode> {
+    let file = &opened.database.file;
+    anyhow::ensure!(
+        !file.exists(),
+        "{} exists already; a site joins with a copy of another's database alone. Move it away; rows that only it has can \
+         be inserted afterwards, as an application would",
+        file.display()
+    );
+    let partial = beside(file, "joining");
+    let joined = adopt(opened, snapshot, &partial);
+    for rest in [&partial, &beside(&partial, "wal"), &beside(&partial, "shm")] {
+        let _ = fs::remove_file(rest);
+    }
+    joined?;
+    say(
+        opened.json,
+        &serde_json::json!({ "file": file, "site": opened.config.site }),
+        &format!(
+            "{} is {}'s database now; what was written since comes from the peers",
+            file.display(),
+            opened.config.site
+        ),
+    )
+}
+
+fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
+    let copied = while_showing(partial, || fs::copy(snapshot, partial));
+    copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
+    let store = Store::adopt(partial, replication::settings(&opened.config, &opened.database))
+        .with_context(|| format!("joining with {}", snapshot.display()))?;
+    // With its last connection the log goes into the file.
+    drop(store);
+    let file = &opened.database.file;
+    fs::rename(partial, file).with_context(|| format!("naming {}", file.display()))
+}
+
+/// Fences all sites, until all have applied what was written.
+pub(super) fn begin_schema(opened: &Opened, seconds: u32) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&opened.config.control);
+    let until = Instant::now() + Duration::from_secs(seconds.into());
+    let mut line = Line::new();
+    let runtime = runtime(1)?;
+    let (fenced, level) = loop {
+        let fenced = runtime.block_on(client.fence())?;
+        if let Some((site, Err(why))) = fenced.sites.iter().find(|(_, level)| level.is_err()) {
+            anyhow::bail!(
+                "{site}: {why}\nwrites are refused at the other sites; repeat this, or end it at each of them with: \
+                 siteswap db schema commit"
+            );
+        }
+        let waiting: Vec<&str> =
+            fenced.sites.iter().filter(|(_, level)| **level != Ok(true)).map(|(site, _)| site.as_str()).collect();
+        if waiting.is_empty() || Instant::now() >= until {
+            let level = waiting.is_empty();
+            break (fenced, level);
+        }
+        line.show(&format!("what was written at {} is not applied everywhere yet", waiting.join(", ")));
+        thread::sleep(PACE);
+    };
+    drop(line);
+    let sentence = if level {
+        "all sites have everything and refuse writes: change the schema at each, then run there: siteswap db schema commit"
+    } else {
+        "writes are refused, but not everything was applied in time; repeat this, or look at siteswap db status"
+    };
+    say(opened.json, &fenced, sentence)?;
+    Ok(if level { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// `FILE-SUFFIX`
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-");
+    name.push(suffix);
+    name.into()
+}
+
+/// Shows how large the file has become while `work` writes it.
+fn while_showing<T>(file: &Path, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (done, over) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let mut line = Line::new();
+            while over.recv_timeout(PACE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let bytes = fs::metadata(file).map(|metadata| metadata.len()).unwrap_or_default();
+                line.show(&format!("{}: {} MB", file.display(), bytes >> 20));
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// A line on the terminal that is replaced by the next; away in the end. None elsewhere.
+struct Line {
+    terminal: bool,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, text: &str) {
+        if self.terminal {
+            // Whether anybody can read it does not matter.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.show("");
+    }
+}

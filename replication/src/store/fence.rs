@@ -1,0 +1,80 @@
+//! A schema change that all sites must make alike.
+//!
+//! Before it, no more is written to the replicated tables anywhere, and what was recorded comes to be the same everywhere:
+//! then nothing has to be known of any row. Between that and the commit nothing of ours stands in the way of ALTER and
+//! DROP. With the commit a site records its tables as they are then, under new numbers, and counts its *schema* up. A batch
+//! of another count is refused and waits at its sender, so that a site which has committed before another does not get ahead
+//! of it.
+
+use rusqlite::{Connection, OptionalExtension, Transaction};
+
+use crate::{
+    capture::{self, Wanted},
+    schema::Table,
+};
+
+use super::{Error, Store, fold};
+
+/// What an application's write fails with meanwhile.
+const MESSAGE: &str = "siteswap: a schema change is under way; siteswap db schema commit ends it";
+
+impl Store {
+    /// Lets nothing more be written to the replicated tables, and takes our triggers off them. To be repeated until it
+    /// says yes: then every peer has applied what was written here. When all sites say so, the schema can be changed.
+    ///
+    /// # Errors
+    /// `Capture`, `Damaged`, `Sqlite`.
+    pub fn fence(&mut self, now: i64) -> Result<bool, Error> {
+        let fenced = fenced(&self.database)?;
+        self.transact(|work| {
+            if !fenced {
+                fold::fold(work, now)?;
+                work.close_group()?;
+                for live in work.tables.values() {
+                    capture::disarm(work.transaction, &live.table).map_err(capture::Error::from)?;
+                    capture::refuse(work.transaction, &live.table, Some(MESSAGE)).map_err(capture::Error::from)?;
+                }
+                work.transaction.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('fence', 1)", [])?;
+            }
+            Ok(work.peers.values().all(|peer| peer.acknowledged >= work.state.group))
+        })
+    }
+}
+
+/// Is a schema change under way?
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn fenced(database: &Connection) -> rusqlite::Result<bool> {
+    database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k='fence'")?.exists([])
+}
+
+/// Ends a schema change here: the tables are recorded as they are now, and take writes again. With `force` also if a peer
+/// lacks something, which is lost to it until the sites are compared. Returns the tables.
+///
+/// # Errors
+/// `NotFenced`, `Waiting`, `Capture`, `Sqlite`. The transaction should then be rolled back.
+pub fn end_fence(transaction: &Transaction<'_>, wanted: Wanted<'_>, force: bool) -> Result<Vec<Table>, Error> {
+    if !capture::is_attached(transaction)? || !fenced(transaction)? {
+        return Err(Error::NotFenced);
+    }
+    let waiting: u64 = transaction.query_row("SELECT ifnull(sum(rows), 0) FROM _ssw_group", [], |row| row.get(0))?;
+    if waiting > 0 && !force {
+        return Err(Error::Waiting(waiting));
+    }
+    let tables = capture::anew(transaction, wanted)?;
+    transaction.execute_batch(
+        "DELETE FROM _ssw_meta WHERE k='fence';
+         INSERT INTO _ssw_meta(k, v) VALUES('schema', 1) ON CONFLICT(k) DO UPDATE SET v = v + 1;",
+    )?;
+    Ok(tables)
+}
+
+/// How often the schema was changed at all sites.
+pub(super) fn schema(database: &Connection) -> rusqlite::Result<u32> {
+    let count = database
+        .prepare_cached("SELECT v FROM _ssw_meta WHERE k='schema'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(count.unwrap_or(0))
+}

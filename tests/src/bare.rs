@@ -1,0 +1,245 @@
+//! Agents with a link and a database and nothing else, on this host's loopback: as many sites as a test wants. What has to
+//! do with names, requests and networks needs a [`Lab`](crate::Lab).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    net::UdpSocket,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, types::Value};
+use tempfile::TempDir;
+
+use crate::{lab::build::program, process::Process, wait::wait_until};
+
+/// How long a process may take to be ready.
+const STARTING: Duration = Duration::from_secs(20);
+
+/// Sites on loopback. Dropped, they are gone.
+#[derive(Debug)]
+pub struct Bare {
+    directory: TempDir,
+    sites: BTreeMap<String, Keyed>,
+}
+
+/// What the others must know of a site.
+#[derive(Debug)]
+struct Keyed {
+    port: u16,
+    fingerprint: String,
+}
+
+impl Bare {
+    /// Sites of these names with the same empty database, whose agents run.
+    ///
+    /// # Errors
+    /// The schema is none, or an agent does not start.
+    pub fn up(names: &[&str], schema: &str) -> Result<Self> {
+        let mut bare =
+            Self { directory: tempfile::Builder::new().prefix("siteswap-bare-").tempdir()?, sites: BTreeMap::new() };
+        for name in names {
+            bare.add(name)?;
+            let database = Connection::open(bare.database(name))?;
+            database.execute_batch("PRAGMA journal_mode = WAL")?;
+            database.execute_batch(schema)?;
+        }
+        bare.configure("")?;
+        for name in names {
+            bare.order(name, &["db", "attach"])?;
+            bare.start(name)?;
+        }
+        for name in names {
+            bare.await_ready(name)?;
+        }
+        Ok(bare)
+    }
+
+    /// Gives a site a key and a port. The others hear of it by [`configure`](Self::configure).
+    ///
+    /// # Errors
+    /// The key cannot be made.
+    pub fn add(&mut self, name: &str) -> Result<()> {
+        let output =
+            Command::new(program("siteswap")?).args(["keygen", "--out"]).arg(self.file(name, "pem")).output()?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let fingerprint = printed.split_whitespace().find(|word| word.starts_with("sha256:"));
+        let fingerprint = fingerprint.context("siteswap keygen printed no fingerprint")?.to_owned();
+        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        self.sites.insert(name.to_owned(), Keyed { port, fingerprint });
+        Ok(())
+    }
+
+    /// Writes the configuration of every site, with this in section `[database]`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure(&self, database: &str) -> Result<()> {
+        let mut sites = String::new();
+        for (name, Keyed { port, fingerprint }) in &self.sites {
+            writeln!(sites, "[sites.{name}]\nlink = '127.0.0.1:{port}'\nfingerprint = '{fingerprint}'")?;
+        }
+        for (name, Keyed { port, .. }) in &self.sites {
+            let directory = self.directory.path().display();
+            let dns = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+            let text = format!(
+                "[agent]\nsite = '{name}'\nstate = '{directory}/{name}'\ncontrol = '{directory}/{name}.sock'\n{sites}\
+                 [link]\nkey = '{name}.pem'\nlisten = '127.0.0.1:{port}'\nperiod = '500ms'\nperiods = 3\n\
+                 [dns]\nlisten = ['127.0.0.1']\nport = {dns}\n\
+                 [database]\nfile = '{directory}/{name}.db'\n{database}\n"
+            );
+            fs::write(self.file(name, "toml"), text)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a site's agent.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn start(&self, name: &str) -> Result<()> {
+        let mut command = Command::new(program("siteswap")?);
+        command.args(["run", "--config"]).arg(self.file(name, "toml"));
+        self.process(name).start(command, false)
+    }
+
+    /// SIGKILL to a site's agent.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        self.process(name).kill()
+    }
+
+    /// Waits until a site's agent answers on its control socket.
+    ///
+    /// # Errors
+    /// It ends, or does not answer in time.
+    pub fn await_ready(&self, name: &str) -> Result<()> {
+        let process = self.process(name);
+        let answers = || self.command(name, &["status"]).is_ok_and(|output| output.status.success());
+        let ready =
+            wait_until(STARTING, &format!("the agent at {name} is ready"), || process.running().is_none() || answers());
+        ensure!(process.running().is_some(), "the agent at {name} has ended; {}", process.last_words());
+        ready.with_context(|| process.last_words()).map(drop)
+    }
+
+    /// Runs `siteswap` with these arguments at a site.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(program("siteswap")?);
+        command.args(arguments);
+        command.env("SITESWAP_CONFIG", self.file(name, "toml")).env("SITESWAP_CONTROL", self.file(name, "sock"));
+        command.output().context("siteswap cannot be run")
+    }
+
+    /// The same; gives what it printed.
+    ///
+    /// # Errors
+    /// It fails; the error is what it says.
+    pub fn order(&self, name: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command(name, arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "siteswap {} at {name}: {}", arguments.join(" "), said.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same with `--json`; gives its exit code and what it printed.
+    ///
+    /// # Errors
+    /// It prints no JSON; the error is what it says.
+    pub fn json(&self, name: &str, arguments: &[&str]) -> Result<(Option<i32>, serde_json::Value)> {
+        let output = self.command(name, &[arguments, &["--json"]].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let json = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("siteswap {} at {name}: {}", arguments.join(" "), said.trim()))?;
+        Ok((output.status.code(), json))
+    }
+
+    /// A site's database.
+    pub fn database(&self, name: &str) -> PathBuf {
+        self.file(name, "db")
+    }
+
+    /// A connection to it, as applications have them.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn application(&self, name: &str) -> Result<Connection> {
+        let database = Connection::open(self.database(name))?;
+        database.busy_timeout(Duration::from_secs(10))?;
+        database.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
+        Ok(database)
+    }
+
+    /// A table's rows at a site.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn rows(&self, name: &str, table: &str) -> Result<BTreeSet<String>> {
+        let database = self.application(name)?;
+        let mut statement = database.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = statement.column_count();
+        let row = statement.query_map([], |row| {
+            let values = (0..columns).map(|column| row.get::<_, Value>(column)).collect::<Result<Vec<_>, _>>()?;
+            Ok(format!("{values:?}"))
+        })?;
+        Ok(row.collect::<Result<_, _>>()?)
+    }
+
+    /// Waits until nothing waits for a peer at any of these sites and a table is the same at all of them. Gives its rows.
+    ///
+    /// # Errors
+    /// Not in time; the error says what the agents say.
+    pub fn await_same(&self, names: &[&str], table: &str, deadline: Duration) -> Result<BTreeSet<String>> {
+        let mut rows = Vec::new();
+        let same = wait_until(deadline, &format!("{table} is the same everywhere"), || {
+            let all: Result<Vec<_>> = names.iter().map(|name| self.rows(name, table)).collect();
+            let waiting = names.iter().any(|name| !self.has_sent_all(name).unwrap_or(false));
+            rows = all.unwrap_or_default();
+            !waiting && !rows.is_empty() && rows.windows(2).all(|pair| pair[0] == pair[1])
+        });
+        same.with_context(|| self.said(names))?;
+        Ok(rows.remove(0))
+    }
+
+    fn has_sent_all(&self, name: &str) -> Result<bool> {
+        let database = self.application(name)?;
+        // The agent leaves the newest touch where it is.
+        let count =
+            |table: &str| database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u64>(0));
+        Ok(count("_ssw_touch")? <= 1 && count("_ssw_change")? == 0)
+    }
+
+    fn said(&self, names: &[&str]) -> String {
+        let of = |name: &&str| {
+            let status = self.order(name, &["db", "status"]).unwrap_or_else(|error| format!("{error:#}"));
+            format!("{name}: {status}\n{}", self.process(name).last_words())
+        };
+        names.iter().map(of).collect::<Vec<_>>().join("\n")
+    }
+
+    fn process(&self, name: &str) -> Process {
+        Process::named(self.directory.path(), name)
+    }
+
+    /// A site's file.
+    pub fn file(&self, name: &str, kind: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.{kind}"))
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        for process in Process::all(self.directory.path()) {
+            // One that does not run is as good.
+            let _ = process.kill();
+        }
+    }
+}
