@@ -16,7 +16,7 @@ use hickory_proto::rr::LowerName;
 use crate::{
     answers::{AnswerSet, AnswerTable, MAX_ADDRESSES},
     config::Config,
-    evidence::{Evidence, InstanceReport, Report},
+    evidence::{Backlog, Evidence, InstanceReport, Report},
     placement::{self, Instance, InstanceView, Instances, Overrides, Placement, Tenure, Tenures, Why},
 };
 
@@ -39,6 +39,8 @@ pub struct Knowledge {
     pub tenures: Tenures,
     /// An operator has drained this site.
     pub drained: bool,
+    /// By peer: what of this site's changes to the database waits for it.
+    pub backlogs: BTreeMap<String, Backlog>,
     /// What is kept of this site's own instances.
     pub instances: Instances,
     /// What began and will end.
@@ -78,6 +80,7 @@ impl Knowledge {
             overrides: Overrides::new(),
             tenures: Tenures::new(),
             drained: false,
+            backlogs: BTreeMap::new(),
             instances: Instances::new(),
             timers: Timers::default(),
         }
@@ -124,7 +127,12 @@ impl Knowledge {
             Some((name.clone(), InstanceReport { available, epoch, holder, state, why, since, reason }))
         });
         let contacts = self.evidence.peers.iter().filter(|(_, peer)| peer.contact).map(|(name, _)| name.clone());
-        Report { drained: self.drained, contacts: contacts.collect(), instances: instances.collect() }
+        Report {
+            drained: self.drained,
+            contacts: contacts.collect(),
+            backlogs: self.backlogs.clone(),
+            instances: instances.collect(),
+        }
     }
 
     /// What is kept of this site's instance of `resource`, or would be if it were stored.

@@ -17,8 +17,19 @@ pub struct Report {
     pub drained: bool,
     /// The sites it is in contact with.
     pub contacts: BTreeSet<String>,
+    /// By site: what of the database's changes made at the sender waits for it. Empty without a database.
+    pub backlogs: BTreeMap<String, Backlog>,
     /// By resource.
     pub instances: BTreeMap<String, InstanceReport>,
+}
+
+/// Changes to the database that a site has not applied yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// How many rows were changed.
+    pub rows: u64,
+    /// Milliseconds since the oldest of the changes was recorded. 0 without any.
+    pub lag: u64,
 }
 
 /// One instance, as its own site sees it.
@@ -150,6 +161,12 @@ impl Evidence {
     pub fn drained(&self, site: &str) -> bool {
         let peer = self.peers.get(site).filter(|peer| peer.contact);
         peer.and_then(|peer| peer.report.as_ref()).is_some_and(|report| report.drained)
+    }
+
+    /// What a peer in contact says that waits there for `site`.
+    pub fn backlog(&self, peer: &str, site: &str) -> Option<Backlog> {
+        let peer = self.peers.get(peer).filter(|peer| peer.contact)?;
+        peer.report.as_ref()?.backlogs.get(site).copied()
     }
 
     /// The sites that are not in contact.

@@ -28,12 +28,12 @@ use crate::{
     dataplane::{Dataplane, requests::Requests},
     decision::{self, Decision, Knowledge, Leaving, Timers},
     dns,
-    evidence::Report,
+    evidence::{Backlog, Report},
     link::{self, Asked, Link, LinkEvent, Opened},
     nexthop::{Hops, NextHops},
     placement::Changes,
     probe::{self, ProbeEvent, Probes, Reach},
-    replication::Replication,
+    replication::{Backlogs, Replication},
     state::{StateError, Store},
     steering,
 };
@@ -79,6 +79,10 @@ struct Agent {
     link: Link,
     /// Of this site's database, if there is one.
     replication: Option<Replication>,
+    /// What of its changes waits for each peer.
+    backlogs: (Backlogs, watch::Receiver<BTreeMap<String, Backlog>>),
+    /// Resources that this site takes once it has what their holders have committed.
+    moving: BTreeMap<String, orders::Moving>,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
@@ -126,6 +130,8 @@ impl Agent {
             anyhow::bail!("{}: {first}", file.display());
         }
         let zones = Arc::new(dns::Zones::load(&config.dns.zones, &config.resources)?);
+        let backlogs = watch::channel(BTreeMap::new());
+        let backlogs = (Arc::new(backlogs.0), backlogs.1);
         let identity = link::keys::load(&config.link.key)?;
         let store = Store::open(&config.state)?;
         let listener = server::bind(&config.control)?;
@@ -174,7 +180,9 @@ impl Agent {
             changes: publish::Changes::default(),
             probes,
             reach: Reach::default(),
-            replication: Replication::start(&config, &link),
+            replication: Replication::start(&config, &link, Arc::clone(&backlogs.0)),
+            backlogs,
+            moving: BTreeMap::new(),
             link,
             report,
             dataplane,
@@ -238,6 +246,10 @@ impl Agent {
                 () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
                     self.act("the peers had their time to appear", self.patience)?;
                 }
+                Ok(()) = self.backlogs.1.changed() => {
+                    self.knowledge.backlogs = self.backlogs.1.borrow_and_update().clone();
+                    self.decision.iter().for_each(|decision| self.tell(decision));
+                }
                 () = until(due) => self.act("a set time is over", Instant::now())?,
                 Some(caught_up) = self.inbox.caught_up.recv() => self.caught_up(caught_up)?,
                 Some(command) = self.inbox.commands.recv() => self.obey(command).await?,
@@ -274,13 +286,16 @@ impl Agent {
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
         let complete = self.knowledge.evidence.measured()
             && (self.decision.is_some() || publish::peers_known(&self.knowledge.evidence, self.patience));
-        let decision = self.settle();
+        let mut decision = self.settle();
         if complete {
             // Answers first: they do not depend on what this site takes, and storing that takes a while.
             let taken = self.knowledge.take(&decision, self.decided);
+            let taken = self.without_missing(taken)?;
+            self.forward_meanwhile(&mut decision);
             self.publish(decision, cause, at)?;
             if self.keep(taken) {
-                let decision = self.settle();
+                let mut decision = self.settle();
+                self.forward_meanwhile(&mut decision);
                 self.publish(decision, cause, at)?;
             }
             // Before the peers hear of it: what they forward must be served when it comes.

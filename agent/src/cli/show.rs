@@ -1,11 +1,11 @@
 //! `siteswap status` for people.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use crate::control::api::{
-    BackendStatus, Drained, InstanceRow, InstanceStatus, ResourceStatus, Status, StepKind, Swapped,
+    BackendStatus, Drained, InstanceRow, InstanceStatus, Replicated, ResourceStatus, Status, StepKind, Swapped,
 };
-use crate::link::PeerStatus;
+use crate::{evidence::Backlog, link::PeerStatus};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -24,6 +24,7 @@ pub fn status(status: &Status, colours: bool) -> String {
     }
     section(&mut out, "backends", status.backends.iter().map(|backend| show_backend(backend, paint)));
     section(&mut out, "peers", status.peers.iter().map(|peer| show_peer(peer, paint)));
+    section(&mut out, "database", status.replication.iter().map(|(peer, apart)| show_replicated(peer, apart)));
     if let Some(program) = &status.program {
         let interfaces: Vec<String> =
             program.interfaces.iter().map(|(name, mode)| format!("{name} ({mode})")).collect();
@@ -32,7 +33,7 @@ pub fn status(status: &Status, colours: bool) -> String {
     }
     section(&mut out, "name server", counters(&status.server));
     let changes = status.changes.iter().rev().take(5);
-    let ms = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64() * 1e3;
+    let ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1e3;
     section(
         &mut out,
         "last changes, newest first, with the time from finding to map",
@@ -103,7 +104,7 @@ pub fn swapped(swapped: &Swapped) -> String {
             StepKind::Published => "published",
             StepKind::Adopted => "adopted",
         };
-        let ms = std::time::Duration::from_micros(step.micros).as_secs_f64() * 1e3;
+        let ms = Duration::from_micros(step.micros).as_secs_f64() * 1e3;
         line(&mut out, format!("  {what:<9}  {:<12} {ms:>9.3} ms", step.site));
     }
     for site in &swapped.waiting {
@@ -206,6 +207,19 @@ fn show_peer(peer: &PeerStatus, paint: Paint) -> String {
     let rtt = peer.rtt_us.map_or_else(String::new, |rtt| format!(", round trip {rtt} µs"));
     let error = peer.last_error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
     format!("{:<10} {contact}, last periods {periods}, {} heartbeats{rtt}{error}", peer.peer, peer.heartbeats)
+}
+
+fn show_replicated(peer: &str, apart: &Replicated) -> String {
+    let rows = |backlog: &Backlog| match backlog.rows {
+        0 => "everything".to_owned(),
+        rows => format!(
+            "all but {rows} rows, the oldest changed {:.1} s ago",
+            Duration::from_millis(backlog.lag).as_secs_f64()
+        ),
+    };
+    let here =
+        apart.missing.as_ref().map_or_else(String::new, |missing| format!(", this site has {} of it", rows(missing)));
+    format!("{peer:<10} has {} of this site{here}", rows(&apart.waits))
 }
 
 fn counters(counters: &std::collections::BTreeMap<String, u64>) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    evidence::Backlog,
     link::{LinkCounters, PeerStatus},
     placement::{Arrival, InstanceView, Override, State},
 };
@@ -34,6 +35,8 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// The other sites.
     pub peers: Vec<PeerStatus>,
+    /// By peer: how far its database and this site's are apart. Empty without a database.
+    pub replication: BTreeMap<String, Replicated>,
     /// The XDP program; `None` without one.
     pub program: Option<ProgramStatus>,
     /// What the agent's own name server did, by outcome.
@@ -42,6 +45,15 @@ pub struct Status {
     pub link: LinkCounters,
     /// The last changes of answers, newest last.
     pub changes: Vec<Change>,
+}
+
+/// How far a peer's database and this site's are apart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replicated {
+    /// Changes made here that it has not applied.
+    pub waits: Backlog,
+    /// Changes made there that are not applied here, as it last said; `None` without contact.
+    pub missing: Option<Backlog>,
 }
 
 /// One resource.

@@ -22,7 +22,7 @@ pub const MAX_INSTANCES: usize = 10_000;
 pub const MAX_NAME: usize = 32;
 /// A reason is at most this long, in bytes; longer ones are cut before they are sent.
 pub const MAX_REASON: usize = 256;
-/// A report names at most this many sites.
+/// A report names at most this many sites, of each kind.
 pub const MAX_SITES: usize = 255;
 /// A bi-directional stream says in this many bytes what it is for.
 pub const OPENING: usize = 2;
@@ -34,8 +34,10 @@ pub const MAX_RESPONSE: usize = MAX_REASON + 64;
 /// An encoded instance without names and reasons: two lengths, two flags and a state, two numbers of up to ten bytes, and
 /// two reasons' lengths.
 const INSTANCE_OVERHEAD: usize = 2 + 2 + 1 + 2 * 10 + 2 * 2;
-/// Version, site, the message's own numbers, the drain, and the sites in contact with their number.
-const MESSAGE_OVERHEAD: usize = 1 + 1 + MAX_NAME + 10 + 10 + 3 + 1 + 2 + MAX_SITES * (1 + MAX_NAME);
+/// Version, site, the message's own numbers, the drain, and the sites in contact and those that changes wait for, with their
+/// number.
+const MESSAGE_OVERHEAD: usize =
+    1 + 1 + MAX_NAME + 10 + 10 + 3 + 1 + 2 * 2 + MAX_SITES * (1 + MAX_NAME) + MAX_SITES * (1 + MAX_NAME + 2 * 10);
 
 const _: () = assert!(MESSAGE_OVERHEAD + MAX_INSTANCES * (2 * MAX_NAME + INSTANCE_OVERHEAD) <= MAX_MESSAGE);
 
@@ -135,7 +137,7 @@ pub enum MessageError {
     #[error("{0} instances, at most {MAX_INSTANCES} may be reported")]
     Instances(usize),
     /// Too many sites.
-    #[error("in contact with {0} sites, at most {MAX_SITES} may be reported")]
+    #[error("{0} sites, at most {MAX_SITES} may be reported")]
     Sites(usize),
     /// An epoch that no resource reaches.
     #[error("epoch {0}, at most {MAX_EPOCH} is believed")]
@@ -299,11 +301,13 @@ fn tidy(reason: &mut String, room: usize) {
 
 fn check(message: &ReportMessage) -> Result<(), MessageError> {
     check_name(&message.site)?;
-    let Report { contacts, instances, .. } = &message.report;
-    if contacts.len() > MAX_SITES {
-        return Err(MessageError::Sites(contacts.len()));
+    let Report { contacts, backlogs, instances, .. } = &message.report;
+    for sites in [contacts.len(), backlogs.len()] {
+        if sites > MAX_SITES {
+            return Err(MessageError::Sites(sites));
+        }
     }
-    contacts.iter().try_for_each(|site| check_name(site))?;
+    contacts.iter().chain(backlogs.keys()).try_for_each(|site| check_name(site))?;
     if instances.len() > MAX_INSTANCES {
         return Err(MessageError::Instances(instances.len()));
     }

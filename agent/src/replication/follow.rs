@@ -20,6 +20,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use siteswap_replication::store;
+
+use crate::evidence::Backlog;
+
 use super::{Shared, now};
 
 /// Folds have at least this between them: one takes in all that was committed meanwhile.
@@ -42,16 +46,23 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
                 if store.changed()? {
                     store.fold(now())?;
                 }
-                let rest = if look { Some((store.paused()?, store.backlog()?)) } else { None };
+                let rest = if look { Some((store.paused()?, store.backlogs(now())?)) } else { None };
                 Ok((store.position()?.0, rest))
             })
             .await;
         match folded {
             Ok((group, rest)) => {
                 said.clear();
-                if let Some((paused, backlog)) = rest {
+                if let Some((paused, backlogs)) = rest {
                     looked = Some(Instant::now());
-                    alarm.look(backlog);
+                    alarm.look(backlogs.values().map(|backlog| backlog.bytes).max().unwrap_or(0));
+                    let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
+                    shared.backlogs.send_if_modified(|last| {
+                        *last != waiting && {
+                            *last = waiting;
+                            true
+                        }
+                    });
                     shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
                 }
                 shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
@@ -74,6 +85,10 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
             None => sleep(LOOK).await,
         }
     }
+}
+
+fn describe(found: &store::Backlog) -> Backlog {
+    Backlog { rows: found.rows, lag: if found.rows > 0 { found.lag } else { 0 } }
 }
 
 /// Says when the changes that wait for peers come near their limit, and when they are above it. They are kept all the same:

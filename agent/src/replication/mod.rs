@@ -35,6 +35,7 @@ use tokio::{
 
 use crate::{
     config::{self, Config},
+    evidence::Backlog,
     link::{Link, Opened, frames::Topic},
 };
 
@@ -75,11 +76,16 @@ struct Shared {
     applied: Arc<watch::Sender<u64>>,
     /// An operator wants no changes sent or taken.
     paused: Arc<watch::Sender<bool>>,
+    /// What waits for each peer, looked up once a second.
+    backlogs: Backlogs,
 }
 
+/// What waits for each peer.
+pub type Backlogs = Arc<watch::Sender<BTreeMap<String, Backlog>>>;
+
 impl Replication {
-    /// Begins, if a database is configured.
-    pub fn start(config: &Config, link: &Link) -> Option<Self> {
+    /// Begins, if a database is configured. What waits for each peer goes to `backlogs`.
+    pub fn start(config: &Config, link: &Link, backlogs: Backlogs) -> Option<Self> {
         let database = config.database.as_ref()?;
         let (groups, _) = watch::channel(0);
         let place =
@@ -95,6 +101,7 @@ impl Replication {
             groups: Arc::new(groups),
             applied: Arc::new(watch::channel(0).0),
             paused: Arc::new(watch::channel(false).0),
+            backlogs,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(follow::follow(database.file.clone(), database.max_backlog, shared.clone()));

@@ -1,17 +1,19 @@
 //! What the control socket and signals order.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use super::{Agent, lease_ticks, publish};
 use crate::{
     config::{self, Config},
     control::{
         self,
-        api::{BackendStatus, InstanceStatus, ProgramStatus, ResourceStatus, SetOverride, Status},
+        api::{BackendStatus, InstanceStatus, ProgramStatus, Replicated, ResourceStatus, SetOverride, Status},
         server::Command,
     },
     decision::{self, Decided},
-    dns, probe,
+    dns,
+    evidence::Backlog,
+    probe,
     replication::Replication,
 };
 
@@ -122,7 +124,7 @@ impl Agent {
             }
         }
         self.link.reload(&new).map_err(|error| said(&error))?;
-        self.replication = Replication::start(&new, &self.link);
+        self.replication = Replication::start(&new, &self.link, Arc::clone(&self.backlogs.0));
         self.probes.reload(&new);
         let config = Arc::new(new);
         self.knowledge.evidence.reshape(&config);
@@ -150,11 +152,22 @@ impl Agent {
             resources: decision.resources.iter().map(|(name, decided)| self.resource(name, decided)).collect(),
             backends: self.probes.status().into_iter().map(backend).collect(),
             peers: self.link.status(),
+            replication: self.replicated(),
             program: self.dataplane.as_ref().map(|_| self.program()),
             server: self.server.counters().snapshot().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             link: self.link.counters(),
             changes: self.changes.list(),
         }
+    }
+
+    /// How far each peer's database and this one are apart, if there is one.
+    fn replicated(&self) -> BTreeMap<String, Replicated> {
+        let site = &self.knowledge.config.site;
+        let backlogs = self.knowledge.backlogs.iter();
+        let peer = |(peer, waits): (&String, &Backlog)| {
+            (peer.clone(), Replicated { waits: *waits, missing: self.knowledge.evidence.backlog(peer, site) })
+        };
+        backlogs.map(peer).collect()
     }
 
     /// One resource from what is known now; what is answered is what was last published.

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use super::Agent;
 use crate::{
@@ -11,28 +14,50 @@ use crate::{
         api::{Drain, Fenced, Swap},
         server::no_database,
     },
-    decision::Taking,
+    decision::{Decision, Taking},
     link::{
         Asked,
         message::{Request, Response},
     },
-    placement::State,
+    placement::{self, Arrival, Cause, Change, Changes, State},
     replication::Guarded,
 };
 
 /// A new holder has what the old one has committed after so long, or is refused. Shorter than whoever asked waits.
 const CATCH_UP: Duration = Duration::from_secs(4);
 
-/// Where the response to an order goes.
-type Answer = Box<dyn FnOnce(Response) + Send>;
+/// A resource that could not be taken because of the database is tried again after this.
+const AGAIN: Duration = Duration::from_secs(2);
 
-/// An order to take a resource that waited for the database.
+/// A holder whose oldest change that is not here was made longer ago, in milliseconds, is not asked to yield: its
+/// applications could not write for too long.
+const CLOSE: u64 = 1_000;
+
+/// Who takes a resource.
+enum Taker {
+    /// An operator's order; where the response goes.
+    Order(Box<dyn FnOnce(Response) + Send>),
+    /// The agent itself: its holder is drained, or this site fails back.
+    Rule,
+}
+
+/// A resource that a rule wants taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moving {
+    /// Its epoch before.
+    epoch: u64,
+    /// What its holder has committed is here.
+    ready: bool,
+}
+
+/// A resource that is to be taken and waited for the database.
 pub(super) struct CaughtUp {
     resource: String,
+    /// Its epoch before.
     epoch: u64,
     /// How long, if there was somebody to wait for; or why it must not be taken.
     waited: Result<Option<Duration>, String>,
-    answer: Answer,
+    taker: Taker,
 }
 
 impl Agent {
@@ -42,7 +67,8 @@ impl Agent {
         // Should the peer have gone, the reports say what was done.
         match request {
             Request::Take { resource, epoch } => {
-                return self.catch_up(resource, epoch, Box::new(|response| drop(reply.send(response))));
+                let answer = Box::new(|response| drop(reply.send(response)));
+                return self.catch_up(resource, epoch, Taker::Order(answer));
             }
             Request::Drain(drained) => {
                 let response = match self.drain_here(drained)? {
@@ -88,7 +114,8 @@ impl Agent {
         if let Some(refusal) = refusal {
             drop(reply.send(Err(refusal)));
         } else if to == self.knowledge.config.site {
-            return self.catch_up(resource, epoch, Box::new(|response| drop(reply.send(Ok(response)))));
+            let answer = Box::new(|response| drop(reply.send(Ok(response))));
+            return self.catch_up(resource, epoch, Taker::Order(answer));
         } else {
             let asking = self.link.ask(&to, Request::Take { resource, epoch });
             tokio::spawn(async move { reply.send(asking.await) });
@@ -145,19 +172,13 @@ impl Agent {
     /// Takes a resource whose epoch was `epoch` where the order was given: if it has tables, not before everything is
     /// applied here that its holders have committed. A holder that is not connected is not waited for: this order is how
     /// people take from a dead one.
-    fn catch_up(&mut self, resource: String, epoch: u64, answer: Answer) -> anyhow::Result<()> {
-        let Some(replication) = self.replication.as_ref().filter(|_| self.has_tables(&resource)) else {
-            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), answer });
+    fn catch_up(&mut self, resource: String, epoch: u64, taker: Taker) -> anyhow::Result<()> {
+        let sources = self.sources(&resource);
+        let Some(replication) = self.replication.as_ref().filter(|_| !sources.is_empty()) else {
+            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), taker });
         };
-        let sources: Vec<_> = self
-            .holders(&resource)
-            .into_iter()
-            .filter(|site| self.link.connected(site))
-            .map(|site| (self.link.ask(&site, Request::Yield { resource: resource.clone() }), site))
-            .collect();
-        if sources.is_empty() {
-            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), answer });
-        }
+        let yielding = |site: String| (self.link.ask(&site, Request::Yield { resource: resource.clone() }), site);
+        let sources: Vec<_> = sources.into_iter().map(yielding).collect();
         let (replication, ready) = (replication.clone(), self.ready.clone());
         tokio::spawn(async move {
             let began = Instant::now();
@@ -177,28 +198,89 @@ impl Agent {
                 || "what the old holder has committed did not arrive in time; see: siteswap db status".to_owned();
             let waited = timeout(CATCH_UP, waiting).await.unwrap_or_else(|_| Err(late()));
             let waited = waited.map(|()| Some(began.elapsed()));
+            if let (Err(_), Taker::Rule) = (&waited, &taker) {
+                sleep(AGAIN).await;
+            }
             // The agent stops.
-            let _ = ready.send(CaughtUp { resource, epoch, waited, answer }).await;
+            let _ = ready.send(CaughtUp { resource, epoch, waited, taker }).await;
         });
         Ok(())
     }
 
     /// Now it may be taken, or not.
-    pub(super) fn caught_up(&mut self, CaughtUp { resource, epoch, waited, answer }: CaughtUp) -> anyhow::Result<()> {
-        answer(match waited {
-            Err(refusal) => Response::Refused(refusal),
-            Ok(waited) => match self.take(&resource, epoch)? {
+    pub(super) fn caught_up(&mut self, CaughtUp { resource, epoch, waited, taker }: CaughtUp) -> anyhow::Result<()> {
+        match (taker, waited) {
+            (Taker::Order(answer), Err(refusal)) => answer(Response::Refused(refusal)),
+            (Taker::Order(answer), Ok(waited)) => answer(match self.take(&resource, epoch)? {
                 Response::Taken { epoch, stored, published, .. } => {
                     Response::Taken { epoch, stored, published, caught_up: waited }
                 }
                 other => other,
-            },
-        });
+            }),
+            (Taker::Rule, Err(why)) => {
+                tracing::warn!(resource, "not taken yet: {why}");
+                self.moving.remove(&resource);
+                self.act("a resource can be tried again", Instant::now())?;
+            }
+            (Taker::Rule, Ok(_)) => {
+                self.moving.insert(resource.clone(), Moving { epoch, ready: true });
+                self.act("what the holder has committed is here", Instant::now())?;
+                self.moving.remove(&resource);
+            }
+        }
         Ok(())
     }
 
-    fn has_tables(&self, resource: &str) -> bool {
-        self.knowledge.config.resources.get(resource).is_some_and(|resource| !resource.tables.is_empty())
+    /// Holds back, of what is to be taken by a rule, what has tables and a holder that is there: that is taken once
+    /// everything is applied here that the holder has committed.
+    pub(super) fn without_missing(&mut self, mut taken: Changes) -> anyhow::Result<Changes> {
+        let planned = |change: &Change| matches!(change.cause, Some(Cause::FailBack | Cause::Drain(_)));
+        let held: Vec<(String, u64)> = taken
+            .iter()
+            .filter(|(resource, change)| planned(change) && !self.sources(resource).is_empty())
+            .map(|(resource, change)| (resource.clone(), change.tenure.epoch - 1))
+            .filter(|(resource, epoch)| self.moving.get(resource) != Some(&Moving { epoch: *epoch, ready: true }))
+            .collect();
+        for (resource, epoch) in held {
+            taken.remove(&resource);
+            let begun = Moving { epoch, ready: false };
+            if self.moving.get(&resource) != Some(&begun) && self.is_close(&resource) {
+                self.moving.insert(resource.clone(), begun);
+                // It has sources: what is done at once is to ask them.
+                self.catch_up(resource, epoch, Taker::Rule)?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Requests for what is held back go to the drained holder until it is taken.
+    pub(super) fn forward_meanwhile(&self, decision: &mut Decision) {
+        for (name, decided) in &mut decision.resources {
+            let arrival = &mut decided.placement.arrival;
+            if *arrival == Arrival::TakeOver
+                && let Cause::Drain(holder) = placement::takeover_cause(&decided.instances)
+                && self.sources(name).contains(&holder)
+            {
+                *arrival = Arrival::Forward(holder);
+            }
+        }
+    }
+
+    /// The sites that may have committed what must be here before this site takes a resource.
+    fn sources(&self, resource: &str) -> Vec<String> {
+        let resources = &self.knowledge.config.resources;
+        let tables = resources.get(resource).is_some_and(|resource| !resource.tables.is_empty());
+        let mut holders = if tables && self.replication.is_some() { self.holders(resource) } else { Vec::new() };
+        holders.retain(|site| self.link.connected(site));
+        holders
+    }
+
+    /// Little is missing of what the holders have committed, as far as is known.
+    fn is_close(&self, resource: &str) -> bool {
+        let (evidence, site) = (&self.knowledge.evidence, &self.knowledge.config.site);
+        self.sources(resource)
+            .iter()
+            .all(|holder| evidence.backlog(holder, site).is_none_or(|backlog| backlog.lag < CLOSE))
     }
 
     /// The other sites whose instances of a resource are active.

@@ -43,17 +43,25 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn status(&self, now: i64) -> Result<Status, Error> {
         let count = |sql| self.database.query_row(sql, [], |row| row.get(0));
-        let mut status = Status {
+        Ok(Status {
             paused: self.paused()?,
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,
-            peers: BTreeMap::new(),
-        };
+            peers: self.backlogs(now)?,
+        })
+    }
+
+    /// What each peer, by name, has not applied yet at `now`.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn backlogs(&self, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
+        let mut backlogs = BTreeMap::new();
         for (site, peer) in self.peers()? {
             let sql =
                 "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
-            let backlog = self.database.query_row(sql, params![now, peer.acknowledged], |row| {
+            let backlog = self.database.prepare_cached(sql)?.query_row(params![now, peer.acknowledged], |row| {
                 Ok(Backlog {
                     applied: peer.applied,
                     acknowledged: peer.acknowledged,
@@ -62,18 +70,9 @@ impl Store {
                     lag: u64::try_from(now - row.get::<_, i64>(2)?).unwrap_or(0),
                 })
             })?;
-            status.peers.insert(self.settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
+            backlogs.insert(self.settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
         }
-        Ok(status)
-    }
-
-    /// Bytes of changes that some peer has not acknowledged.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn backlog(&self) -> Result<u64, Error> {
-        let mut sum = self.database.prepare_cached("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?;
-        Ok(sum.query_row([], |row| row.get(0))?)
+        Ok(backlogs)
     }
 
     /// The replicated tables' names.

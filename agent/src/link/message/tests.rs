@@ -1,6 +1,9 @@
 use proptest::{collection::btree_map, prelude::*};
 
-use crate::{evidence::InstanceReport, placement::State};
+use crate::{
+    evidence::{Backlog, InstanceReport},
+    placement::State,
+};
 
 use super::*;
 
@@ -24,11 +27,10 @@ fn instance() -> impl Strategy<Value = InstanceReport> {
 fn message() -> impl Strategy<Value = ReportMessage> {
     let instances = btree_map("[a-z0-9][a-z0-9-]{0,31}", instance(), 0..8);
     let contacts = prop::collection::btree_set("[a-z0-9][a-z0-9-]{0,31}", 0..4);
-    let report = (any::<bool>(), contacts, instances).prop_map(|(drained, contacts, instances)| Report {
-        drained,
-        contacts,
-        instances,
-    });
+    let backlog = any::<(u64, u64)>().prop_map(|(rows, lag)| Backlog { rows, lag });
+    let backlogs = btree_map("[a-z0-9][a-z0-9-]{0,31}", backlog, 0..4);
+    let report = (any::<bool>(), contacts, backlogs, instances)
+        .prop_map(|(drained, contacts, backlogs, instances)| Report { drained, contacts, backlogs, instances });
     ("[a-z][a-z0-9-]{0,31}", any::<u64>(), any::<u32>(), report).prop_map(|(site, number, period, report)| {
         ReportMessage { site, number, period: Duration::from_millis(period.into()), report }
     })
@@ -51,6 +53,7 @@ fn sample() -> ReportMessage {
         report: Report {
             drained: false,
             contacts: ["west".to_owned()].into(),
+            backlogs: [("west".to_owned(), Backlog { rows: 3, lag: 40 })].into(),
             instances: [("www".to_owned(), instance)].into(),
         },
     }
@@ -237,6 +240,8 @@ fn the_largest_report_fits_and_one_instance_more_is_refused() {
     };
     let name = |i: usize| format!("{i:032}");
     message.report.contacts = (0..MAX_SITES).map(name).collect();
+    let backlog = Backlog { rows: u64::MAX, lag: u64::MAX };
+    message.report.backlogs = (0..MAX_SITES).map(|i| (name(i), backlog)).collect();
     message.site = "s".repeat(MAX_NAME);
     message.number = u64::MAX;
     message.report.instances = (0..MAX_INSTANCES).map(|i| (name(i), instance.clone())).collect();
@@ -248,6 +253,9 @@ fn the_largest_report_fits_and_one_instance_more_is_refused() {
     assert_eq!(encode_report(message.clone()), Err(MessageError::Sites(MAX_SITES + 1)));
     assert_eq!(decode_report(&encode(&sample_in_contact_with(MAX_SITES + 1))), Err(MessageError::Sites(MAX_SITES + 1)));
     message.report.contacts.clear();
+    message.report.backlogs.insert("one-more".to_owned(), backlog);
+    assert_eq!(encode_report(message.clone()), Err(MessageError::Sites(MAX_SITES + 1)));
+    message.report.backlogs.clear();
     message.report.instances.insert(name(MAX_INSTANCES), instance);
     let error = Err(MessageError::Instances(MAX_INSTANCES + 1));
     assert_eq!(encode_report(message.clone()), error);

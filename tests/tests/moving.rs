@@ -1,0 +1,144 @@
+//! A resource moves by itself, and its tables with it: nothing that was acknowledged at the old holder is missing when the
+//! new one takes its first write.
+
+use std::{net::TcpListener, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Bare, wait_until};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const SCHEMA: &str = "CREATE TABLE orders(id TEXT PRIMARY KEY NOT NULL, site TEXT, number INTEGER)";
+
+/// East holds the orders and takes them back when it returns; only the holder writes them.
+fn up(backend: &TcpListener) -> Result<Bare> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    let backend = backend.local_addr()?;
+    bare.configure(&format!(
+        "[resources.orders]\ntables = ['orders']\nstandby_writes = 'refuse'\ntakeover = 'silence'\nfailback = 'auto'\n\
+         failback_after = '1s'\nprobe = {{ tcp = true, interval = '200ms' }}\n\
+         [resources.orders.sites.east]\nrole = 'active'\nbackends = ['{backend}']\n\
+         [resources.orders.sites.west]\nrole = 'standby'\nbackends = ['{backend}']"
+    ))?;
+    for site in ["east", "west"] {
+        bare.order(site, &["reload"])?;
+    }
+    await_holder(&bare, "west", "east")?;
+    await_writable(&bare, "east")?;
+    Ok(bare)
+}
+
+/// Waits until a site's agent knows who holds the orders.
+fn await_holder(bare: &Bare, at: &str, holder: &str) -> Result<()> {
+    let awaited = wait_until(DEADLINE, &format!("{at} knows that {holder} holds the orders"), || {
+        bare.json(at, &["instances"]).is_ok_and(|(_, rows)| {
+            rows.as_array().is_some_and(|rows| {
+                rows.iter().any(|row| row["site"] == holder && row["state"] == "active" && row["contact"] == true)
+            })
+        })
+    });
+    awaited.map(drop)
+}
+
+fn insert(bare: &Bare, site: &str, number: u64) -> Result<()> {
+    let id = format!("{site}-{number}");
+    bare.application(site)?.execute("INSERT INTO orders VALUES(?1, ?2, ?3)", (id, site, number))?;
+    Ok(())
+}
+
+fn await_writable(bare: &Bare, site: &str) -> Result<()> {
+    let mut number = 1 << 40;
+    wait_until(DEADLINE, &format!("{site} takes writes"), || {
+        number += 1;
+        insert(bare, site, number).is_ok()
+    })
+    .map(drop)
+}
+
+/// Writes at a site from 0 on until it refuses. Returns how many orders it took.
+fn write_until_refused(bare: &Bare, site: &str) -> Result<u64> {
+    let database = bare.application(site)?;
+    for number in 0.. {
+        let order = (format!("{site}-{number}"), site, number);
+        if let Err(error) = database.execute("INSERT INTO orders VALUES(?1, ?2, ?3)", order) {
+            ensure!(error.to_string().contains("holds table orders"), "{error}");
+            return Ok(number);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    unreachable!("the numbers do not end")
+}
+
+/// While `from` is written to, the orders move to `to`: all that `from` took is there before `to` takes the first of its own.
+fn nothing_is_missing(bare: &Bare, from: &str, to: &str, start: impl FnOnce() -> Result<()>) -> Result<()> {
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until_refused(bare, from));
+        wait_until(DEADLINE, "some orders are written", || {
+            bare.rows(from, "orders").is_ok_and(|rows| rows.iter().filter(|row| row.contains(from)).count() > 100)
+        })?;
+        start()?;
+        await_writable(bare, to)?;
+        let there = bare.application(to)?.query_row(
+            "SELECT count(*) FROM orders WHERE site = ?1 AND number < 1 << 40",
+            [from],
+            |row| row.get::<_, u64>(0),
+        )?;
+        let written = writer.join().expect("a writer")?;
+        assert_eq!(there, written, "{to} lacks orders that {from} took");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_failback_waits_for_what_the_holder_has_committed() -> Result<()> {
+    let backend = TcpListener::bind("127.0.0.1:0")?;
+    let bare = up(&backend)?;
+    bare.kill("east")?;
+    await_writable(&bare, "west")?;
+    nothing_is_missing(&bare, "west", "east", || {
+        bare.start("east")?;
+        // It held them when it died, and has to hear that it does not any more.
+        let mut number = 1 << 41;
+        let refuses = || {
+            number += 1;
+            insert(&bare, "east", number).is_err()
+        };
+        wait_until(DEADLINE, "east knows that west holds the orders", refuses).map(drop)
+    })?;
+    await_holder(&bare, "west", "east")?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
+fn a_drained_holder_is_followed_when_what_it_has_committed_is_there() -> Result<()> {
+    let backend = TcpListener::bind("127.0.0.1:0")?;
+    let bare = up(&backend)?;
+    nothing_is_missing(&bare, "east", "west", || bare.order("west", &["drain", "east"]).map(drop))?;
+    await_holder(&bare, "east", "west")?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+/// How far the sites are apart is in `status` at both, from what each knows and says.
+#[test]
+fn status_tells_what_waits_for_a_peer_and_what_waits_there() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    bare.order("west", &["db", "pause"])?;
+    wait_until(DEADLINE, "west takes no changes", || {
+        bare.json("east", &["db", "status"]).is_ok_and(|(_, status)| status["peers"]["west"]["sending"] == false)
+    })?;
+    for number in 0..20 {
+        insert(&bare, "east", number)?;
+    }
+    let told = |at: &str, peer: &str, which: &str, rows: u64| {
+        wait_until(DEADLINE, &format!("{at} says that {rows} rows wait"), || {
+            bare.json(at, &["status"]).is_ok_and(|(_, status)| status["replication"][peer][which]["rows"] == rows)
+        })
+    };
+    told("east", "west", "waits", 20)?;
+    told("west", "east", "missing", 20)?;
+    let said = bare.order("west", &["status"]).context("for people")?;
+    assert!(said.contains("this site has all but 20 rows, the oldest changed"), "{said}");
+    bare.order("west", &["db", "resume"])?;
+    told("east", "west", "waits", 0)?;
+    told("west", "east", "missing", 0)?;
+    Ok(())
+}
