@@ -36,8 +36,16 @@ impl Store {
     /// since 1970.
     ///
     /// # Errors
-    /// `Damaged`, `Sqlite`; touches stay, for the next time.
+    /// `Damaged`, `Sqlite`; touches stay, for the next time, and [`changed`](Self::changed) says that they are there.
     pub fn fold(&mut self, now: i64) -> Result<Folded, Error> {
+        let folded = self.fold_new(now);
+        if folded.is_err() {
+            self.looked = None;
+        }
+        folded
+    }
+
+    fn fold_new(&mut self, now: i64) -> Result<Folded, Error> {
         let newest: i64 = self
             .database
             .prepare_cached("SELECT ifnull(max(seq), 0) FROM _ssw_touch")?
