@@ -224,8 +224,7 @@ impl Before {
         Some(if row.lives() {
             Conflict { kind: Kind::UpdateDelete, won: theirs, lost: mine, image: Vec::new() }
         } else {
-            let image = change.cells.iter().map(|cell| (cell.column, cell.value.clone())).collect();
-            Conflict { kind: Kind::DeleteUpdate, won: mine, lost: theirs, image }
+            Conflict { kind: Kind::DeleteUpdate, won: mine, lost: theirs, image: row.image_with(&change.cells) }
         })
     }
 }
@@ -233,7 +232,14 @@ impl Before {
 impl Row {
     /// Its columns' values, as far as they are known.
     pub fn image(&self) -> Vec<(u16, Value)> {
-        (0..).zip(&self.values).filter_map(|(column, value)| Some((column, value.clone()?))).collect()
+        self.image_with(&[])
+    }
+
+    /// The same with other values in some columns.
+    fn image_with(&self, cells: &[Cell]) -> Vec<(u16, Value)> {
+        let other = |column| cells.iter().find(|cell| cell.column == column).map(|cell| &cell.value);
+        let value = |(column, value): (u16, &Option<Value>)| Some((column, other(column).or(value.as_ref())?.clone()));
+        (0..).zip(&self.values).filter_map(value).collect()
     }
 }
 
@@ -262,6 +268,8 @@ impl Lost {
 /// does not have them.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    /// How many columns the row had: none of those added since has changed.
+    columns: u16,
     alive: Version,
     dead: Version,
     removed: Version,
@@ -276,6 +284,8 @@ impl Row {
         let base = self.versions.iter().copied().max().unwrap_or_default();
         let others = (0..).zip(&self.versions).filter(|(_, version)| **version != base);
         let kept = Kept {
+            // SQLite allows 32767 columns at most.
+            columns: u16::try_from(self.versions.len()).unwrap_or(u16::MAX),
             alive: self.alive,
             dead: self.dead,
             removed: self.removed,
@@ -292,13 +302,14 @@ impl Row {
         postcard::from_bytes(bytes).ok().map(|kept: Kept| kept.values.is_none())
     }
 
-    /// Reads what was kept of a row with so many columns; `live` is the row in the table, if it is there. Columns added
-    /// since have the table's values. `None`: this is not what was kept.
-    pub fn kept(bytes: &[u8], columns: usize, live: Option<Vec<Value>>) -> Option<Self> {
+    /// Reads what was kept of a row whose columns have these defaults; `live` is the row in the table, if it is there.
+    /// `None`: this is not what was kept.
+    pub fn kept(bytes: &[u8], defaults: &[Value], live: Option<Vec<Value>>) -> Option<Self> {
         let kept: Kept = postcard::from_bytes(bytes).ok()?;
-        let mut row = Self::unknown(columns);
+        let mut row = Self::unknown(defaults.len());
         (row.alive, row.dead, row.removed) = (kept.alive, kept.dead, kept.removed);
-        row.versions.fill(kept.base);
+        let known = usize::from(kept.columns);
+        row.versions.get_mut(..known)?.fill(kept.base);
         for (column, version) in kept.others {
             *row.versions.get_mut(usize::from(column))? = version;
         }
@@ -306,7 +317,7 @@ impl Row {
             (Some(live), _) => row.values = live.into_iter().map(Some).collect(),
             (None, Some(values)) => {
                 row.values = values;
-                row.values.resize(columns, None);
+                row.values.extend(defaults.get(known..)?.iter().cloned().map(Some));
             }
             // It was there when this was kept, and has vanished without a trigger's notice.
             (None, None) => {}

@@ -137,7 +137,7 @@ fn rows_without_a_whole_key_are_counted_and_nothing_else() {
 }
 
 #[test]
-fn an_added_column_is_taken_up_and_updates_before_that_count_as_changes_to_it() {
+fn an_added_column_is_taken_up_with_what_was_written_to_it_before_that() {
     let mut database = database();
     let before = attach_all(&mut database);
     database.execute_batch("ALTER TABLE plain ADD COLUMN c TEXT DEFAULT 'new'; UPDATE plain SET c = 'set'").unwrap();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction};
 use super::{
     Error,
     attach::{exists, tables},
-    triggers::{images, triggers, unverified},
+    triggers::{differs, images, triggers, unverified},
 };
 use crate::schema::{self, MASK_BITS, Table, quoted};
 
@@ -142,7 +142,7 @@ pub(super) fn compare(stored: &Table, found: &Table) -> Vec<Difference> {
 /// depart in another way are left as they are. Returns the tables that must be compared with a peer's, because something
 /// may have been missed; they are marked until that is done.
 ///
-/// A column that was added needs no comparison if this comes before the next fold: updates since are taken to have changed it.
+/// A column that was added needs no comparison if this comes before the next fold.
 ///
 /// # Errors
 /// Whatever SQLite says, or what is stored is not ours.
@@ -177,10 +177,31 @@ fn reinstall(transaction: &Transaction<'_>, stored: &Table, found: &Table) -> Re
     for trigger in triggers(found) {
         transaction.execute_batch(&trigger.sql)?;
     }
-    let added = (stored.columns.len()..found.columns.len()).map(|column| 1_i64 << column.min(MASK_BITS));
-    let added = added.fold(0, |mask, bit| mask | bit);
-    transaction.execute("UPDATE _ssw_touch SET mask = mask | ?2 WHERE tbl = ?1 AND op = 'U'", (found.number, added))?;
+    for column in stored.columns.len()..found.columns.len() {
+        take_up(transaction, found, column)?;
+    }
     let sql = "UPDATE _ssw_table SET schema = ?2 WHERE number = ?1";
     transaction.execute(sql, (found.number, serde_json::to_string(found)?))?;
+    Ok(())
+}
+
+/// What was recorded since a column was added, by triggers that did not know it: an updated row in which it is not the
+/// default has been given that value since. The others must not count as changes of it: at another site, which had the
+/// column earlier, somebody may have given it a value by now. A deleted row had the default, as far as anybody knows.
+fn take_up(transaction: &Transaction<'_>, table: &Table, at: usize) -> Result<(), Error> {
+    let column = &table.columns[at];
+    let default = column.default_value(transaction)?;
+    let key = (0..)
+        .zip(&table.key)
+        .map(|(part, key)| format!("x.{} = _ssw_touch.k{part}", quoted(&table.columns[usize::from(*key)].name)));
+    let sql = format!(
+        "UPDATE _ssw_touch SET mask = mask | ?2 WHERE tbl = ?1 AND op = 'U' AND EXISTS(
+           SELECT 1 FROM {} AS x WHERE {} AND ({}))",
+        quoted(&table.name),
+        key.collect::<Vec<_>>().join(" AND "),
+        differs(column, &format!("x.{}", quoted(&column.name)), "?3"),
+    );
+    transaction.execute(&sql, (table.number, 1_i64 << at.min(MASK_BITS), &default))?;
+    transaction.execute(&format!("UPDATE {} SET c{at} = ?1", quoted(&images(table))), [default])?;
     Ok(())
 }

@@ -189,7 +189,10 @@ fn holds(table: &Table, row: &str) -> Vec<String> {
 /// Which columns outside the key change.
 fn mask(table: &Table) -> String {
     let outside = |column: &u16| !table.in_key(*column);
-    let changes = |column: u16| differs(&table.columns[usize::from(column)], "NEW", "OLD");
+    let changes = |column: u16| {
+        let column = &table.columns[usize::from(column)];
+        differs(column, &of("NEW", column), &of("OLD", column))
+    };
     let all = || (0..).zip(&table.columns).map(|(at, _)| at).filter(outside);
     let own = all()
         .filter(|column| usize::from(*column) < MASK_BITS)
@@ -215,13 +218,12 @@ fn any(conditions: &[String]) -> String {
 }
 
 fn other_key(table: &Table, one: &str, two: &str) -> String {
-    key(table).map(|column| differs(column, one, two)).collect::<Vec<_>>().join(" OR ")
+    key(table).map(|column| differs(column, &of(one, column), &of(two, column))).collect::<Vec<_>>().join(" OR ")
 }
 
-/// The values are not the same bytes of the same storage class. `IS NOT` alone would go by the column's collation, and
-/// take 1 for 1.0.
-fn differs(column: &Column, one: &str, two: &str) -> String {
-    let (one, two) = (of(one, column), of(two, column));
+/// Two values of a column are not the same bytes of the same storage class. `IS NOT` alone would go by the column's
+/// collation, and take 1 for 1.0.
+pub(super) fn differs(column: &Column, one: &str, two: &str) -> String {
     let classes = if column.mixes_numbers() { format!(" OR typeof({one}) <> typeof({two})") } else { String::new() };
     format!("{one} IS NOT {two} COLLATE BINARY{classes}")
 }

@@ -1,6 +1,9 @@
 //! What SQLite makes of values that are put into a column (<https://sqlite.org/datatype3.html>, section 3).
 
+use rusqlite::Connection;
+
 use super::Column;
+use crate::value::Value;
 
 /// A column's affinity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,15 @@ impl Column {
         } else {
             Affinity::Numeric
         }
+    }
+
+    /// What a row gets in it if nobody says anything.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub fn default_value(&self, database: &Connection) -> rusqlite::Result<Value> {
+        let Some(default) = self.plain_default().or_else(|| self.default.clone()) else { return Ok(Value::Null) };
+        database.query_row(&format!("SELECT {default}"), [], |row| Ok(row.get_ref(0)?.into()))
     }
 
     /// The default as SQL that means the same inside a trigger, where a name is a column: a literal, or the time. `None`:

@@ -1,6 +1,6 @@
 //! Apply: a peer's batch is joined with what is here, in one transaction that also remembers it.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 use rusqlite::{ErrorCode, OptionalExtension, params};
 
@@ -11,7 +11,7 @@ use crate::{
     wire::{Part, RowChange},
 };
 
-use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, repair, rows, work, work::Work};
+use super::{Error, Store, Tables, conflicts, damaged, fence, fold, live::Live, repair, rows, work, work::Work};
 
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,6 @@ struct Resolved {
     live: Rc<Live>,
     /// Where each of the sender's columns is here.
     columns: Vec<u16>,
-    /// Our columns that the sender does not have.
-    absent: Vec<u16>,
 }
 
 /// A row that cannot be written before others have made room.
@@ -170,7 +168,7 @@ fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), 
 }
 
 /// Finds the sender's tables and columns here.
-fn resolve(tables: &BTreeMap<u32, Rc<Live>>, part: &Part) -> Result<Vec<Resolved>, Error> {
+fn resolve(tables: &Tables, part: &Part) -> Result<Vec<Resolved>, Error> {
     let find = |name: &str| tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(name));
     part.tables
         .iter()
@@ -180,8 +178,7 @@ fn resolve(tables: &BTreeMap<u32, Rc<Live>>, part: &Part) -> Result<Vec<Resolved
                 live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", shape.name)))
             };
             let columns = shape.columns.iter().map(column).collect::<Result<Vec<u16>, _>>()?;
-            let absent = (0..).take(live.table.columns.len()).filter(|column| !columns.contains(column)).collect();
-            Ok(Resolved { live: Rc::clone(live), columns, absent })
+            Ok(Resolved { live: Rc::clone(live), columns })
         })
         .collect()
 }
@@ -214,11 +211,9 @@ fn join_row(
     let (mut row, kept) = rows::load(work.transaction, live, &incoming.key, now.as_deref())?;
     let conflicts = row.join(origin, seen, &incoming.change);
     if incoming.change.whole {
-        for column in &table.absent {
-            let value = &mut row.values[usize::from(*column)];
-            if value.is_none() {
-                *value = Some(live.defaults[usize::from(*column)].clone());
-            }
+        // The sender told all columns that it had then.
+        for (value, default) in row.values.iter_mut().zip(&live.defaults) {
+            value.get_or_insert_with(|| default.clone());
         }
     }
     for conflict in &conflicts {

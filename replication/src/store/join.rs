@@ -1,10 +1,10 @@
 //! A new site begins with a copy of another's database, and goes on from where that was.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{io, path::Path};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{Error, Peer, Restored, Settings, State, Store, damaged, identity::Identity, work, work::Work};
+use super::{Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work};
 
 impl Store {
     /// Writes a copy of the database as it is at one moment, with all that is kept of changes, to a file that does not
@@ -50,7 +50,7 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         return Err(Error::Unknown(format!("site {}", source.site)));
     }
     Identity::create(transaction, settings.site)?;
-    let tables = BTreeMap::new();
+    let tables = Tables::new();
     let mut work = Work::begin(transaction, settings, &tables)?;
     let before = work.state.clone();
     let own = own_groups(transaction, settings)?;

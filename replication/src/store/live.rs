@@ -18,7 +18,7 @@ pub(super) struct Live {
     pub(super) rules: Rules,
     /// Other tables refer to it.
     pub(super) is_parent: bool,
-    /// Each column's default, for rows from sites that do not have the column yet.
+    /// Each column's default, for rows of which a site tells that did not have the column yet.
     pub(super) defaults: Vec<Value>,
     read: String,
     insert: String,
@@ -37,9 +37,9 @@ impl Live {
             table.key.iter().map(|column| format!("{}=?", columns[usize::from(*column)])).collect();
         let matches = matches.join(" AND ");
         let images: Vec<String> = (0..columns.len()).map(|column| format!("c{column}")).collect();
-        let defaults = table.columns.iter().map(|column| default(database, column.default.as_deref()));
+        let defaults = table.columns.iter().map(|column| column.default_value(database));
         Ok(Self {
-            defaults: defaults.collect::<Result<_, Error>>()?,
+            defaults: defaults.collect::<Result<_, _>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
             insert: format!("INSERT INTO {name}({all}) VALUES({marks})"),
             delete: format!("DELETE FROM {name} WHERE {matches}"),
@@ -103,10 +103,4 @@ impl Live {
         database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?;
         Ok(())
     }
-}
-
-/// What a new row gets in a column that nobody sets.
-fn default(database: &Connection, expression: Option<&str>) -> Result<Value, Error> {
-    let Some(expression) = expression else { return Ok(Value::Null) };
-    Ok(database.query_row(&format!("SELECT {expression}"), [], |row| Ok(row.get_ref(0)?.into()))?)
 }

@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
+    schema::Table,
     wire::Incarnation,
 };
 
@@ -228,15 +229,18 @@ pub struct Peer {
 pub struct Store {
     database: Connection,
     settings: Settings,
-    tables: BTreeMap<u32, Rc<Live>>,
+    tables: Tables,
     /// `PRAGMA data_version` when touches were last looked for.
     looked: Option<i64>,
     /// The last group when it was opened.
     opened: u64,
     outside: Option<Outside>,
-    /// `PRAGMA schema_version` when the tables were read.
-    schema: i64,
+    /// `PRAGMA schema_version` when the tables were last found, or made, to be captured as they are.
+    schema: Option<i64>,
 }
+
+/// The replicated tables by number.
+type Tables = BTreeMap<u32, Rc<Live>>;
 
 impl Store {
     /// Opens a database whose tables are attached ([`capture::attach`]).
@@ -257,9 +261,8 @@ impl Store {
             "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
         )?;
         database.set_prepared_statement_cache_capacity(512);
-        let mut store =
-            Self { database, settings, tables: BTreeMap::new(), looked: None, schema: -1, opened: 0, outside: None };
-        store.refresh()?;
+        let tables = load(&database, &settings)?;
+        let mut store = Self { database, settings, tables, looked: None, schema: None, opened: 0, outside: None };
         match Identity::load(&store.database)? {
             Some(identity) if identity.site != store.settings.site => {
                 return Err(Error::Foreign { site: identity.site });
@@ -269,29 +272,6 @@ impl Store {
         }
         store.opened = State::load(&store.database)?.group;
         Ok(store)
-    }
-
-    /// Reads anew which tables are replicated, and how they look.
-    fn reload(&mut self) -> Result<(), Error> {
-        let tables = capture::tables(&self.database)?;
-        if tables.is_empty() {
-            return Err(Error::NotAttached);
-        }
-        let referenced: Vec<String> = tables
-            .iter()
-            .flat_map(|table| &table.references)
-            .map(|reference| reference.parent.to_lowercase())
-            .collect();
-        self.tables = tables
-            .into_iter()
-            .map(|table| {
-                let name = table.name.to_lowercase();
-                let rules = self.settings.rules.get(&name).copied().unwrap_or_default();
-                let is_parent = referenced.contains(&name);
-                Ok((table.number, Rc::new(Live::new(&self.database, table, rules, is_parent)?)))
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(())
     }
 
     /// May there be new touches? Costs microseconds; says yes once after each change of the file by another connection.
@@ -368,17 +348,13 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the tables anew if the schema has changed since.
+    /// Takes up what has been done to the schema since the last time: columns that were added, triggers of ours that were
+    /// dropped. Every transaction begins so; this is for when there is none.
     ///
     /// # Errors
-    /// `NotAttached`, `Damaged`, `Sqlite`: the store is of no use any more.
+    /// `NotAttached`, `Capture`, `Damaged`, `Sqlite`: the store is of no use any more.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let version = self.database.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        if self.schema != version {
-            self.reload()?;
-            self.schema = version;
-        }
-        Ok(())
+        if self.schema == Some(schema_version(&self.database)?) { Ok(()) } else { self.transact(|_| Ok(())) }
     }
 
     /// The connection, to look at the database.
@@ -389,12 +365,50 @@ impl Store {
     /// Does `act` in one transaction that has the write lock from its beginning, and makes it durable.
     fn transact<T>(&mut self, act: impl FnOnce(&mut Work<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
-        let mut work = Work::begin(&transaction, &self.settings, &self.tables)?;
+        let tables = take_up(&transaction, &self.settings, self.schema)?;
+        let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
         let result = act(&mut work)?;
         work.finish()?;
+        // Triggers of ours are part of the schema.
+        let schema = schema_version(&transaction)?;
         transaction.commit()?;
+        if let Some(tables) = tables {
+            self.tables = tables;
+        }
+        self.schema = Some(schema);
         Ok(result)
     }
+}
+
+fn schema_version(database: &Connection) -> Result<i64, Error> {
+    Ok(database.query_row("PRAGMA schema_version", [], |row| row.get(0))?)
+}
+
+/// If the schema is not what it was in version `known`: has our triggers follow it, and returns the tables as they are now.
+/// While the write lock is held nobody else can change it again, so nothing is folded by anything older.
+fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64>) -> Result<Option<Tables>, Error> {
+    if known == Some(schema_version(transaction)?) {
+        return Ok(None);
+    }
+    capture::refresh(transaction)?;
+    load(transaction, settings).map(Some)
+}
+
+/// The replicated tables as they are captured.
+fn load(database: &Connection, settings: &Settings) -> Result<Tables, Error> {
+    let tables = capture::tables(database)?;
+    if tables.is_empty() {
+        return Err(Error::NotAttached);
+    }
+    let references = tables.iter().flat_map(|table| &table.references);
+    let referenced: Vec<String> = references.map(|reference| reference.parent.to_lowercase()).collect();
+    let live = |table: Table| {
+        let name = table.name.to_lowercase();
+        let rules = settings.rules.get(&name).copied().unwrap_or_default();
+        let is_parent = referenced.contains(&name);
+        Ok((table.number, Rc::new(Live::new(database, table, rules, is_parent)?)))
+    };
+    tables.into_iter().map(live).collect()
 }
 
 impl State {

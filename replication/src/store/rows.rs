@@ -17,17 +17,16 @@ pub(super) fn load(database: &Connection, live: &Live, key: &Key, now: Option<&[
         .prepare_cached("SELECT state FROM _ssw_row WHERE tbl=? AND key=?")?
         .query_row(params![live.table.number, key.0], |row| row.get(0))
         .optional()?;
-    let columns = live.table.columns.len();
     match (kept, now) {
         (Some(kept), now) => {
-            let mut row = Row::kept(&kept, columns, now.map(<[Value]>::to_vec))
+            let mut row = Row::kept(&kept, &live.defaults, now.map(<[Value]>::to_vec))
                 .ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
             name(&mut row, live, key)?;
             Ok((row, true))
         }
         (None, Some(now)) => Ok((Row::settled(now.to_vec()), false)),
         (None, None) => {
-            let mut row = Row::unknown(columns);
+            let mut row = Row::unknown(live.table.columns.len());
             name(&mut row, live, key)?;
             Ok((row, false))
         }

@@ -1,6 +1,6 @@
 //! Reading tables in order, to compare them with a peer's.
 
-use std::{collections::BTreeMap, collections::HashSet, rc::Rc};
+use std::{collections::HashSet, rc::Rc};
 
 use rusqlite::{Connection, Row as SqlRow, params, params_from_iter};
 
@@ -13,7 +13,7 @@ use crate::{
     wire::Shape,
 };
 
-use super::{Error, Peer, State, damaged, live::Live, rows};
+use super::{Error, Peer, State, Tables, damaged, live::Live, rows};
 
 /// A table, and those of its columns that both sites have.
 pub(super) struct Compared {
@@ -25,7 +25,7 @@ pub(super) struct Compared {
 
 impl Compared {
     /// Finds here what a peer calls so.
-    pub(super) fn find(tables: &BTreeMap<u32, Rc<Live>>, shape: &Shape) -> Result<Self, Error> {
+    pub(super) fn find(tables: &Tables, shape: &Shape) -> Result<Self, Error> {
         let live = tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&shape.name)).cloned();
         let live = live.ok_or_else(|| Error::Unknown(format!("table {}", shape.name)))?;
         let unknown = |name: &str| Error::Unknown(format!("column {}.{name}", shape.name));

@@ -11,13 +11,13 @@ use crate::{
     value::Key,
 };
 
-use super::{Error, Peer, Settings, State, damaged, live::Live, rows};
+use super::{Error, Peer, Settings, State, Tables, damaged, live::Live, rows};
 
 /// A transaction under way.
 pub(super) struct Work<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) settings: &'a Settings,
-    pub(super) tables: &'a BTreeMap<u32, Rc<Live>>,
+    pub(super) tables: &'a Tables,
     pub(super) state: State,
     pub(super) peers: BTreeMap<SiteId, Peer>,
     group: Option<Group>,
@@ -37,7 +37,7 @@ impl<'a> Work<'a> {
     pub(super) fn begin(
         transaction: &'a Transaction<'a>,
         settings: &'a Settings,
-        tables: &'a BTreeMap<u32, Rc<Live>>,
+        tables: &'a Tables,
     ) -> Result<Self, Error> {
         let state = State::load(transaction)?;
         let peers = peers(transaction, settings)?;
