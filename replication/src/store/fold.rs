@@ -116,7 +116,8 @@ fn close(
         let key = Key::new(&columns);
         let (mut row, kept) = rows::load(work.transaction, live, &key, now.as_deref().or(old.as_deref()))?;
         // Signs of life that are kept no more were all older than this.
-        let known_alive = if kept { row.alive } else { Version::new(work.state.settled, u32::MAX) };
+        let settled = Version::SETTLED.max(Version::new(work.state.settled, u32::MAX));
+        let known_alive = if kept { row.alive } else { settled };
         let site = work.settings.site;
         if let Some(change) = touched.change(site, &live.table, live.rules, now.as_deref(), old.as_deref(), known_alive)
         {
