@@ -24,7 +24,21 @@ use super::{
 };
 
 /// Rows whose references are to be looked at.
-pub(super) type Checks = Vec<(Rc<Live>, Key)>;
+pub(super) type Checks = Vec<Check>;
+
+/// A row whose references, or whose children's, are to be looked at.
+pub(super) struct Check {
+    live: Rc<Live>,
+    key: Key,
+    /// Its change, if it comes from a peer. It may be settled with that, and then nothing is kept of its versions.
+    told: Version,
+}
+
+impl Check {
+    fn new(live: &Rc<Live>, key: &Key) -> Self {
+        Self { live: Rc::clone(live), key: key.clone(), told: Version::NONE }
+    }
+}
 
 /// Writes the rows that others were in the way of. If one still is, the newer claim to the value wins; of two as new, the
 /// greater key.
@@ -65,7 +79,7 @@ fn place(
         let Some((unique, other)) = rival(work, &live, &newcomer.row)? else {
             // An index that is not described: partial, or over an expression. The newcomer gives way.
             lose(work, &live, &newcomer.key, &mut newcomer.row, None, Version::NONE, found, now)?;
-            checks.push((live, newcomer.key));
+            checks.push(Check::new(&live, &newcomer.key));
             return Ok(());
         };
         let there = live.read(work.transaction, &other.columns().unwrap_or_default())?;
@@ -75,7 +89,7 @@ fn place(
         if (mine, &newcomer.key) < (theirs, &other) {
             lose(work, &live, &newcomer.key, &mut newcomer.row, Some(&unique), theirs, found, now)?;
             if !newcomer.row.visible() {
-                checks.push((live, newcomer.key));
+                checks.push(Check::new(&live, &newcomer.key));
                 return Ok(());
             }
         } else {
@@ -85,7 +99,7 @@ fn place(
             if resident.visible() {
                 live.insert(work.transaction, resident.values.iter().flatten())?;
             } else {
-                checks.push((Rc::clone(&live), other));
+                checks.push(Check::new(&live, &other));
             }
         }
     }
@@ -195,7 +209,8 @@ pub(super) fn references(work: &mut Work<'_>, part: &Part, found: &mut Found, no
     }
     for row in part.rows().flatten() {
         if let Some(Some(live)) = tables.get(row.table as usize) {
-            check_all(work, &mut vec![(Rc::clone(live), row.key)], found, now)?;
+            let told = Version::new(row.change.newest(), part.origin);
+            check_all(work, &mut vec![Check { live: Rc::clone(live), key: row.key, told }], found, now)?;
         }
     }
     Ok(())
@@ -203,7 +218,8 @@ pub(super) fn references(work: &mut Work<'_>, part: &Part, found: &mut Found, no
 
 /// Mends what hangs in the air at these rows, and at those that mending changes.
 pub(super) fn check_all(work: &mut Work<'_>, checks: &mut Checks, found: &mut Found, now: i64) -> Result<(), Error> {
-    while let Some((live, key)) = checks.pop() {
+    while let Some(check) = checks.pop() {
+        let Check { live, key, .. } = &check;
         let Some(columns) = key.columns() else { continue };
         match live.read(work.transaction, &columns)? {
             Some(row) => {
@@ -211,12 +227,12 @@ pub(super) fn check_all(work: &mut Work<'_>, checks: &mut Checks, found: &mut Fo
                     if let Some(values) = referred(reference, &row)
                         && !exists(work, reference, &values)?
                     {
-                        parent_missing(work, &live, &key, reference, &values, checks, found, now)?;
+                        parent_missing(work, &check, reference, &values, checks, found, now)?;
                         break;
                     }
                 }
             }
-            None if live.is_parent => children_of(work, &live, &key, checks)?,
+            None if live.is_parent => children_of(work, live, key, checks)?,
             None => {}
         }
     }
@@ -257,7 +273,7 @@ fn children_of(work: &Work<'_>, parent: &Live, key: &Key, checks: &mut Checks) -
             while let Some(row) = found.next()? {
                 let columns =
                     (0..keys.len()).map(|at| Ok(row.get_ref(at)?.into())).collect::<Result<Vec<Value>, Error>>()?;
-                checks.push((Rc::clone(child), Key::new(&columns)));
+                checks.push(Check::new(child, &Key::new(&columns)));
             }
         }
     }
@@ -266,11 +282,9 @@ fn children_of(work: &Work<'_>, parent: &Live, key: &Key, checks: &mut Checks) -
 
 /// Does what the schema says should happen to a child whose parent is deleted; where it says that this must not happen,
 /// the parent comes back. A parent that nobody here has heard of may still be on its way from another site.
-#[expect(clippy::too_many_arguments, reason = "one decision, in one place")]
 fn parent_missing(
     work: &mut Work<'_>,
-    live: &Rc<Live>,
-    key: &Key,
+    check: &Check,
     reference: &Reference,
     values: &[Value],
     checks: &mut Checks,
@@ -278,10 +292,11 @@ fn parent_missing(
     now: i64,
 ) -> Result<(), Error> {
     let Some((parent, parent_key, mut gone)) = deleted_parent(work, reference, values)? else { return Ok(()) };
+    let Check { live, key, told } = check;
     let columns = key.columns().unwrap_or_default();
     let there = live.read(work.transaction, &columns)?;
     let (mut row, _) = rows::load(work.transaction, live, key, there.as_deref())?;
-    let table = &live.table;
+    let (table, edited) = (&live.table, row.edited().max(*told));
     let nulls: Vec<u16> = reference
         .columns
         .iter()
@@ -294,16 +309,16 @@ fn parent_missing(
     };
     let kind = Kind::ForeignKey;
     if action == OnDelete::Keep {
-        let conflict = Conflict { kind, won: row.edited(), lost: gone.removed, image: Vec::new() };
+        let conflict = Conflict { kind, won: edited, lost: gone.removed, image: Vec::new() };
         if revive(work, &parent, &parent_key, &mut gone, now)? {
             log(work, &parent, &parent_key, &conflict, found)?;
-            checks.push((parent, parent_key));
-            checks.push((Rc::clone(live), key.clone()));
+            checks.push(Check::new(&parent, &parent_key));
+            checks.push(Check::new(live, key));
             return Ok(());
         }
         // Another row has its place; the child goes the parent's way.
     }
-    log(work, live, key, &Conflict { kind, won: gone.removed, lost: row.edited(), image: row.image() }, found)?;
+    log(work, live, key, &Conflict { kind, won: gone.removed, lost: edited, image: row.image() }, found)?;
     if matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
         let change = set_null(work, live, &row, &nulls, now);
         work.record(live, key, &mut row, &change)?;
@@ -314,7 +329,7 @@ fn parent_missing(
         work.record(live, key, &mut row, &change)?;
         live.delete(work.transaction, &columns)?;
     }
-    checks.push((Rc::clone(live), key.clone()));
+    checks.push(Check::new(live, key));
     Ok(())
 }
 
