@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, database::Failed, now};
+use super::{Shared, database::Failed, now, set};
 
 /// A resource that moves has a new holder after so long, or stays where it is.
 const MOVING: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ fn refusals(
 /// Sets them, and returns the last group of the writes that came before.
 async fn set_refusals(shared: &Shared, wanted: BTreeMap<String, Option<String>>) -> Result<u64, Failed> {
     let group = shared.database.run(move |store| store.refuse(&wanted, now())).await?;
-    shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
+    set(&shared.groups, group);
     Ok(group)
 }
 

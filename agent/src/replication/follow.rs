@@ -15,67 +15,36 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
     unistd,
 };
+use siteswap_replication::store::{self, Folded};
 use tokio::{
     io::unix::AsyncFd,
     time::{sleep, timeout},
 };
 
-use siteswap_replication::store;
-
 use crate::evidence::Backlog;
 
-use super::{Shared, now};
+use super::{Shared, database::Failed, now, set};
 
 /// Folds have at least this between them: one takes in all that was committed meanwhile.
 const PACE: Duration = Duration::from_millis(4);
 /// The database is looked at after this, whatever the kernel says, and so often for orders and the size of what waits.
 const LOOK: Duration = Duration::from_secs(1);
+/// Wrong clocks are spoken of no more often than this.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// `limit`: bytes that changes may take while peers have not acknowledged them.
 pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
     let log = log_of(&file);
-    let mut alarm = Alarm { limit, said: Fill::Little };
-    let mut looked: Option<Instant> = None;
+    let mut follower =
+        Follower { shared, alarm: Alarm { limit, said: Fill::Little }, looked: None, ahead: None, said: String::new() };
     let mut writes = None;
-    let mut said = String::new();
     loop {
-        let look = looked.is_none_or(|looked| looked.elapsed() >= LOOK);
-        let folded = shared
-            .database
-            .run(move |store| {
-                if store.changed()? {
-                    store.fold(now())?;
-                }
-                let rest = if look { Some((store.paused()?, store.backlogs(now())?)) } else { None };
-                Ok((store.position()?.0, rest))
-            })
-            .await;
-        match folded {
-            Ok((group, rest)) => {
-                said.clear();
-                if let Some((paused, backlogs)) = rest {
-                    looked = Some(Instant::now());
-                    alarm.look(backlogs.values().map(|backlog| backlog.bytes).max().unwrap_or(0));
-                    let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
-                    shared.backlogs.send_if_modified(|last| {
-                        *last != waiting && {
-                            *last = waiting;
-                            true
-                        }
-                    });
-                    shared.paused.send_if_modified(|last| std::mem::replace(last, paused) != paused);
-                }
-                shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
-                // The log is there once the database is open, and stays while it is.
-                writes = writes.or_else(|| Writes::to(&log).ok());
-            }
-            Err(super::database::Failed::Stopping) => return,
+        match follower.fold().await {
+            // The log is there once the database is open, and stays while it is.
+            Ok(()) => writes = writes.or_else(|| Writes::to(&log).ok()),
+            Err(Failed::Stopping) => return,
             Err(error) => {
-                let why = error.to_string();
-                if why != said {
-                    tracing::error!("changes wait in the database: {why}");
-                }
-                said = why;
+                follower.failed(error.to_string());
                 writes = None;
             }
         }
@@ -84,6 +53,54 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
             Some(writes) => _ = timeout(LOOK, writes.next()).await,
             None => sleep(LOOK).await,
         }
+    }
+}
+
+struct Follower {
+    shared: Shared,
+    alarm: Alarm,
+    /// When orders and the size of what waits were last looked at.
+    looked: Option<Instant>,
+    /// When a wrong clock was last spoken of.
+    ahead: Option<Instant>,
+    /// The last failure.
+    said: String,
+}
+
+impl Follower {
+    /// Folds what was committed, if anything was, and lets the others know.
+    async fn fold(&mut self) -> Result<(), Failed> {
+        let due = |last: Option<Instant>, after| last.is_none_or(|last| last.elapsed() >= after);
+        let look = due(self.looked, LOOK);
+        let folded = self.shared.database.run(move |store| {
+            let folded = if store.changed()? { store.fold(now())? } else { Folded::default() };
+            let rest = if look { Some((store.paused()?, store.backlogs(now())?)) } else { None };
+            Ok((folded, store.position()?.0, rest))
+        });
+        let (folded, group, rest) = folded.await?;
+        self.said.clear();
+        self.shared.sessions.folded();
+        if folded.ahead > 0 && due(self.ahead, REPEAT) {
+            tracing::warn!("an application's clock is further ahead than database.max_skew allows");
+            self.ahead = Some(Instant::now());
+        }
+        if let Some((paused, backlogs)) = rest {
+            self.looked = Some(Instant::now());
+            self.alarm.look(backlogs.values().map(|backlog| backlog.bytes).max().unwrap_or(0));
+            let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
+            set(&self.shared.backlogs, waiting);
+            set(&self.shared.paused, paused);
+        }
+        set(&self.shared.groups, group);
+        Ok(())
+    }
+
+    fn failed(&mut self, why: String) {
+        if why != self.said {
+            tracing::error!("changes wait in the database: {why}");
+            self.shared.sessions.not_folded(why.clone());
+        }
+        self.said = why;
     }
 }
 

@@ -127,11 +127,7 @@ impl Replication {
 
     /// Who holds the resources that have tables.
     pub fn guard(&self, guarded: BTreeMap<String, Guarded>) {
-        self.guarded.send_if_modified(|last| {
-            let changed = *last != guarded;
-            *last = guarded;
-            changed
-        });
+        set(&self.guarded, guarded);
     }
 
     /// A resource is about to move: its tables refuse writes from now on, until it has moved or that takes too long.
@@ -179,6 +175,15 @@ impl Replication {
     pub fn status(&self) -> impl Future<Output = Status> + Send + use<> {
         status::status(self.database.clone(), self.sessions.clone())
     }
+}
+
+/// Tells who watches, if it is another than before.
+fn set<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
+    watched.send_if_modified(|last| {
+        let changed = *last != value;
+        *last = value;
+        changed
+    });
 }
 
 /// What a site is called in the database and on the wire: the same number as in the tunnel.

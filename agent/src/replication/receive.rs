@@ -21,7 +21,7 @@ use super::{
     PAUSED, Shared, compare,
     database::Database,
     messages::{self, Messages},
-    now, number,
+    now, number, set,
 };
 
 /// A peer is told after so long how far this site is, if that has changed without anything to acknowledge.
@@ -123,7 +123,7 @@ impl<'a> Receiver<'a> {
             Ok((received, store.position()?.0))
         });
         let (received, group) = done.await.map_err(|error| error.to_string())?;
-        self.shared.groups.send_if_modified(|last| std::mem::replace(last, group) != group);
+        set(&self.shared.groups, group);
         match received {
             Received::Kept => Ok(()),
             Received::Gap => Err("something in between is missing".to_owned()),

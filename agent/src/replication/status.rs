@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,15 @@ pub struct Peer {
     pub lag: u64,
 }
 
-/// What the streams to and from each peer are doing.
+/// What is under way: the streams to and from each peer, and why what applications write is not taken up, if it is not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sessions(Arc<Mutex<BTreeMap<String, Session>>>);
+pub(super) struct Sessions(Arc<Mutex<UnderWay>>);
+
+#[derive(Clone, Debug, Default)]
+struct UnderWay {
+    peers: BTreeMap<String, Session>,
+    not_folded: Option<String>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Session {
@@ -78,20 +84,29 @@ impl Sessions {
         self.change(peer, |session| (session.taking, session.refused) = (false, Some(why)));
     }
 
-    fn change(&self, peer: &str, change: impl FnOnce(&mut Session)) {
-        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(peer.to_owned()).or_default());
+    /// What applications have written is taken up.
+    pub(super) fn folded(&self) {
+        self.all().not_folded = None;
     }
 
-    fn all(&self) -> BTreeMap<String, Session> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn not_folded(&self, why: String) {
+        self.all().not_folded = Some(why);
+    }
+
+    fn change(&self, peer: &str, change: impl FnOnce(&mut Session)) {
+        change(self.all().peers.entry(peer.to_owned()).or_default());
+    }
+
+    fn all(&self) -> MutexGuard<'_, UnderWay> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
-    let sessions = sessions.all();
+    let UnderWay { peers, not_folded } = sessions.all().clone();
     match database.run(|store| store.status(now())).await {
         Ok(found) => Status {
-            error: None,
+            error: not_folded.map(|why| format!("changes wait in the database: {why}")),
             paused: found.paused,
             group: found.group,
             unsettled: found.unsettled,
@@ -100,7 +115,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
                 .peers
                 .into_iter()
                 .map(|(name, backlog)| {
-                    let session = sessions.get(&name).cloned().unwrap_or_default();
+                    let session = peers.get(&name).cloned().unwrap_or_default();
                     let peer = Peer {
                         sending: session.sending,
                         why: session.why,
