@@ -25,13 +25,15 @@ pub struct Agents<'a> {
     pub directory: &'a Path,
     /// Directory for the pins of both sites.
     pub pins: &'a Path,
+    /// What the configurations end with, besides the usual.
+    pub rules: &'a str,
     /// Fingerprints of both sites' keys, in the order of [`SITES`].
     pub fingerprints: [String; 2],
 }
 
 /// Writes the zone and both agents' configurations.
 pub fn write_configurations(agents: &Agents) -> Result<()> {
-    let Agents { directory, pins, fingerprints } = agents;
+    let Agents { directory, pins, rules, fingerprints } = agents;
     fs::write(directory.join("shop.test.zone"), ZONE)?;
     for site in SITES {
         let configuration = fill(
@@ -46,17 +48,18 @@ pub fn write_configurations(agents: &Agents) -> Result<()> {
                 ("fingerprint-west", &fingerprints[1]),
             ],
         )?;
-        fs::write(directory.join(format!("{}.toml", site.name)), configuration)?;
+        fs::write(directory.join(format!("{}.toml", site.name)), configuration + "\n" + rules)?;
         fs::create_dir_all(directory.join(site.name))?;
     }
     Ok(())
 }
 
 /// Makes a site's database with its first rows, the same at both sites, and lets triggers record what changes from now
-/// on.
-pub fn create_database(file: &Path) -> Result<()> {
+/// on. `tables` is SQL for more than the shop has.
+pub fn create_database(file: &Path, tables: &str) -> Result<()> {
     let mut database = Connection::open(file).with_context(|| format!("database {}", file.display()))?;
     database.execute_batch(SHOP).context("shop.sql")?;
+    database.execute_batch(tables)?;
     let transaction = database.transaction()?;
     capture::attach(&transaction, Wanted::All)?;
     Ok(transaction.commit()?)
@@ -65,6 +68,11 @@ pub fn create_database(file: &Path) -> Result<()> {
 /// Where a site's database is.
 pub fn database(directory: &Path, site: &str) -> PathBuf {
     directory.join(format!("{site}.db"))
+}
+
+/// Where a site's database is once it is on a disk of its own.
+pub fn disk(directory: &Path, site: &str) -> PathBuf {
+    directory.join(format!("{site}-disk"))
 }
 
 /// Replaces every `@name@`.

@@ -24,7 +24,7 @@ mod stub;
 mod wait;
 
 pub use bare::Bare;
-pub use lab::{Agent, BY_HAND, FAMILIES, Lab, Node, Options, Waiting};
+pub use lab::{Agent, BY_HAND, Conflict, Disk, FAMILIES, Lab, Node, Options, Waiting};
 pub use process::{Identity, Process};
 pub use show::show;
 pub use wait::wait_until;

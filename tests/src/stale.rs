@@ -7,10 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
 
 use crate::{
+    files,
     netns::Netns,
-    plan,
+    plan::{self, SITES},
     process::{Identity, Process},
 };
 
@@ -49,6 +51,10 @@ pub fn remove(prefix: &str) -> Result<bool> {
         let namespace = Netns::named(&format!("{prefix}{node}"));
         found |= namespace.exists();
         result = result.and(namespace.remove());
+    }
+    for site in SITES {
+        // There is one only if somebody wanted it.
+        let _ = umount2(&files::disk(&directory, site.name), MntFlags::MNT_DETACH);
     }
     for path in [pins(prefix), directory] {
         result = result.and(match fs::remove_dir_all(&path) {

@@ -5,17 +5,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{
-    Lab, Options, Waiting,
+    Lab, Options, Process, Waiting,
     mixed::{Application, Clocks, Dice, Expected, Log},
     plan::{EAST, Public, SITES, Site, WEST},
     steady::{self, Steady},
     wait_until,
 };
+use rusqlite::ErrorCode;
 use siteswap_replication::{Value, clock::millis, store::Position};
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Milliseconds since 1970.
 fn now() -> Result<i64> {
@@ -154,63 +156,6 @@ fn c3_many_changes_to_one_row_are_sent_as_one() -> Result<()> {
 }
 
 #[test]
-fn c4_of_two_changes_to_one_row_the_newer_stays_and_the_other_can_be_brought_back() -> Result<()> {
-    let lab = Lab::up(&Options::default())?;
-    cut(&lab)?;
-    let rename = |site: Site, article: &str| {
-        let title = format!("{article} by {}", site.name);
-        lab.application(site)?.execute("UPDATE articles SET title = ?1 WHERE id = ?2", [&title, article])?;
-        let written = now()?;
-        // The next change is made later.
-        wait_until(DEADLINE, "a millisecond has passed", || now().is_ok_and(|now| now > written + 1)).map(drop)
-    };
-    let title = |site: Site, article: &str| -> Result<String> {
-        let sql = "SELECT title FROM articles WHERE id = ?1";
-        Ok(lab.application(site)?.query_row(sql, [article], |row| row.get(0))?)
-    };
-    for (article, first) in [("teapot", EAST), ("cups", WEST)] {
-        rename(first, article)?;
-        rename(first.other(), article)?;
-    }
-    // Different columns of one row are no conflict.
-    lab.application(EAST)?.execute("UPDATE articles SET stock = 1 WHERE id = 'kettle'", [])?;
-    lab.application(WEST)?.execute("UPDATE articles SET price = 2 WHERE id = 'kettle'", [])?;
-
-    lab.mend("link")?;
-    lab.await_same_databases(DEADLINE)?;
-    let mut lost = Vec::new();
-    for site in SITES {
-        assert_eq!(title(site, "teapot")?, "teapot by west");
-        assert_eq!(title(site, "cups")?, "cups by east");
-        let conflicts = lab.store(site)?.conflicts(10)?;
-        let mut found: Vec<_> = conflicts
-            .iter()
-            .map(|lost| (lost.id, lost.won_site.clone(), lost.lost_site.clone(), lost.image.clone()))
-            .collect();
-        found.sort_by_key(|(id, ..)| *id);
-        lost.push(found);
-    }
-    assert_eq!(lost[0], lost[1], "both sites know the same conflicts");
-    let teapot = ("west".to_owned(), "east".to_owned(), vec![("title".to_owned(), text("teapot by east"))]);
-    let cups = ("east".to_owned(), "west".to_owned(), vec![("title".to_owned(), text("cups by west"))]);
-    let ids = |wanted: &(String, String, Vec<(String, Value)>)| -> Vec<i64> {
-        let same = |(_, won, lost, image): &&(i64, String, String, Vec<_>)| {
-            (won, lost, image) == (&wanted.0, &wanted.1, &wanted.2)
-        };
-        lost[0].iter().filter(same).map(|(id, ..)| *id).collect()
-    };
-    assert_eq!((lost[0].len(), ids(&teapot).len(), ids(&cups).len()), (2, 1, 1), "{lost:?}");
-
-    assert!(lab.store(WEST)?.restore(ids(&teapot)[0], now()?)?);
-    wait_until(DEADLINE, "what lost is back, at both sites", || {
-        SITES.into_iter().all(|site| title(site, "teapot").is_ok_and(|title| title == "teapot by east"))
-    })?;
-    lab.await_same_databases(DEADLINE)?;
-    assert_eq!(lab.store(WEST)?.conflict(ids(&teapot)[0])?.context("the conflict")?.state, "restored");
-    Ok(())
-}
-
-#[test]
 fn c5_a_write_made_while_the_agent_is_stopped_arrives_after_it_starts() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     for site in SITES {
@@ -298,12 +243,59 @@ fn c5_under_load_while_the_link_is_cut_and_agents_are_killed_nothing_is_lost() -
     check(&lab, &before, &logs, Clocks::Same)
 }
 
+/// Waits until something waits at a site; the newest stamp of that, in milliseconds since 1970.
+fn newest(lab: &Lab, site: Site) -> Result<i64> {
+    let newest = || lab.waiting(site).ok()?.iter().map(|waiting| waiting.change.newest()).max();
+    wait_until(DEADLINE, &format!("{}'s agent has seen what was written", site.name), || newest().is_some())?;
+    Ok(millis(newest().context("nothing waits any more")?))
+}
+
+/// An application whose clock is ahead of its own agent's is set back to `max_skew`. A site whose agent is ahead too wins
+/// conflicts, and that is all: who has applied its changes stamps later than they are.
 #[test]
 fn c5_clocks_an_hour_apart_lose_nothing() -> Result<()> {
+    const MAX_SKEW: i64 = 10_000;
+    const ORDER: &str = "00000000000100000000000000000000";
     let mut dice = dice("clocks");
     let lab = Lab::up(&Options::default())?;
+    cut(&lab)?;
+    lab.kill("west-db")?;
+    lab.start_ahead("west-db", HOUR)?;
+    lab.await_data_tier(WEST)?;
+    let before = now()?;
+    lab.tell(WEST, "order kettle 1")?;
+    let stamp = newest(&lab, WEST)?;
+    assert!((before..=now()?).contains(&(stamp - MAX_SKEW)), "{stamp} is not {MAX_SKEW} ms after {before}");
+    lab.kill("west-db")?;
+    lab.start("west-db")?;
+
+    for node in ["east", "east-db"] {
+        lab.kill(node)?;
+        lab.start_ahead(node, HOUR)?;
+    }
+    lab.await_data_tier(EAST)?;
+    lab.await_data_tier(WEST)?;
+    lab.agent("east")?.await_ready()?;
+    let before = now()?;
+    lab.tell(EAST, &format!("change {ORDER} 5"))?;
+    let ahead = newest(&lab, EAST)? - before;
+    assert!(ahead > 3_599_000, "{ahead} ms");
+    lab.tell(WEST, &format!("change {ORDER} 6"))?;
+    lab.mend("link")?;
+    await_order(&lab, WEST, &format!("{ORDER} east teapot 5"), true)?;
+    lab.await_same_databases(DEADLINE)?;
+    for (site, quantity) in [(WEST, 7), (EAST, 8), (WEST, 9)] {
+        lab.tell(site, &format!("change {ORDER} {quantity}"))?;
+        await_order(&lab, site.other(), &format!("{ORDER} east teapot {quantity}"), true)?;
+    }
     let before = lab.await_same_databases(DEADLINE)?;
-    let applications = applications(&lab, 60, &mut dice, [-3_600_000, 0]);
+    for site in SITES {
+        let conflicts = lab.conflicts(site)?;
+        let lost: Vec<_> = conflicts.iter().map(|lost| (lost.lost_site.as_str(), &lost.image[..])).collect();
+        assert_eq!(lost, [("west", &[("quantity".to_owned(), Value::Integer(6))][..])], "at {}", site.name);
+    }
+
+    let applications = applications(&lab, 60, &mut dice, [i64::try_from(HOUR.as_millis())?, 0]);
     await_writes(&applications, 200)?;
     lab.cut("link")?;
     await_writes(&applications, 200)?;
@@ -312,6 +304,119 @@ fn c5_clocks_an_hour_apart_lose_nothing() -> Result<()> {
     await_writes(&applications, 100)?;
     let logs = steady::finish(applications)?;
     check(&lab, &before, &logs, Clocks::Apart)
+}
+
+/// The first columns of a query's rows at a site.
+fn rows(lab: &Lab, site: Site, query: &str) -> Result<Vec<String>> {
+    let database = lab.application(site)?;
+    let mut statement = database.prepare(query)?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// While both sites write, one has a column more than the other, which says what it waits for.
+#[test]
+fn c5_a_column_added_at_one_site_then_at_the_other_loses_nothing() -> Result<()> {
+    let mut dice = dice("columns");
+    let lab = Lab::up(&Options::default())?;
+    let before = lab.await_same_databases(DEADLINE)?;
+    let applications = applications(&lab, 60, &mut dice, [0, 0]);
+    await_writes(&applications, 100)?;
+    // What is written next is recorded by triggers that do not know the columns.
+    let add = |site: Site, article: &str| -> Result<()> {
+        let sql = "ALTER TABLE orders ADD COLUMN channel TEXT NOT NULL DEFAULT 'shop';
+            ALTER TABLE articles ADD COLUMN shelf TEXT DEFAULT 'store'";
+        let database = lab.application(site)?;
+        database.execute_batch(sql)?;
+        database.execute("UPDATE articles SET shelf = ?1 WHERE id = ?2", [site.name, article])?;
+        Ok(())
+    };
+    add(EAST, "teapot")?;
+    wait_until(DEADLINE, "west says which column it lacks", || {
+        let status = lab.agent("west").and_then(|agent| agent.database_status());
+        let refused = status.map(|status| status["peers"]["east"]["refused"].to_string()).unwrap_or_default();
+        refused.contains("column articles.shelf") || refused.contains("column orders.channel")
+    })?;
+    await_writes(&applications, 100)?;
+    add(WEST, "kettle")?;
+    await_writes(&applications, 100)?;
+    await_progress(&lab)?;
+    for (site, order, channel) in [(EAST, 1, "phone"), (WEST, 2, "post")] {
+        let order = format!("0000000000{order:02}00000000000000000000");
+        lab.application(site)?.execute("UPDATE orders SET channel = ?1 WHERE id = ?2", [channel, &order])?;
+    }
+    let logs = steady::finish(applications)?;
+    check(&lab, &before, &logs, Clocks::Same)?;
+    let shelves = "SELECT id || ' ' || shelf FROM articles WHERE id IN ('cups', 'kettle', 'teapot') ORDER BY id";
+    let channels = "SELECT channel FROM orders WHERE channel <> 'shop' ORDER BY id";
+    for site in SITES {
+        assert_eq!(rows(&lab, site, shelves)?, ["cups store", "kettle west", "teapot east"], "at {}", site.name);
+        assert_eq!(rows(&lab, site, channels)?, ["phone", "post"], "at {}", site.name);
+    }
+    for query in
+        ["SELECT id || ifnull(shelf, 0) FROM articles ORDER BY 1", "SELECT id || channel FROM orders ORDER BY 1"]
+    {
+        assert_eq!(rows(&lab, EAST, query)?, rows(&lab, WEST, query)?, "{query}");
+    }
+    Ok(())
+}
+
+/// Applications are refused what has no room; the agent says so, and goes on when there is some.
+#[test]
+fn c5_a_full_disk_loses_nothing_that_was_written() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let disk = lab.small_disk(EAST, 16 << 20)?;
+    lab.await_contact(true)?;
+    let agent = || lab.processes().iter().find(|process| process.name() == "east").and_then(Process::running);
+    let before = agent();
+    let mut orders = Orders::default();
+    disk.fill()?;
+    let mut status = serde_json::Value::Null;
+    let awaited = wait_until(Duration::from_secs(60), "the disk is full, and east's agent says so", || {
+        let tried = SITES.into_iter().try_for_each(|site| orders.make(&lab, site));
+        status = lab.agent("east").and_then(|agent| agent.database_status()).unwrap_or_default();
+        tried.is_ok() && !orders.refused.is_empty() && status.to_string().contains("disk is full")
+    });
+    awaited.with_context(|| format!("it says {status:#}"))?;
+    ensure!(orders.refused.iter().all(is_full), "{:?}", orders.refused);
+    assert_eq!((before, agent().is_some()), (agent(), true), "the agent runs");
+
+    // Nobody has to write for what is there to be sent.
+    disk.free()?;
+    lab.await_same_databases(DEADLINE)?;
+    orders.made.sort();
+    for site in SITES {
+        let there = rows(&lab, site, "SELECT id FROM orders WHERE id LIKE '% %' ORDER BY id")?;
+        assert_eq!(there, orders.made, "at {}", site.name);
+    }
+    wait_until(DEADLINE, "east's agent has nothing to complain of", || {
+        lab.agent("east").and_then(|agent| agent.database_status()).is_ok_and(|status| status["error"].is_null())
+    })
+    .map(drop)
+}
+
+/// Orders that were made, and why others were not.
+#[derive(Default)]
+struct Orders {
+    made: Vec<String>,
+    refused: Vec<rusqlite::Error>,
+}
+
+impl Orders {
+    fn make(&mut self, lab: &Lab, site: Site) -> Result<()> {
+        let order = format!("{} {}", site.name, self.made.len() + self.refused.len());
+        let sql = "INSERT INTO orders (id, site, note) VALUES (?1, ?2, hex(zeroblob(1000)))";
+        match lab.application(site)?.execute(sql, [&order, site.name]) {
+            Ok(_) => self.made.push(order),
+            Err(error) => self.refused.push(error),
+        }
+        Ok(())
+    }
+}
+
+/// What SQLite says when there is no room for the row, or for the index of its log.
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
 }
 
 /// Holds both databases to what the applications have committed.

@@ -138,7 +138,7 @@ fn run(command: Commands) -> Result<ExitCode> {
 
 fn up(json: bool, agents: bool) -> Result<()> {
     let progress: fn(&str) = if json { |_| {} } else { |what| println!("{what}") };
-    let lab = Lab::up(&Options { prefix: Some(BY_HAND.into()), agents, keep: true, progress })?;
+    let lab = Lab::up(&Options { prefix: Some(BY_HAND.into()), agents, keep: true, progress, ..Options::default() })?;
     lab::show(&lab, json)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Command, Output},
 };
 
@@ -53,6 +54,15 @@ impl Agent<'_> {
         serde_json::from_slice(&output.stdout).context("siteswap status --json printed no JSON")
     }
 
+    /// What `siteswap db status --json` says, good or bad.
+    ///
+    /// # Errors
+    /// It does not run, or says something else.
+    pub fn database_status(&self) -> Result<serde_json::Value> {
+        let output = self.command(&["db", "status", "--json"])?;
+        serde_json::from_slice(&output.stdout).context("siteswap db status --json printed no JSON")
+    }
+
     /// Runs `siteswap` with these arguments against this agent.
     ///
     /// # Errors
@@ -69,9 +79,17 @@ impl Agent<'_> {
     /// # Errors
     /// It fails; the error is what it says.
     pub fn order(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments)?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(String::from_utf8(output.stdout)?)
+        printed(&self.command(arguments)?)
+    }
+
+    /// Runs `siteswap db` with these arguments on the site's database, and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails; the error is what it says.
+    pub fn database(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(program("siteswap")?);
+        command.arg("db").args(arguments).arg("--config").arg(self.configuration());
+        printed(&command.output().context("siteswap cannot be run")?)
     }
 
     /// Replaces `from` by `to`, wherever it is in its configuration file. It reads the file again when told to.
@@ -79,10 +97,14 @@ impl Agent<'_> {
     /// # Errors
     /// The file does not contain `from`.
     pub fn edit(&self, from: &str, to: &str) -> Result<()> {
-        let file = self.lab.directory.join(format!("{}.toml", self.site.name));
+        let file = self.configuration();
         let text = fs::read_to_string(&file)?;
         ensure!(text.contains(from), "{} does not contain {from:?}", file.display());
         fs::write(&file, text.replace(from, to)).with_context(|| file.display().to_string())
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.lab.directory.join(format!("{}.toml", self.site.name))
     }
 
     /// What `status` says about a resource.
@@ -109,4 +131,10 @@ impl Agent<'_> {
         ensure!(self.process.running().is_some(), "the agent at {name} has ended; {}", self.process.last_words());
         ready.with_context(|| self.process.last_words()).map(drop)
     }
+}
+
+/// What a program printed; what it complained of, if it failed.
+fn printed(output: &Output) -> Result<String> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8(output.stdout.clone())?)
 }

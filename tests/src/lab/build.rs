@@ -55,11 +55,11 @@ impl Lab {
         Ok(())
     }
 
-    pub(super) fn start_servers(&self) -> Result<()> {
+    pub(super) fn start_servers(&self, tables: &str) -> Result<()> {
         for site in SITES {
-            files::create_database(&self.database(site.name))?;
+            files::create_database(&self.database(site.name), tables)?;
             for host in LAN {
-                self.start_server(site, host)?;
+                self.start(&site.node(host.name))?;
             }
         }
         for site in SITES {
@@ -70,7 +70,7 @@ impl Lab {
         Ok(())
     }
 
-    pub(super) fn start_server(&self, site: Site, host: Host) -> Result<()> {
+    pub(super) fn server_command(&self, site: Site, host: Host) -> Result<Command> {
         let name = site.node(host.name);
         let mut command = self.namespace(&name).command(program("siteswap-lab")?)?;
         if host == DB {
@@ -90,7 +90,15 @@ impl Lab {
         for address in site.lan(host.number).into_iter().chain(host.resources()) {
             command.args(["--listen", &SocketAddr::new(address, host.port()).to_string()]);
         }
-        self.process(&name).start(command, self.keep)
+        Ok(command)
+    }
+
+    /// Waits until a site's data tier can be told something.
+    ///
+    /// # Errors
+    /// It ends, or does not accept connections in time.
+    pub fn await_data_tier(&self, site: Site) -> Result<()> {
+        self.await_start(&site.node(DB.name), SocketAddr::new(site.lan(DB.number)[0], DATA_PORT))
     }
 
     fn await_start(&self, name: &str, address: SocketAddr) -> Result<()> {
@@ -102,9 +110,10 @@ impl Lab {
         ready.with_context(|| process.last_words()).map(drop)
     }
 
-    pub(super) fn start_agents(&self) -> Result<()> {
+    pub(super) fn start_agents(&self, rules: &str) -> Result<()> {
         let fingerprints = [self.keygen(SITES[0])?, self.keygen(SITES[1])?];
-        files::write_configurations(&files::Agents { directory: &self.directory, pins: &self.pins(), fingerprints })?;
+        let (directory, pins) = (&self.directory, &self.pins());
+        files::write_configurations(&files::Agents { directory, pins, rules, fingerprints })?;
         for site in SITES {
             self.start(site.name)?;
         }

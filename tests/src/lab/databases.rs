@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
+use serde::Deserialize;
 use siteswap_common::steer::tunnel;
 use siteswap_replication::{
     Key, Value,
@@ -27,6 +28,27 @@ pub struct Waiting {
     pub key: Vec<Value>,
     /// What was changed, and when.
     pub change: Change,
+}
+
+/// A change that lost against another site's, as `siteswap db conflicts list --json` tells it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Conflict {
+    /// Its number, the same at every site.
+    pub id: i64,
+    /// The table.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<Value>,
+    /// What met what: what won, then what lost.
+    pub kind: String,
+    /// The site whose change stays.
+    pub won_site: String,
+    /// The site whose change was dropped.
+    pub lost_site: String,
+    /// What it had set; nothing, if it was a deletion.
+    pub image: Vec<(String, Value)>,
+    /// `dropped` or `restored`.
+    pub state: String,
 }
 
 impl Lab {
@@ -67,6 +89,15 @@ impl Lab {
             all.push(Waiting { table: row.get(0)?, key, change });
         }
         Ok(all)
+    }
+
+    /// A site's conflicts, the newest first.
+    ///
+    /// # Errors
+    /// The command fails, or prints something else.
+    pub fn conflicts(&self, site: Site) -> Result<Vec<Conflict>> {
+        let printed = self.agent(site.name)?.database(&["conflicts", "list", "--limit", "1000", "--json"])?;
+        serde_json::from_str(&printed).with_context(|| format!("these are no conflicts: {printed}"))
     }
 
     /// A site's database as its agent opens it.

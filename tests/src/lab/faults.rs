@@ -1,5 +1,7 @@
 //! What goes wrong in a lab, on purpose.
 
+use std::{process::Command, time::Duration};
+
 use anyhow::{Context, Result, bail};
 
 use super::Lab;
@@ -22,13 +24,31 @@ impl Lab {
     /// # Errors
     /// It runs already, there is none, or it ends at once.
     pub fn start(&self, name: &str) -> Result<()> {
+        self.process(name).start(self.command(name)?, self.keep)
+    }
+
+    /// Starts the process of a node with a clock that is so much ahead of everybody else's.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn start_ahead(&self, name: &str, by: Duration) -> Result<()> {
+        let mut command = self.command(name)?;
+        // The dynamic linker knows what $LIB is. Time spans are what they are, and nothing is left in /dev/shm.
+        command
+            .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1")
+            .env("FAKETIME", format!("+{}", by.as_secs()));
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DISABLE_SHM", "1");
+        self.process(name).start(command, self.keep)
+    }
+
+    fn command(&self, name: &str) -> Result<Command> {
         if let Some(site) = Site::named(name) {
-            return self.process(name).start(self.agent_command(site)?, self.keep);
+            return self.agent_command(site);
         }
         for site in SITES {
             for host in LAN {
                 if site.node(host.name) == name {
-                    return self.start_server(site, host);
+                    return self.server_command(site, host);
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod agent;
 pub(crate) mod build;
 mod databases;
+mod disk;
 mod expect;
 mod faults;
 mod node;
@@ -17,7 +18,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-pub use self::{agent::Agent, databases::Waiting, expect::FAMILIES, node::Node};
+pub use self::{
+    agent::Agent,
+    databases::{Conflict, Waiting},
+    disk::Disk,
+    expect::FAMILIES,
+    node::Node,
+};
 use crate::{
     files,
     netns::Netns,
@@ -34,6 +41,10 @@ pub const BY_HAND: &str = "ssw-";
 pub struct Options {
     /// What its namespaces' names begin with. `None`: a free one.
     pub prefix: Option<String>,
+    /// SQL for tables and rows of both databases, besides the shop's.
+    pub tables: String,
+    /// What both agents' configurations end with, besides the usual.
+    pub rules: String,
     /// Whether the agents run. Without, it is the network, the shops and the data tier, and the edges' kernels route
     /// requests to them.
     pub agents: bool,
@@ -45,7 +56,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { prefix: None, agents: true, keep: false, progress: |_| {} }
+        Self { prefix: None, tables: String::new(), rules: String::new(), agents: true, keep: false, progress: |_| {} }
     }
 }
 
@@ -78,10 +89,10 @@ impl Lab {
         (options.progress)("network: a WAN with two regions of users, two sites, the inter-centre link");
         lab.build_network()?;
         (options.progress)("databases, data tier and web servers at both sites");
-        lab.start_servers()?;
+        lab.start_servers(&options.tables)?;
         if options.agents {
             (options.progress)("agents: keys, configuration, XDP program on each edge");
-            lab.start_agents()?;
+            lab.start_agents(&options.rules)?;
         } else {
             lab.route_requests()?;
         }

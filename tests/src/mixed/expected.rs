@@ -238,7 +238,7 @@ mod tests {
     fn a_site_alone_holds_what_its_application_wrote() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("shop.db");
-        files::create_database(&file)?;
+        files::create_database(&file, "")?;
         let before = contents(&file)?;
         let application = Application { site: "east", file: file.clone(), seed: 1, rate: 0, clock_error: 0 };
         let logs = [application.write_some(800)?];
