@@ -2,16 +2,22 @@
 
 use std::{
     collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use lab::{
     Lab, Options,
     plan::{EAST, Public, SITES, Site, WEST},
     steady::{self, Question, Request, Steady, Transport},
     wait_until,
 };
+use rusqlite::{Connection, TransactionBehavior};
 
 const CLIENTS: [&str; 2] = ["client-e", "client-w"];
 
@@ -89,7 +95,7 @@ fn a9_two_resources_swap_in_opposite_directions_under_load() -> Result<()> {
     }
     await_more(&requests, 12)?;
     let swap = |resource: Public, to: Site| lab.agent("west")?.order(&["swap", resource.name(), "--to", to.name]);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let orders = scope.spawn(|| swap(Public::Orders, WEST));
         swap(Public::Accounts, EAST).map(drop)?;
         orders.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
@@ -169,6 +175,124 @@ fn a_site_is_drained_and_undrained_under_load() -> Result<()> {
     for requests in steady::finish(requests)? {
         steady::all_answered(&requests, &["db-east", "db-west", "east-web1", "east-web2", "west-web1", "west-web2"])?;
         steady::all_answered(&between(&requests, empty, full), &["db-west", "west-web1", "west-web2"])?;
+    }
+    Ok(())
+}
+
+/// What an application at one site has done with a table that only the holder's site may write.
+#[derive(Debug, Default)]
+struct Written {
+    /// The orders that it has committed.
+    acknowledged: Vec<String>,
+    /// All orders there were, each time that it could write after it could not.
+    found: Vec<BTreeSet<String>>,
+}
+
+/// Makes one order after the other, as long as it is wanted; while that is refused it tries again.
+fn make_orders(lab: &Lab, site: Site, wanted: &AtomicBool, written: &Mutex<Written>) -> Result<()> {
+    let mut database = lab.application(site)?;
+    let mut was_refused = false;
+    for number in 0.. {
+        if !wanted.load(Ordering::Relaxed) {
+            break;
+        }
+        let order = format!("{} {number}", site.name);
+        match make_order(&mut database, &order, site, was_refused) {
+            Ok(found) => {
+                let mut written = written.lock().map_err(|_| anyhow!("the other thread panicked"))?;
+                written.acknowledged.push(order);
+                written.found.extend(found);
+                was_refused = false;
+            }
+            Err(error) => {
+                let holder = format!("siteswap: site {} holds table orders", site.peer);
+                ensure!(error.to_string().contains(&holder), error);
+                was_refused = true;
+            }
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Commits an order. If wanted, says what orders there are then.
+fn make_order(database: &mut Connection, order: &str, site: Site, look: bool) -> Result<Option<BTreeSet<String>>> {
+    let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("INSERT INTO orders (id, site) VALUES (?1, ?2)", [order, site.name])?;
+    let found = look.then(|| orders(&transaction)).transpose()?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn orders(database: &Connection) -> Result<BTreeSet<String>> {
+    let mut statement = database.prepare("SELECT id FROM orders")?;
+    let orders = statement.query_map([], |row| row.get(0))?;
+    Ok(orders.collect::<Result<_, _>>()?)
+}
+
+/// Dropping it ends the applications.
+struct Wanted<'a>(&'a AtomicBool);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Both sites' applications want to write all the time; the holder's may. There and back.
+#[test]
+fn c5_at_the_new_holders_first_write_no_write_is_missing_that_the_old_holder_had_acknowledged() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    for site in SITES {
+        let agent = lab.agent(site.name)?;
+        agent.edit("standby_writes = \"allow\"", "standby_writes = \"refuse\"")?;
+        agent.order(&["reload"])?;
+    }
+    let deadline = Duration::from_secs(60);
+    wait_until(deadline, "west refuses writes and names the holder", || {
+        let refused = lab.tell(WEST, "change 00000000000100000000000000000000 2");
+        refused.is_err_and(|error| error.to_string().contains("siteswap: site east holds table order_items"))
+    })?;
+    let (wanted, written) = (AtomicBool::new(true), SITES.map(|_| Mutex::new(Written::default())));
+    let of = |site: Site| -> Result<MutexGuard<'_, Written>> {
+        let own = &written[usize::from(site == WEST)];
+        own.lock().map_err(|_| anyhow!("the other thread panicked"))
+    };
+    thread::scope(|scope| {
+        let ending = Wanted(&wanted);
+        let applications: Vec<_> = SITES
+            .iter()
+            .zip(&written)
+            .map(|(site, written)| scope.spawn(|| make_orders(&lab, *site, &wanted, written)))
+            .collect();
+        for (old, new) in [(EAST, WEST), (WEST, EAST)] {
+            let before = (of(old)?.acknowledged.len(), of(new)?.found.len());
+            let what = format!("{} makes orders", old.name);
+            wait_until(deadline, &what, || of(old).is_ok_and(|written| written.acknowledged.len() >= before.0 + 50))?;
+            let mut said = String::new();
+            let swapped = wait_until(deadline, &format!("orders moves to {}", new.name), || {
+                let order = lab.agent(old.name).and_then(|agent| agent.order(&["swap", "orders", "--to", new.name]));
+                said = order.as_ref().map_or_else(ToString::to_string, String::clone);
+                order.is_ok()
+            });
+            swapped.with_context(|| format!("{said}\n{}", lab.backlog()))?;
+            let what = format!("{} makes orders", new.name);
+            wait_until(deadline, &what, || of(new).is_ok_and(|written| written.found.len() > before.1))?;
+            let (old, new) = (of(old)?, of(new)?);
+            let found = new.found.last().context("nothing was found")?;
+            let missing: Vec<_> = old.acknowledged.iter().filter(|order| !found.contains(*order)).collect();
+            ensure!(missing.is_empty(), "of {} orders are missing: {missing:?}; {said}", old.acknowledged.len());
+        }
+        drop(ending);
+        let end = |application: thread::ScopedJoinHandle<'_, Result<()>>| {
+            application.join().map_err(|_| anyhow!("an application panicked"))?
+        };
+        applications.into_iter().try_for_each(end)
+    })?;
+    lab.await_same_databases(deadline)?;
+    let there = orders(&lab.application(EAST)?)?;
+    for written in SITES.map(of) {
+        ensure!(written?.acknowledged.iter().all(|order| there.contains(order)), "orders are lost");
     }
     Ok(())
 }
