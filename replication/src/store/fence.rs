@@ -6,6 +6,8 @@
 //! of another count is refused and waits at its sender, so that a site which has committed before another does not get ahead
 //! of it.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     schema::Table,
 };
 
-use super::{Error, Store, fold};
+use super::{Error, Store, damaged, fold};
 
 /// What an application's write fails with meanwhile.
 const MESSAGE: &str = "siteswap: a schema change is under way; siteswap db schema commit ends it";
@@ -63,11 +65,44 @@ pub fn end_fence(transaction: &Transaction<'_>, wanted: Wanted<'_>, force: bool)
         return Err(Error::Waiting(waiting));
     }
     let tables = capture::anew(transaction, wanted)?;
+    refuse(transaction, &tables, &remembered(transaction)?)?;
     transaction.execute_batch(
         "DELETE FROM _ssw_meta WHERE k='fence';
          INSERT INTO _ssw_meta(k, v) VALUES('schema', 1) ON CONFLICT(k) DO UPDATE SET v = v + 1;",
     )?;
     Ok(tables)
+}
+
+/// Which tables take no writes because another site holds them.
+type Held = BTreeMap<String, Option<String>>;
+
+/// Has writes to tables that another site holds fail and name it.
+pub(super) fn refuse<'a>(
+    transaction: &Transaction<'_>,
+    tables: impl IntoIterator<Item = &'a Table>,
+    held: &Held,
+) -> Result<(), Error> {
+    for table in tables {
+        let Some((_, holder)) = held.iter().find(|(name, _)| name.eq_ignore_ascii_case(&table.name)) else { continue };
+        let message = |holder| format!("siteswap: site {holder} holds table {}; write it there", table.name);
+        let message = holder.as_ref().map(message);
+        capture::refuse(transaction, table, message.as_deref()).map_err(capture::Error::from)?;
+    }
+    Ok(())
+}
+
+/// For tables that are recorded anew.
+pub(super) fn remember(database: &Connection, held: &Held) -> Result<(), Error> {
+    let held = postcard::to_stdvec(held).map_err(|_| damaged("who holds tables", "_ssw_meta"))?;
+    database.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('held', ?)", [held])?;
+    Ok(())
+}
+
+fn remembered(database: &Connection) -> Result<Held, Error> {
+    let held: Option<Vec<u8>> =
+        database.query_row("SELECT v FROM _ssw_meta WHERE k='held'", [], |row| row.get(0)).optional()?;
+    let read = |held: Vec<u8>| postcard::from_bytes(&held).map_err(|_| damaged("who holds tables", "_ssw_meta"));
+    held.map_or_else(|| Ok(Held::new()), read)
 }
 
 /// How often the schema was changed at all sites.

@@ -301,26 +301,17 @@ impl Store {
     }
 
     /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns the last group of what
-    /// was written before. Tables that are not replicated are passed over.
+    /// was written before. Tables that are not replicated are passed over. During a schema change it holds from its end on.
     ///
     /// # Errors
     /// `Capture`, `Damaged`, `Sqlite`.
     pub fn refuse(&mut self, tables: &BTreeMap<String, Option<String>>, now: i64) -> Result<u64, Error> {
         self.transact(|work| {
             fold::fold(work, now)?;
-            // A schema change refuses all writes, and lets them be again.
-            if fenced(work.transaction)? {
-                return Ok(work.state.group);
-            }
-            for live in work.tables.values() {
-                let of = |(name, _): &(&String, &Option<String>)| name.eq_ignore_ascii_case(&live.table.name);
-                if let Some((_, holder)) = tables.iter().find(of) {
-                    let name = &live.table.name;
-                    let message = holder
-                        .as_ref()
-                        .map(|holder| format!("siteswap: site {holder} holds table {name}; write it there"));
-                    capture::refuse(work.transaction, &live.table, message.as_deref()).map_err(capture::Error::from)?;
-                }
+            fence::remember(work.transaction, tables)?;
+            if !fenced(work.transaction)? {
+                let all = work.tables.values().map(|live| &live.table);
+                fence::refuse(work.transaction, all, tables)?;
             }
             Ok(work.state.group)
         })
@@ -390,7 +381,10 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
     if known == Some(schema_version(transaction)?) {
         return Ok(None);
     }
-    capture::refresh(transaction)?;
+    // A schema change takes our triggers off.
+    if !fenced(transaction)? {
+        capture::refresh(transaction)?;
+    }
     load(transaction, settings).map(Some)
 }
 
