@@ -1,49 +1,30 @@
 //! Sites with real databases, and a network between them that loses, repeats and reorders what it is given.
 
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, unused_imports, reason = "each test uses what it needs")]
+
+mod dice;
+mod kill;
+pub mod oracle;
+mod site;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    path::{Path, PathBuf},
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
 };
 
-use proptest::test_runner::{RngAlgorithm, TestRng};
-use rusqlite::{Connection, functions::FunctionFlags};
+use rusqlite::Connection;
 use siteswap_replication::{
-    Key, Value,
-    capture::{self, Wanted},
+    Key,
     change::Change,
-    clock::SiteId,
-    store::{Age, Limits, Outcome, Position, Received, Rules, Settings, Step, Store, Verify},
+    clock::{Seen, SiteId, Stamp},
+    store::{Age, Error, Limits, Outcome, Peer, Position, Received, Rules, Settings, Step, Store, Verify},
     verify::{Policy, Request},
     wire::{Message, pack, unpack},
 };
 
-/// Random numbers from a seed, the same on every machine.
-pub struct Dice(TestRng);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        use proptest::prelude::Rng as _;
-        usize::try_from(self.0.next_u64() % end as u64).expect("below a usize")
-    }
-
-    /// In so many of a hundred cases.
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
+pub use dice::{Dice, each_seed};
+pub use kill::Kill;
+pub use site::Site;
 
 /// A change as its origin recorded it: all that an oracle needs.
 /// The number is its group's.
@@ -67,26 +48,39 @@ pub enum Outside {
     Restored,
 }
 
-pub struct Site {
-    pub id: SiteId,
-    pub file: PathBuf,
-    pub store: Store,
-    /// The application.
-    pub app: Connection,
-    settings: Settings,
-    /// Its clock's error, in milliseconds.
-    skew: i64,
-    told: BTreeMap<SiteId, Position>,
-    recorded: u64,
-}
-
 pub struct Sites {
     pub all: Vec<Site>,
     pub recorded: Vec<Recorded>,
     network: Vec<(SiteId, SiteId, Vec<u8>)>,
     pub now: i64,
+    /// What agents have done until now, counted.
+    pub steps: usize,
+    /// In which step an agent is killed, and where in it.
+    pub kill: Option<(usize, Kill)>,
+    /// How often an agent was killed.
+    killed: usize,
     _directory: tempfile::TempDir,
 }
+
+/// What applications do.
+pub trait Workload {
+    /// A transaction at this site.
+    fn write(&mut self, sites: &mut Sites, at: usize, dice: &mut Dice);
+
+    /// Looks at all sites, after whatever has happened.
+    fn look(&mut self, _sites: &Sites) {}
+}
+
+/// How far all sites are, and how often one of them has lost what it was about to do.
+#[derive(PartialEq)]
+struct Standing {
+    positions: Vec<(u64, Stamp, Seen)>,
+    peers: Vec<BTreeMap<SiteId, Peer>>,
+    killed: usize,
+}
+
+/// What an agent has to say, and to whom.
+type Said = Vec<(SiteId, Message)>;
 
 impl Sites {
     /// So many sites with this schema, whose clocks are wrong by these milliseconds.
@@ -96,7 +90,8 @@ impl Sites {
 
     /// The first of so many sites; the others have no database yet.
     pub fn some(schema: &str, skews: &[i64], rules: &[(&str, Rules)], count: usize) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        // In memory if that is possible: here agents are killed, and never the machine.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
         let names = (1..).take(count).map(|id| (id, format!("site{id}"))).collect::<BTreeMap<SiteId, _>>();
         let all = (1..).zip(skews).map(|(id, skew)| {
             let settings = Settings {
@@ -108,14 +103,83 @@ impl Sites {
             Site::new(&directory.path().join(format!("site{id}.db")), schema, settings, *skew)
         });
         let all = all.collect();
-        Self { all, recorded: Vec::new(), network: Vec::new(), now: 1_700_000_000_000, _directory: directory }
+        Self {
+            all,
+            recorded: Vec::new(),
+            network: Vec::new(),
+            now: 1_700_000_000_000,
+            steps: 0,
+            kill: None,
+            killed: 0,
+            _directory: directory,
+        }
+    }
+
+    /// What may happen to sites: their applications write, their agents do one thing or another, the network loses,
+    /// repeats and reorders, and agents are killed.
+    pub fn act(&mut self, workload: &mut impl Workload, dice: &mut Dice, times: usize) {
+        let count = self.all.len();
+        for _ in 0..times {
+            let (at, other) = (dice.below(count), dice.below(count));
+            match dice.below(20) {
+                0..=6 => workload.write(self, at, dice),
+                7..=9 => self.fold(at),
+                10..=12 if at != other => self.send(at, other),
+                13 if at != other => self.report(at, other),
+                18 => self.kill = Some((self.steps, *dice.pick(&Kill::ALL))),
+                19 => self.crash(at),
+                _ => self.deliver(dice, true),
+            }
+            workload.look(self);
+        }
+    }
+
+    /// An application's transaction, at a new time. Says whether it was committed: the application may be killed before,
+    /// or a constraint be in the way.
+    pub fn transact(&mut self, at: usize, dice: &mut Dice, act: impl FnOnce(&Connection, &mut Dice)) -> bool {
+        self.now += 1 + dice.below(50) as i64;
+        let site = &mut self.all[at];
+        site.set_clock(self.now);
+        site.app.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+        act(&site.app, dice);
+        if dice.chance(3) {
+            site.app = Site::application(&site.file);
+            site.set_clock(self.now);
+            return false;
+        }
+        let committed = site.app.execute_batch("COMMIT").is_ok();
+        if !committed {
+            site.app.execute_batch("ROLLBACK").expect("a rollback");
+        }
+        committed
+    }
+
+    /// One thing that an agent does. Unless it is killed, what it has to say is on the network then.
+    fn step(&mut self, at: usize, act: impl FnOnce(&mut Site, i64) -> Result<Said, Error>) {
+        self.now += 1;
+        let kill = self.kill.take_if(|(step, _)| *step == self.steps).map(|(_, kill)| kill);
+        self.steps += 1;
+        let site = &mut self.all[at];
+        let (id, now) = (site.id, self.now + site.skew);
+        let said = match kill {
+            Some(Kill::BeforeCommit(commits)) => kill::after_commits(site, commits, |site| act(site, now)),
+            _ => act(site, now).expect("an agent's step"),
+        };
+        self.record(at);
+        for (to, message) in said {
+            match kill {
+                None => self.post(id, to, &message),
+                Some(Kill::AfterSend) => self.take(id, to, &through_network(&message)),
+                Some(_) => {}
+            }
+        }
+        if kill.is_some() {
+            self.crash(at);
+        }
     }
 
     pub fn fold(&mut self, at: usize) {
-        self.now += 1;
-        let site = &mut self.all[at];
-        site.store.fold(self.now + site.skew).expect("a fold");
-        self.record(at);
+        self.step(at, |site, now| site.store.fold(now).map(|_| Vec::new()));
     }
 
     /// Notes the changes that a site has made since this was last called.
@@ -137,13 +201,22 @@ impl Sites {
     /// Sends what `to` has not been told by `from`, one part.
     pub fn send(&mut self, from: usize, to: usize) {
         let to = self.all[to].id;
-        let site = &mut self.all[from];
-        let acknowledged = site.acknowledged(to);
-        let position = site.told.entry(to).or_insert_with(|| Position::after(acknowledged)).clone();
-        if let Some((part, next)) = site.store.next_part(&position).expect("a part") {
+        self.step(from, |site, _| {
+            let acknowledged = site.acknowledged(to);
+            let position = site.told.entry(to).or_insert_with(|| Position::after(acknowledged)).clone();
+            let Some((part, next)) = site.store.next_part(&position)? else { return Ok(Vec::new()) };
             site.told.insert(to, next);
-            let id = site.id;
-            self.post(id, to, &Message::Part(part));
+            Ok(vec![(to, Message::Part(part))])
+        });
+    }
+
+    fn send_all(&mut self, from: usize, to: usize) {
+        loop {
+            let under_way = self.network.len();
+            self.send(from, to);
+            if self.network.len() <= under_way {
+                return;
+            }
         }
     }
 
@@ -152,9 +225,8 @@ impl Sites {
     }
 
     pub fn report(&mut self, from: usize, to: usize) {
-        let (id, peer) = (self.all[from].id, self.all[to].id);
-        let report = self.all[from].store.report(peer).expect("a report");
-        self.post(id, peer, &Message::Report(report));
+        let peer = self.all[to].id;
+        self.step(from, |site, _| Ok(vec![(peer, Message::Report(site.store.report(peer)?))]));
     }
 
     /// Delivers a message: any of those under way, or the oldest.
@@ -172,28 +244,29 @@ impl Sites {
     }
 
     fn take(&mut self, from: SiteId, to: SiteId, message: &Message) {
-        self.now += 1;
         let at = self.all.iter().position(|site| site.id == to).expect("a site");
-        let site = &mut self.all[at];
-        match message {
-            Message::Part(part) => {
-                let received = site.store.receive(part, self.now + site.skew).expect("a batch to be applied");
-                self.record(at);
-                if received != Received::Kept {
-                    let report = self.all[at].store.report(from).expect("a report");
-                    self.post(to, from, &Message::Report(report));
+        self.step(at, |site, now| match message {
+            Message::Part(part) => match site.store.receive(part, now)? {
+                Received::Kept => Ok(Vec::new()),
+                received => {
+                    if let Received::Applied { .. } = received {
+                        site.applied.insert(from, part.hi);
+                    }
+                    Ok(vec![(from, Message::Report(site.store.report(from)?))])
                 }
-            }
+            },
             Message::Report(report) | Message::Hello(report) => {
-                site.store.heard(report).expect("a report to be heard");
+                site.store.heard(report)?;
                 // Whatever else is under way: what it has not applied is told again.
                 site.told.insert(from, Position::after(site.acknowledged(from)));
+                Ok(Vec::new())
             }
-        }
+        });
     }
 
     /// The agent is killed, with what it had in memory and on the network; it starts again.
     pub fn crash(&mut self, at: usize) {
+        self.killed += 1;
         let site = &mut self.all[at];
         let id = site.id;
         self.network.retain(|(from, to, _)| *from != id && *to != id);
@@ -260,7 +333,8 @@ impl Sites {
         let store = Store::adopt(&file, settings.clone()).expect("a copy to adopt");
         let app = Site::application(&file);
         let told = BTreeMap::new();
-        let mut site = Site { id, file, store, app, settings, skew: 0, told, recorded: 0 };
+        let applied = BTreeMap::new();
+        let mut site = Site { id, file, store, app, settings, skew: 0, told, recorded: 0, applied };
         site.set_clock(self.now);
         assert_eq!(site.store.remember_outside(&site.outside()).expect("a file outside"), Age::New);
         self.all.push(site);
@@ -285,8 +359,7 @@ impl Sites {
     pub fn settle(&mut self, dice: &mut Dice) {
         let count = self.all.len();
         for _ in 0..200 {
-            let before: Vec<_> = self.all.iter().map(|site| site.store.position().expect("a position")).collect();
-            let peers: Vec<_> = self.all.iter().map(|site| site.store.peers().expect("peers")).collect();
+            let before = self.standing();
             for at in 0..count {
                 self.fold(at);
                 for to in (0..count).filter(|to| *to != at) {
@@ -296,18 +369,23 @@ impl Sites {
             self.drain(dice);
             for from in 0..count {
                 for to in (0..count).filter(|to| *to != from) {
-                    self.send(from, to);
+                    self.send_all(from, to);
                 }
             }
             self.drain(dice);
-            let after: Vec<_> = self.all.iter().map(|site| site.store.position().expect("a position")).collect();
-            if before == after
-                && peers == self.all.iter().map(|site| site.store.peers().expect("peers")).collect::<Vec<_>>()
-            {
+            if before == self.standing() {
                 return;
             }
         }
         panic!("the sites never stop telling each other something new");
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            positions: self.all.iter().map(|site| site.store.position().expect("a position")).collect(),
+            peers: self.all.iter().map(|site| site.store.peers().expect("peers")).collect(),
+            killed: self.killed,
+        }
     }
 
     fn drain(&mut self, dice: &mut Dice) {
@@ -360,62 +438,7 @@ impl Sites {
     }
 }
 
-impl Site {
-    fn new(file: &Path, schema: &str, settings: Settings, skew: i64) -> Self {
-        let mut app = Self::application(file);
-        app.execute_batch(schema).expect("the schema");
-        let transaction = app.transaction().expect("a transaction");
-        capture::attach(&transaction, Wanted::All).expect("tables to attach");
-        transaction.commit().expect("a commit");
-        let store = Store::open(file, settings.clone()).expect("a store");
-        let mut site = Self {
-            id: settings.site,
-            file: file.to_owned(),
-            store,
-            app,
-            settings,
-            skew,
-            told: BTreeMap::new(),
-            recorded: 0,
-        };
-        site.set_clock(1_700_000_000_000);
-        assert_eq!(site.store.remember_outside(&site.outside()).expect("a file outside"), Age::New);
-        site
-    }
-
-    fn application(file: &Path) -> Connection {
-        let app = Connection::open(file).expect("a database");
-        app.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;").expect("pragmas");
-        app
-    }
-
-    /// What the agent keeps outside the database.
-    fn outside(&self) -> PathBuf {
-        self.file.with_file_name(format!("told{}", self.id))
-    }
-
-    fn acknowledged(&self, peer: SiteId) -> u64 {
-        self.store.peers().expect("peers")[&peer].acknowledged
-    }
-
-    /// The application's clock: triggers ask SQLite for the time by `julianday('now')`.
-    pub fn set_clock(&self, now: i64) {
-        #[expect(clippy::cast_precision_loss, reason = "a day has fewer milliseconds than a double has digits")]
-        let days = (now + self.skew) as f64 / 86_400_000.0 + 2_440_587.5;
-        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-        self.app.create_scalar_function("julianday", 1, flags, move |_| Ok(days)).expect("a clock");
-    }
-
-    /// All rows of a table, as text that shows every bit.
-    pub fn rows(&self, table: &str) -> BTreeSet<String> {
-        let mut statement = self.app.prepare(&format!("SELECT * FROM {table}")).expect("a table");
-        let columns = statement.column_count();
-        let mut rows = statement.query([]).expect("rows");
-        let mut all = BTreeSet::new();
-        while let Some(row) = rows.next().expect("a row") {
-            let values: Vec<Value> = (0..columns).map(|at| row.get_ref(at).expect("a value").into()).collect();
-            all.insert(format!("{values:?}"));
-        }
-        all
-    }
+/// The message as the other end reads it.
+fn through_network(message: &Message) -> Message {
+    Message::decode(&message.encode().expect("a message")).expect("a message")
 }
