@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses what it needs")]
 
 mod dice;
+pub mod history;
 mod kill;
 pub mod oracle;
 mod site;
