@@ -183,8 +183,8 @@ pub enum History {
 /// Which of two rows that differ stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The one that is known in full; else the one at the site with the better history; else the one with the newer change kept; else the one at the site
-    /// with the greater number.
+    /// The one that is known in full; else the one at the site with the better history; else the one with the newer change
+    /// kept; else one that is there rather than none; else the one at the site with the greater number.
     #[default]
     Ruled,
     /// One that is there rather than none; else as `Ruled`. For sites that had data before they were joined.
@@ -193,18 +193,23 @@ pub enum Policy {
     Here,
     /// The peer's.
     There,
+    /// The peer's, which has taken in everything that the asking site has, and more; but not if it knows nothing of the row.
+    Behind,
 }
 
 impl Policy {
     /// Does the first row stay? Both sites say the same: of (one, two) and (two, one), one is true.
     pub fn first_stays(self, one: (Standing, Told), two: (Standing, Told)) -> bool {
-        let ruled = |(standing, told): (Standing, Told)| (!told.partial, standing.history, told.version, standing.site);
+        let ruled = |(standing, told): (Standing, Told)| {
+            (!told.partial, standing.history, told.version, told.hash.is_some(), standing.site)
+        };
         match self {
             Self::Ruled => ruled(one) > ruled(two),
             Self::Keep if one.1.hash.is_some() != two.1.hash.is_some() => one.1.hash.is_some(),
             Self::Keep => ruled(one) > ruled(two),
             Self::Here => true,
             Self::There => false,
+            Self::Behind => two.1.hash.is_none() && !two.1.version.is_change(),
         }
     }
 }

@@ -475,23 +475,24 @@ fn bank_written_at_two_sites_at_once_does_not_keep_its_total_and_the_log_tells_w
 /// One site at a time makes transfers; the others refuse them. A planned swap waits until the next one has everything.
 struct Held {
     holder: usize,
-    /// The next holder, and the last group of the one before it.
-    swap: Option<(usize, u64)>,
+    /// The next holder, and how far the one before it was.
+    swap: Option<(usize, BTreeMap<SiteId, u64>)>,
     refused: usize,
     made: usize,
 }
 
 impl Held {
-    fn refuse(sites: &mut Sites, at: usize, holder: Option<usize>) -> u64 {
+    fn refuse(sites: &mut Sites, at: usize, holder: Option<usize>) -> BTreeMap<SiteId, u64> {
         let tables = BTreeMap::from([("account".to_owned(), holder.map(|holder| format!("site{}", holder + 1)))]);
         let now = sites.now;
         sites.all[at].store.refuse(&tables, now).expect("triggers")
     }
 
     fn swap(&mut self, sites: &mut Sites, next: usize) {
-        match self.swap {
+        match &self.swap {
             None => self.swap = Some((next, Self::refuse(sites, self.holder, Some(next)))),
-            Some((next, last)) if sites.all[next].applied.get(&sites.all[self.holder].id) >= Some(&last) => {
+            Some((next, reached)) if has_reached(&sites.all[*next], reached) => {
+                let next = *next;
                 for at in 0..sites.all.len() {
                     Self::refuse(sites, at, (at != next).then_some(next));
                 }
@@ -500,6 +501,12 @@ impl Held {
             Some(_) => {}
         }
     }
+}
+
+/// Has a site applied everything up to there?
+fn has_reached(site: &Site, reached: &BTreeMap<SiteId, u64>) -> bool {
+    let peers = site.store.peers().expect("peers");
+    reached.iter().all(|(other, group)| *other == site.id || peers[other].applied >= *group)
 }
 
 impl Workload for Held {

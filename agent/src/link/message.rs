@@ -4,7 +4,7 @@
 //! request, whose response comes back on it, or frames ([`super::frames`]). Nothing a peer sends is believed before it is
 //! checked here.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -29,7 +29,7 @@ pub const OPENING: usize = 2;
 /// A request is at most this long, in bytes.
 pub const MAX_REQUEST: usize = 64;
 /// A response is at most this long, in bytes.
-pub const MAX_RESPONSE: usize = MAX_REASON + 64;
+pub const MAX_RESPONSE: usize = MAX_REASON + 64 + MAX_SITES * (5 + 10);
 
 /// An encoded instance without names and reasons: two lengths, two flags and a state, two numbers of up to ten bytes, and
 /// two reasons' lengths.
@@ -113,8 +113,9 @@ pub enum Response {
     Holds(u64),
     /// It is drained, or is not any more.
     Drained,
-    /// The last group of changes to the database, which holds everything that was written to the resource's tables.
-    Yielded(u64),
+    /// How far the sender's database is, by the sites' numbers: up to which group of each site's changes it has everything.
+    /// Nothing is written to the resource's tables after that.
+    Yielded(BTreeMap<u32, u64>),
     /// No more is written to the tables; whether every peer has applied what was.
     Fenced(bool),
     /// It was not done, and why.
@@ -259,6 +260,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
     match &response {
         Response::Taken { epoch, .. } | Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
+        Response::Yielded(reached) if reached.len() > MAX_SITES => return Err(MessageError::Sites(reached.len())),
         Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {}
     }
     Ok(response)

@@ -37,11 +37,12 @@ const TOLD: usize = 100;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
-    /// The one that was changed last, if that is still known; else that of the site whose database was not restored, and
-    /// else one that all sites choose alike.
+    /// The one that was changed last, if that is still known; that of the site whose database was not restored; else one
+    /// that is there, rather than none; else one that all sites choose alike.
     #[default]
     Newest,
-    /// One that is there, rather than none; else as `newest`. For sites that had rows before they were joined.
+    /// One that is there, rather than none, also if it is known to be deleted; else as `newest`. For sites that had rows
+    /// before they were joined.
     Present,
     /// This site's.
     Here,
@@ -138,21 +139,24 @@ pub(super) struct Comparer {
 impl Comparer {
     /// Compares, and repairs if that is wanted; says how far it is. Ends when nobody listens any more.
     pub(super) async fn run(self, comparison: Comparison, told: mpsc::Sender<Comparing>) {
+        let Comparison { peer, tables, repair } = comparison;
+        let tables = Some(tables).filter(|tables| !tables.is_empty());
         let last = tokio::select! {
             () = told.closed() => return,
-            done = self.compare(&comparison, &told) => done.map_or_else(Comparing::Failed, Comparing::Done),
+            done = self.compare(&peer, tables, repair.map(Policy::from), &told) => done.map_or_else(Comparing::Failed, Comparing::Done),
         };
         // Nobody waits for it any more.
         let _ = told.send(last).await;
     }
 
-    /// The same, with what came of it.
+    /// Compares all tables or these, and repairs by this rule.
     pub(super) async fn compare(
         &self,
-        comparison: &Comparison,
+        peer: &str,
+        tables: Option<Vec<String>>,
+        repair: Option<Policy>,
         told: &mpsc::Sender<Comparing>,
     ) -> Result<Compared, String> {
-        let Comparison { peer, tables, repair } = comparison;
         let opener = self.peers.get(peer).ok_or_else(|| {
             let known: Vec<&str> = self.peers.keys().map(String::as_str).collect();
             format!("there is no peer {peer:?}; there are: {}", known.join(", "))
@@ -161,16 +165,15 @@ impl Comparer {
             opener.try_lock().map_err(|_| format!("a comparison with {peer} is under way; try again after it"))?;
         let frames = timeout(CONNECT, opener.open()).await.ok().flatten();
         let frames = frames.ok_or_else(|| format!("{peer} is not connected"))?;
-        let tables = Some(tables.clone()).filter(|tables| !tables.is_empty());
         let mut session =
             Session { database: &self.database, peer: number(peer), conversation: Conversation::new(frames), told };
         let mut repaired = 0;
         for _ in 0..PASSES {
             let outcome = session.pass(tables.clone()).await?;
-            let Some(keep) = repair.filter(|_| !outcome.differing.is_empty()) else {
+            let Some(policy) = repair.filter(|_| !outcome.differing.is_empty()) else {
                 return session.conclude(outcome, repaired).await;
             };
-            repaired += session.repair(&outcome, keep.into()).await?;
+            repaired += session.repair(&outcome, policy).await?;
         }
         Err(format!(
             "rows still differed after {PASSES} repairs, of {repaired} rows in all: something changes them behind the triggers"

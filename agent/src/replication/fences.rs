@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use siteswap_replication::store::Store;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -34,8 +35,8 @@ pub(super) struct Moving {
     pub(super) resource: String,
     /// The site that will hold it.
     pub(super) to: String,
-    /// Where this site's last group goes, once no more writes can follow it.
-    pub(super) reply: oneshot::Sender<Result<u64, Failed>>,
+    /// Where it goes how far this site is, once no more writes can follow.
+    pub(super) reply: oneshot::Sender<Result<BTreeMap<u32, u64>, Failed>>,
 }
 
 /// Keeps the tables as they should be.
@@ -68,10 +69,10 @@ pub(super) async fn keep(
                 let Some(Moving { resource, to, reply }) = order else { return };
                 moving.insert(resource, (to, Instant::now() + MOVING));
                 let wanted = refusals(&guarded.borrow(), &moving);
-                let group = set_refusals(&shared, wanted.clone()).await;
-                set = group.is_ok().then_some(wanted);
+                let reached = set_refusals(&shared, wanted.clone()).await;
+                set = reached.is_ok().then_some(wanted);
                 // The peer has given up.
-                let _ = reply.send(group);
+                let _ = reply.send(reached);
             }
         }
     }
@@ -91,11 +92,12 @@ fn refusals(
     all
 }
 
-/// Sets them, and returns the last group of the writes that came before.
-async fn set_refusals(shared: &Shared, wanted: BTreeMap<String, Option<String>>) -> Result<u64, Failed> {
-    let group = shared.database.run(move |store| store.refuse(&wanted, now())).await?;
+/// Sets them, and returns how far this site is then.
+async fn set_refusals(shared: &Shared, wanted: BTreeMap<String, Option<String>>) -> Result<BTreeMap<u32, u64>, Failed> {
+    let job = move |store: &mut Store| Ok((store.refuse(&wanted, now())?, store.position()?.0));
+    let (reached, group) = shared.database.run(job).await?;
     set(&shared.groups, group);
-    Ok(group)
+    Ok(reached)
 }
 
 async fn until(moment: Option<Instant>) {

@@ -29,6 +29,8 @@ use super::{Shared, database::Failed, now, set};
 const PACE: Duration = Duration::from_millis(4);
 /// The database is looked at after this, whatever the kernel says, and so often for orders and the size of what waits.
 const LOOK: Duration = Duration::from_secs(1);
+/// So many changes of neighbouring groups that wait are consolidated together.
+const WORTH: u64 = 10_000;
 /// Wrong clocks are spoken of no more often than this.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -90,8 +92,21 @@ impl Follower {
             let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
             set(&self.shared.backlogs, waiting);
             set(&self.shared.paused, paused);
+            self.consolidate().await?;
         }
         set(&self.shared.groups, group);
+        Ok(())
+    }
+
+    /// Consolidates what waits for peers that are away; what is too much even so is forgotten.
+    async fn consolidate(&self) -> Result<(), Failed> {
+        let limit = self.alarm.limit;
+        while self.shared.database.run(|store| store.compact(WORTH)).await? {}
+        if self.shared.database.run(move |store| store.forget_beyond(limit)).await? {
+            tracing::error!(
+                "changes that waited for a peer are forgotten; it will be compared with this site when it returns"
+            );
+        }
         Ok(())
     }
 
@@ -108,8 +123,7 @@ fn describe(found: &store::Backlog) -> Backlog {
     Backlog { rows: found.rows, lag: if found.rows > 0 { found.lag } else { 0 } }
 }
 
-/// Says when the changes that wait for peers come near their limit, and when they are above it. They are kept all the same:
-/// without them a peer could only begin anew.
+/// Says when the changes that wait for peers come near their limit, and when they are above it.
 struct Alarm {
     limit: u64,
     said: Fill,

@@ -1,15 +1,12 @@
-//! Compares this database with its peers' when it may not be what they know, without being told to: a restored backup, and
-//! tables that were without our triggers for a while.
+//! Compares this database with its peers' when it may not be what they know, without being told to: a restored backup,
+//! changes that a peer has forgotten, and tables that were without our triggers for a while.
 
 use std::time::Duration;
 
-use siteswap_replication::store::Doubt;
+use siteswap_replication::{store::Doubt, verify::Policy};
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{
-    Shared,
-    compare::{Comparer, Comparing, Comparison, Keep},
-};
+use super::{Shared, compare::Comparer};
 
 /// It is looked at after this, and a comparison that failed is tried again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,15 +34,13 @@ pub(super) async fn mend(comparer: Comparer, shared: Shared) {
 async fn settle(comparer: &Comparer, doubt: Doubt) -> Result<(), String> {
     match doubt {
         Doubt::Unheard(site) => Err(format!("{site} has not been heard since the database was restored")),
-        Doubt::Restored(peer) => {
-            compare(comparer, Comparison { peer, tables: Vec::new(), repair: Some(Keep::Newest) }).await
-        }
+        Doubt::Restored(peer) => compare(comparer, &peer, None, Policy::Ruled).await,
+        Doubt::Missed(peer) => compare(comparer, &peer, None, Policy::Behind).await,
         // What no trigger has seen was written here; any peer knows the rest.
         Doubt::Unrecorded(tables) => {
             let mut last = Ok(());
             for peer in comparer.peers.keys() {
-                let (peer, tables) = (peer.clone(), tables.clone());
-                last = compare(comparer, Comparison { peer, tables, repair: Some(Keep::Here) }).await;
+                last = compare(comparer, peer, Some(tables.clone()), Policy::Here).await;
                 if last.is_ok() {
                     break;
                 }
@@ -55,11 +50,11 @@ async fn settle(comparer: &Comparer, doubt: Doubt) -> Result<(), String> {
     }
 }
 
-async fn compare(comparer: &Comparer, comparison: Comparison) -> Result<(), String> {
+async fn compare(comparer: &Comparer, peer: &str, tables: Option<Vec<String>>, policy: Policy) -> Result<(), String> {
     // Nobody looks at the progress.
-    let (told, _progress) = mpsc::channel::<Comparing>(1);
-    let compared = comparer.compare(&comparison, &told).await?;
-    let (peer, rows, repaired) = (&comparison.peer, compared.rows, compared.repaired);
+    let (told, _progress) = mpsc::channel(1);
+    let compared = comparer.compare(peer, tables, Some(policy), &told).await?;
+    let (rows, repaired) = (compared.rows, compared.repaired);
     if compared.equal {
         tracing::info!(peer, rows, repaired, "the database was compared and is equal");
         return Ok(());

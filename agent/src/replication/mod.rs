@@ -131,25 +131,30 @@ impl Replication {
     }
 
     /// A resource is about to move: its tables refuse writes from now on, until it has moved or that takes too long.
-    /// Returns this site's last group, which holds everything that was written before.
-    pub fn leave(&self, resource: String, to: String) -> impl Future<Output = Result<u64, String>> + Send + use<> {
+    /// Returns how far this site is, by the sites' numbers: up to which group of each it has everything.
+    pub fn leave(
+        &self,
+        resource: String,
+        to: String,
+    ) -> impl Future<Output = Result<BTreeMap<u32, u64>, String>> + Send + use<> {
         let moves = self.moves.clone();
         async move {
-            let (reply, group) = oneshot::channel();
+            let (reply, reached) = oneshot::channel();
             let stopping = |_| "the agent stops".to_owned();
             moves.send(Moving { resource, to, reply }).await.map_err(|_| "the agent stops".to_owned())?;
-            group.await.map_err(stopping)?.map_err(|error| error.to_string())
+            reached.await.map_err(stopping)?.map_err(|error| error.to_string())
         }
     }
 
-    /// Waits until a peer's groups up to this one are applied here.
-    pub fn applied(&self, peer: &str, group: u64) -> impl Future<Output = Result<(), String>> + Send + use<> {
-        let (database, mut applied, site) = (self.database.clone(), self.applied.clone(), number(peer));
+    /// Waits until each site's groups up to this one are applied here, by the sites' numbers.
+    pub fn reaches(&self, reached: BTreeMap<u32, u64>) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (database, mut applied) = (self.database.clone(), self.applied.clone());
         async move {
             loop {
                 applied.borrow_and_update();
                 let peers = database.run(|store| store.peers()).await.map_err(|error| error.to_string())?;
-                if peers.get(&site).is_some_and(|peer| peer.applied >= group) {
+                // This site is none of its peers.
+                if peers.iter().all(|(site, peer)| reached.get(site).is_none_or(|group| peer.applied >= *group)) {
                     return Ok(());
                 }
                 applied.changed().await.map_err(|_| "the agent stops".to_owned())?;

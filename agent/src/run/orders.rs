@@ -185,7 +185,7 @@ impl Agent {
             let waiting = async {
                 for (asking, site) in sources {
                     match asking.await? {
-                        Response::Yielded(group) => replication.applied(&site, group).await?,
+                        Response::Yielded(reached) => replication.reaches(reached).await?,
                         Response::Refused(why) => {
                             return Err(format!("{site} cannot say what it has committed: {why}"));
                         }

@@ -78,10 +78,12 @@ fn take_in(state: &mut State, peer: &mut Peer, report: &Report, forgotten: u64) 
         if let Some(applied) = restored.peers.get_mut(&report.site) {
             applied.get_or_insert(report.applied);
         }
-        peer.applied = peer.applied.max(report.forgotten);
+    } else if report.forgotten > peer.applied {
+        state.missed.insert(report.site);
     }
+    peer.applied = peer.applied.max(report.forgotten);
     // What it says of its clock is true of the groups it has made; those not applied here yet come first.
-    if report.group <= peer.applied {
+    if report.group <= peer.applied && !state.missed.contains(&report.site) {
         peer.seen.join(&report.seen);
         state.seen.pass(report.site, report.clock);
         state.clock.pass(report.clock);

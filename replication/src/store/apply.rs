@@ -142,7 +142,9 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
     repair::references(work, last, &mut found, now)?;
     repair::check_all(work, &mut checks, &mut found, now)?;
 
-    work.state.seen.pass(last.origin, last.clock);
+    if !work.state.missed.contains(&last.origin) {
+        work.state.seen.pass(last.origin, last.clock);
+    }
     if let Some(peer) = work.peers.get_mut(&last.origin) {
         peer.applied = last.hi;
     }

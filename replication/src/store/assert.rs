@@ -68,7 +68,8 @@ impl Store {
                     Response::Rows { rows, more }
                 }
                 Request::Keys { table, keys } => {
-                    Response::Keys(find(table)?.told(database, keys, (asker, &self.peer(asker)?))?)
+                    let between = (self.settings.site, asker, &self.peer(asker)?);
+                    Response::Keys(find(table)?.told(database, keys, between)?)
                 }
                 Request::Assert(_) => return Err(Error::Malformed("it is not a question")),
             })

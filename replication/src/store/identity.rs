@@ -69,6 +69,8 @@ pub enum Doubt {
     Unheard(String),
     /// It was restored; it is to be compared with this peer next.
     Restored(String),
+    /// This peer has forgotten changes before they came here.
+    Missed(String),
     /// These tables were without their triggers for a while.
     Unrecorded(Vec<String>),
 }
@@ -216,6 +218,11 @@ impl Store {
         Ok(Identity::load(&self.database)?.ok_or_else(|| damaged("the identity", "_ssw_meta"))?.incarnation)
     }
 
+    /// No peer was told more than up to this group. `None`: nobody knows.
+    pub(super) fn told(&self) -> Option<u64> {
+        self.outside.as_ref().map(|outside| outside.noted.get().group)
+    }
+
     /// Before this is told to a peer.
     pub(super) fn note(&self, group: u64, clock: Stamp) -> Result<(), Error> {
         let Some(outside) = &self.outside else { return Ok(()) };
@@ -237,11 +244,15 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn doubt(&self) -> Result<Option<Doubt>, Error> {
-        let Some(restored) = self.restored()? else {
+        let state = State::load(&self.database)?;
+        let name = |site: &SiteId| self.settings.sites.get(site).cloned().unwrap_or_default();
+        let Some(restored) = state.restored else {
+            if let Some(site) = state.missed.first() {
+                return Ok(Some(Doubt::Missed(name(site))));
+            }
             let tables = self.unrecorded()?;
             return Ok(Some(tables).filter(|tables| !tables.is_empty()).map(Doubt::Unrecorded));
         };
-        let name = |site: &SiteId| self.settings.sites.get(site).cloned().unwrap_or_default();
         let unheard = restored.peers.iter().find(|(_, applied)| applied.is_none());
         let most = restored.peers.iter().max_by_key(|(_, applied)| **applied);
         Ok(match (unheard, most) {
@@ -277,8 +288,12 @@ impl Store {
             for live in work.tables.values().filter(|live| compared(live)) {
                 work.transaction.execute("DELETE FROM _ssw_meta WHERE k=?", [unverified(&live.table)])?;
             }
+            let all = work.tables.values().all(|live| compared(live));
+            if all {
+                work.state.missed.remove(&outcome.peer);
+            }
             if let Some(restored) = &mut work.state.restored
-                && work.tables.values().all(|live| compared(live))
+                && all
             {
                 restored.mended |= restored.peers.get(&outcome.peer) >= restored.peers.values().max();
                 restored.peers.remove(&outcome.peer);

@@ -61,6 +61,7 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         seen: before.seen.clone(),
         settled: before.settled,
         restored: None::<Restored>,
+        missed: before.missed.clone(),
     };
     work.state.seen.pass(source.site, before.clock.0);
     let known =

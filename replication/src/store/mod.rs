@@ -6,6 +6,7 @@
 mod acknowledge;
 mod apply;
 mod assert;
+mod backlog;
 mod batch;
 mod conflicts;
 mod fence;
@@ -24,7 +25,7 @@ mod verify;
 mod work;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     rc::Rc,
@@ -209,6 +210,9 @@ struct State {
     settled: Stamp,
     /// It is an older copy of what it was.
     restored: Option<Restored>,
+    /// Peers that have forgotten changes of theirs before they came here: until this database was compared with them it
+    /// does not say that it has seen anything of them.
+    missed: BTreeSet<SiteId>,
 }
 
 /// A peer, as the database knows it.
@@ -300,12 +304,17 @@ impl Store {
         work::peers(&self.database, &self.settings)
     }
 
-    /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns the last group of what
-    /// was written before. Tables that are not replicated are passed over. During a schema change it holds from its end on.
+    /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns how far this site is: the
+    /// last group of what was written here before, and of each peer what is applied here, by site. Who has applied all that
+    /// has everything that the last writer can have seen. Tables that are not replicated are passed over. During a schema change it holds from its end on.
     ///
     /// # Errors
     /// `Capture`, `Damaged`, `Sqlite`.
-    pub fn refuse(&mut self, tables: &BTreeMap<String, Option<String>>, now: i64) -> Result<u64, Error> {
+    pub fn refuse(
+        &mut self,
+        tables: &BTreeMap<String, Option<String>>,
+        now: i64,
+    ) -> Result<BTreeMap<SiteId, u64>, Error> {
         self.transact(|work| {
             fold::fold(work, now)?;
             fence::remember(work.transaction, tables)?;
@@ -313,7 +322,8 @@ impl Store {
                 let all = work.tables.values().map(|live| &live.table);
                 fence::refuse(work.transaction, all, tables)?;
             }
-            Ok(work.state.group)
+            let applied = work.peers.iter().map(|(site, peer)| (*site, peer.applied));
+            Ok(applied.chain([(work.settings.site, work.state.group)]).collect())
         })
     }
 

@@ -156,26 +156,43 @@ impl Compared {
         })
     }
 
-    /// How these rows are, for a peer that is known as `peer`.
+    /// How these rows are at `own`, for a peer that is known as `peer`.
     pub(super) fn told(
         &self,
         database: &Connection,
         keys: &[Key],
-        (peer, known): (SiteId, &Peer),
+        (own, peer, known): (SiteId, SiteId, &Peer),
     ) -> Result<Vec<Told>, Error> {
         if keys.len() > KEYS {
             return Err(Error::Malformed("too many keys"));
         }
         let touched = touched(database, &self.live)?;
+        let waiting = self.waiting(database, keys, known.acknowledged)?;
         let tell = |key: &Key| {
             let now = self.live.read(database, &self.key_columns(key)?)?;
             let (row, _) = rows::load(database, &self.live, key, now.as_deref())?;
             let version = row.all_versions().filter(|version| version.is_change()).max().unwrap_or(Version::NONE);
-            let moving = touched.contains(key) || row.all_versions().any(|version| !known.seen.knew(peer, version));
+            let comes = |version: Version| version.site != own && !known.seen.knew(peer, version);
+            let moving = touched.contains(key) || waiting.contains(key) || row.all_versions().any(comes);
             let partial = row.lives() && !row.visible();
             Ok(Told { hash: self.hash_of(now.as_deref()), version, moving, partial })
         };
         keys.iter().map(tell).collect()
+    }
+
+    /// Which of these rows have changes of this site in groups above this one.
+    fn waiting(&self, database: &Connection, keys: &[Key], acknowledged: u64) -> Result<HashSet<Key>, Error> {
+        let asked: HashSet<&Key> = keys.iter().collect();
+        let mut statement = database.prepare_cached("SELECT key FROM _ssw_change WHERE grp > ? AND tbl = ?")?;
+        let changes = statement.query_map(params![acknowledged, self.live.table.number], |row| Ok(Key(row.get(0)?)))?;
+        let mut waiting = HashSet::new();
+        for key in changes {
+            let key = key?;
+            if asked.contains(&key) {
+                waiting.insert(key);
+            }
+        }
+        Ok(waiting)
     }
 }
 

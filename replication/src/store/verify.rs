@@ -369,7 +369,8 @@ impl Verify {
     fn compare_keys(&mut self, store: &Store, table: usize, keys: Vec<Key>, told: Vec<Told>) -> Result<(), Error> {
         let compared = Compared::find(&store.tables, &self.tables[table])?;
         let peer = store.peer(self.peer)?;
-        let ours = store.at_one_moment(|database| compared.told(database, &keys, (self.peer, &peer)))?;
+        let between = (store.settings.site, self.peer, &peer);
+        let ours = store.at_one_moment(|database| compared.told(database, &keys, between))?;
         for (key, (here, there)) in keys.into_iter().zip(ours.into_iter().zip(told)) {
             let place = (table, key);
             if here.hash == there.hash {

@@ -18,7 +18,7 @@ use siteswap_replication::{
     Key,
     change::Change,
     clock::{Seen, SiteId, Stamp},
-    store::{Age, Error, Limits, Outcome, Peer, Position, Received, Rules, Settings, Step, Store, Verify},
+    store::{Age, Doubt, Error, Limits, Outcome, Peer, Position, Received, Rules, Settings, Step, Store, Verify},
     verify::{Policy, Request},
     wire::{Message, pack, unpack},
 };
@@ -124,7 +124,12 @@ impl Sites {
             let (at, other) = (dice.below(count), dice.below(count));
             match dice.below(20) {
                 0..=6 => workload.write(self, at, dice),
-                7..=9 => self.fold(at),
+                7..=9 => {
+                    self.fold(at);
+                    if dice.chance(30) {
+                        self.step(at, |site, _| site.store.compact(2).map(|_| Vec::new()));
+                    }
+                }
                 10..=12 if at != other => self.send(at, other),
                 13 if at != other => self.report(at, other),
                 18 => self.kill = Some((self.steps, *dice.pick(&Kill::ALL))),
@@ -205,9 +210,19 @@ impl Sites {
         self.step(from, |site, _| {
             let acknowledged = site.acknowledged(to);
             let position = site.told.entry(to).or_insert_with(|| Position::after(acknowledged)).clone();
-            let Some((part, next)) = site.store.next_part(&position)? else { return Ok(Vec::new()) };
-            site.told.insert(to, next);
-            Ok(vec![(to, Message::Part(part))])
+            match site.store.next_part(&position) {
+                Ok(None) => Ok(Vec::new()),
+                Ok(Some((part, next))) => {
+                    site.told.insert(to, next);
+                    Ok(vec![(to, Message::Part(part))])
+                }
+                // The connection ends, and on the next one the peer hears of it.
+                Err(Error::Gone { .. }) => {
+                    site.told.remove(&to);
+                    Ok(Vec::new())
+                }
+                Err(error) => Err(error),
+            }
         });
     }
 
@@ -342,16 +357,20 @@ impl Sites {
         self.meet(self.all.len() - 1);
     }
 
-    /// Compares a restored site with its peers as it should be, until it is as they are.
+    /// Compares a site that was restored, or has missed changes, with its peers as it should be, until it is as they are.
     pub fn mend(&mut self, at: usize, dice: &mut Dice) {
         self.settle(dice);
-        while let Some(restored) = self.all[at].store.restored().expect("a state") {
-            let (peer, _) = restored.peers.iter().max_by_key(|(_, applied)| **applied).expect("a peer");
-            let peer = self.all.iter().position(|site| site.id == *peer).expect("a site");
+        while let Some(doubt) = self.all[at].store.doubt().expect("a state") {
+            let (peer, policy) = match doubt {
+                Doubt::Restored(peer) => (peer, Policy::Ruled),
+                Doubt::Missed(peer) => (peer, Policy::Behind),
+                other => panic!("{other:?}"),
+            };
+            let peer = self.all.iter().position(|site| site.settings.sites[&site.id] == peer).expect("a site");
             let outcome = self.compare(at, peer, dice);
             if !self.all[at].store.verified(&outcome).expect("a state") {
                 assert!(!outcome.differing.is_empty(), "{outcome:?}");
-                self.repair(at, &outcome, Policy::Ruled, dice);
+                self.repair(at, &outcome, policy, dice);
             }
         }
     }

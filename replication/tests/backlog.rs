@@ -1,0 +1,99 @@
+//! What waits for a peer that is away takes no more room than is allowed, and nothing is lost by that.
+
+mod sites;
+
+use sites::{Dice, Sites};
+
+const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b)";
+
+/// Two sites with the same 500 rows, nothing under way.
+fn sites() -> (Sites, Dice) {
+    let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0], &[]), Dice::new(1));
+    write(
+        &mut sites,
+        0,
+        "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500) INSERT INTO item SELECT n, 0, 0 FROM n",
+    );
+    sites.settle(&mut dice);
+    (sites, dice)
+}
+
+fn write(sites: &mut Sites, at: usize, sql: &str) {
+    sites.now += 1;
+    sites.all[at].set_clock(sites.now);
+    sites.all[at].app.execute_batch(sql).expect("a write");
+    sites.fold(at);
+}
+
+fn count(sites: &Sites, at: usize, sql: &str) -> u64 {
+    sites.all[at].app.query_row(sql, [], |row| row.get(0)).expect("a count")
+}
+
+fn assert_equal(sites: &Sites) {
+    assert_eq!(sites.all[0].rows("item"), sites.all[1].rows("item"));
+}
+
+#[test]
+fn many_changes_to_the_same_rows_take_no_more_room_than_the_rows() {
+    let (mut sites, mut dice) = sites();
+    let last = sites.all[0].store.position().expect("a position").0;
+    for round in 1..=50 {
+        write(&mut sites, 0, &format!("UPDATE item SET a = {round}; UPDATE item SET b = {round} WHERE id = {round}"));
+        while sites.all[0].store.compact(5_000).expect("a transaction") {}
+    }
+    write(&mut sites, 0, "DELETE FROM item WHERE id = 500");
+    while sites.all[0].store.compact(1).expect("a transaction") {}
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_change"), 500);
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_group"), 1);
+    assert_eq!(sites.all[0].store.position().expect("a position").0, last + 51, "no number is given again");
+    // At the peer, which has written one of the rows, it is as if each change had come by itself.
+    write(&mut sites, 1, "UPDATE item SET b = 'theirs' WHERE id = 400");
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 50"), 499);
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM item WHERE b = 'theirs' AND a = 50"), 1);
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_change"), 0);
+}
+
+#[test]
+fn what_a_peer_has_been_told_is_not_consolidated() {
+    let (mut sites, _) = sites();
+    for round in 1..=4 {
+        write(&mut sites, 0, &format!("UPDATE item SET a = {round}"));
+        if round == 2 {
+            sites.send(0, 1);
+        }
+    }
+    while sites.all[0].store.compact(1).expect("a transaction") {}
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_group"), 3, "two that may be there, and one of two");
+}
+
+#[test]
+fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
+    let (mut sites, mut dice) = sites();
+    write(&mut sites, 0, "UPDATE item SET a = 'new' WHERE id <= 100; DELETE FROM item WHERE id BETWEEN 101 AND 110");
+    write(&mut sites, 1, "UPDATE item SET b = 'theirs' WHERE id = 5; UPDATE item SET a = 'late' WHERE id IN (7, 101)");
+    write(&mut sites, 1, "INSERT INTO item VALUES(1000, 1, 1)");
+    assert!(!sites.all[0].store.forget_beyond(1 << 20).expect("a transaction"), "it is not too much");
+    assert!(sites.all[0].store.forget_beyond(100).expect("a transaction"));
+    write(&mut sites, 0, "UPDATE item SET a = 'newer' WHERE id = 1");
+    sites.settle(&mut dice);
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'new'"), 0, "it was forgotten");
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'newer'"), 1, "what came later was not");
+    sites.mend(1, &mut dice);
+    sites.mend(0, &mut dice);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'new'"), 98, "all but those changed since");
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'new' AND b = 'theirs'"), 1, "column by column");
+    assert_eq!(
+        count(&sites, 0, "SELECT count(*) FROM item WHERE a = 'late'"),
+        2,
+        "an edit that is newer than a deletion"
+    );
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE id BETWEEN 101 AND 110"), 1);
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM item WHERE id = 1000"), 1);
+    // From now on it is seen that everything was seen.
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_row"), 0);
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM _ssw_row"), 0);
+}
