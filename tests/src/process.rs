@@ -127,6 +127,10 @@ impl Process {
             let _ = waitpid(Pid::from_raw(identity.pid), Some(WaitPidFlag::WNOHANG));
             !identity.runs()
         })?;
+        for left in ["faketime_shm", "sem.faketime_sem"] {
+            // libfaketime, if it had a wrong clock, removes these only when it is not killed.
+            let _ = fs::remove_file(format!("/dev/shm/{left}_{}", identity.pid));
+        }
         match fs::remove_file(&self.state) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),

@@ -184,6 +184,8 @@ fn a_site_is_drained_and_undrained_under_load() -> Result<()> {
 struct Written {
     /// The orders that it has committed.
     acknowledged: Vec<String>,
+    /// How often it was not allowed to.
+    refused: usize,
     /// All orders there were, each time that it could write after it could not.
     found: Vec<BTreeSet<String>>,
 }
@@ -191,25 +193,32 @@ struct Written {
 /// Makes one order after the other, as long as it is wanted; while that is refused it tries again.
 fn make_orders(lab: &Lab, site: Site, wanted: &AtomicBool, written: &Mutex<Written>) -> Result<()> {
     let mut database = lab.application(site)?;
+    // It must not sleep while it could write.
+    database.busy_handler(Some(|_| {
+        thread::sleep(Duration::from_micros(500));
+        true
+    }))?;
     let mut was_refused = false;
     for number in 0.. {
         if !wanted.load(Ordering::Relaxed) {
             break;
         }
         let order = format!("{} {number}", site.name);
-        match make_order(&mut database, &order, site, was_refused) {
+        let made = make_order(&mut database, &order, site, was_refused);
+        was_refused = made.is_err();
+        let mut written = written.lock().map_err(|_| anyhow!("the other thread panicked"))?;
+        match made {
             Ok(found) => {
-                let mut written = written.lock().map_err(|_| anyhow!("the other thread panicked"))?;
                 written.acknowledged.push(order);
                 written.found.extend(found);
-                was_refused = false;
             }
             Err(error) => {
                 let holder = format!("siteswap: site {} holds table orders", site.peer);
                 ensure!(error.to_string().contains(&holder), error);
-                was_refused = true;
+                written.refused += 1;
             }
         }
+        drop(written);
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())
@@ -228,6 +237,18 @@ fn orders(database: &Connection) -> Result<BTreeSet<String>> {
     let mut statement = database.prepare("SELECT id FROM orders")?;
     let orders = statement.query_map([], |row| row.get(0))?;
     Ok(orders.collect::<Result<_, _>>()?)
+}
+
+/// Gives the order until it is followed; says what it prints.
+fn swap_orders(lab: &Lab, old: Site, new: Site) -> Result<String> {
+    let mut said = String::new();
+    let swapped = wait_until(Duration::from_secs(60), &format!("orders moves to {}", new.name), || {
+        let order = lab.agent(old.name).and_then(|agent| agent.order(&["swap", "orders", "--to", new.name]));
+        said = order.as_ref().map_or_else(ToString::to_string, String::clone);
+        order.is_ok()
+    });
+    swapped.with_context(|| format!("{said}\n{}", lab.backlog()))?;
+    Ok(said)
 }
 
 /// Dropping it ends the applications.
@@ -266,18 +287,22 @@ fn c5_at_the_new_holders_first_write_no_write_is_missing_that_the_old_holder_had
             .map(|(site, written)| scope.spawn(|| make_orders(&lab, *site, &wanted, written)))
             .collect();
         for (old, new) in [(EAST, WEST), (WEST, EAST)] {
-            let before = (of(old)?.acknowledged.len(), of(new)?.found.len());
+            let (made, refused) = of(old).map(|written| (written.acknowledged.len(), written.refused))?;
+            let found = of(new)?.found.len();
+            // What the old holder's site writes cannot be applied at the new one for a while.
+            let busy = lab.application(new)?;
+            busy.execute_batch("BEGIN IMMEDIATE")?;
             let what = format!("{} makes orders", old.name);
-            wait_until(deadline, &what, || of(old).is_ok_and(|written| written.acknowledged.len() >= before.0 + 50))?;
-            let mut said = String::new();
-            let swapped = wait_until(deadline, &format!("orders moves to {}", new.name), || {
-                let order = lab.agent(old.name).and_then(|agent| agent.order(&["swap", "orders", "--to", new.name]));
-                said = order.as_ref().map_or_else(ToString::to_string, String::clone);
-                order.is_ok()
-            });
-            swapped.with_context(|| format!("{said}\n{}", lab.backlog()))?;
+            wait_until(deadline, &what, || of(old).is_ok_and(|written| written.acknowledged.len() >= made + 50))?;
+            let lab = &lab;
+            let swap = scope.spawn(move || swap_orders(lab, old, new));
+            let is_refused = || of(old).is_ok_and(|written| written.refused > refused);
+            // Whether it does or not: in the end the new holder would give up.
+            let _ = wait_until(Duration::from_secs(2), "the old holder's site makes no more", is_refused);
+            busy.execute_batch("ROLLBACK")?;
+            let said = swap.join().map_err(|_| anyhow!("the order panicked"))??;
             let what = format!("{} makes orders", new.name);
-            wait_until(deadline, &what, || of(new).is_ok_and(|written| written.found.len() > before.1))?;
+            wait_until(deadline, &what, || of(new).is_ok_and(|written| written.found.len() > found))?;
             let (old, new) = (of(old)?, of(new)?);
             let found = new.found.last().context("nothing was found")?;
             let missing: Vec<_> = old.acknowledged.iter().filter(|order| !found.contains(*order)).collect();
