@@ -313,7 +313,7 @@ fn register_written_at_one_site_after_the_other_is_never_in_conflict() {
         for _ in 0..20 {
             let at = dice.below(3);
             workload.write(&mut sites, at, &mut dice);
-            sites.settle(&mut dice);
+            sites.tell(at, &mut dice);
         }
         for site in &sites.all {
             let last = workload.history.last(Rules::default());
@@ -345,7 +345,7 @@ impl Workload for Together {
         let committed = sites.transact(at, dice, |app, dice| {
             // A part of a group is full at 4 MiB.
             let load = if dice.chance(large) {
-                format!("CAST('{v}' || hex(zeroblob(370000)) AS BLOB)")
+                format!("CAST('{v}' || hex(zeroblob(430000)) AS BLOB)")
             } else {
                 "load".to_owned()
             };
@@ -395,9 +395,9 @@ fn every_site_reads_its_own_writes_and_all_of_a_transaction_or_nothing() {
 }
 
 #[test]
-fn a_transaction_larger_than_a_message_is_seen_whole_wherever_its_agents_are_killed() {
-    let run = |kill| {
-        eprintln!("killed at {kill:?}");
+fn a_transaction_larger_than_a_message_is_seen_whole_wherever_agents_are_killed_or_parts_lost() {
+    let run = |kill, lost| {
+        eprintln!("killed at {kill:?}, message {lost:?} lost");
         let mut dice = Dice::new(0);
         let mut sites = Sites::new(PAIR, &RIGHT[..2], &[]);
         let mut workload = Together { large: 100, ..Together::default() };
@@ -406,9 +406,11 @@ fn a_transaction_larger_than_a_message_is_seen_whole_wherever_its_agents_are_kil
         }
         sites.kill = kill;
         sites.fold(0);
-        for _ in 0..4 {
+        for message in 0..4 {
             sites.send(0, 1);
-            workload.look(&sites);
+            if lost == Some(message) {
+                sites.lose();
+            }
             sites.deliver(&mut dice, false);
             workload.look(&sites);
         }
@@ -418,10 +420,13 @@ fn a_transaction_larger_than_a_message_is_seen_whole_wherever_its_agents_are_kil
         assert_eq!(workload.shown[&(2, 1)], workload.written[&1], "what was committed has not come");
         steps
     };
-    let steps = run(None);
+    let steps = run(None, None);
+    for lost in 0..4 {
+        run(None, Some(lost));
+    }
     for step in 0..steps {
         for kill in Kill::ALL {
-            run(Some((step, kill)));
+            run(Some((step, kill)), None);
         }
     }
 }

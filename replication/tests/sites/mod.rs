@@ -52,7 +52,9 @@ pub enum Outside {
 pub struct Sites {
     pub all: Vec<Site>,
     pub recorded: Vec<Recorded>,
-    network: Vec<(SiteId, SiteId, Vec<u8>)>,
+    network: Vec<Letter>,
+    /// Everything that was ever on the network.
+    posted: Vec<Letter>,
     pub now: i64,
     /// What agents have done until now, counted.
     pub steps: usize,
@@ -79,6 +81,9 @@ struct Standing {
     peers: Vec<BTreeMap<SiteId, Peer>>,
     killed: usize,
 }
+
+/// A message's bytes: from where, to where.
+type Letter = (SiteId, SiteId, Vec<u8>);
 
 /// What an agent has to say, and to whom.
 type Said = Vec<(SiteId, Message)>;
@@ -108,6 +113,7 @@ impl Sites {
             all,
             recorded: Vec::new(),
             network: Vec::new(),
+            posted: Vec::new(),
             now: 1_700_000_000_000,
             steps: 0,
             kill: None,
@@ -226,6 +232,15 @@ impl Sites {
         });
     }
 
+    /// Without faults, a site tells all others what it has to say.
+    pub fn tell(&mut self, from: usize, dice: &mut Dice) {
+        self.fold(from);
+        for to in (0..self.all.len()).filter(|to| *to != from) {
+            self.send_all(from, to);
+        }
+        self.drain(dice);
+    }
+
     fn send_all(&mut self, from: usize, to: usize) {
         loop {
             let under_way = self.network.len();
@@ -237,7 +252,21 @@ impl Sites {
     }
 
     fn post(&mut self, from: SiteId, to: SiteId, message: &Message) {
-        self.network.push((from, to, message.encode().expect("a message")));
+        let letter = (from, to, message.encode().expect("a message"));
+        self.posted.push(letter.clone());
+        self.network.push(letter);
+    }
+
+    /// Whatever was posted last does not arrive.
+    pub fn lose(&mut self) {
+        self.network.pop();
+    }
+
+    /// Everything that was ever posted arrives once more.
+    pub fn repeat_all(&mut self) {
+        for (from, to, bytes) in self.posted.clone() {
+            self.take(from, to, &Message::decode(&bytes).expect("a message"));
+        }
     }
 
     pub fn report(&mut self, from: usize, to: usize) {
