@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything one does with this repository, each as one command.
 
+mod mutations;
 mod setup;
 mod tasks;
 mod terminal;
@@ -59,6 +60,20 @@ enum Task {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// Take parts out of the replication, one at a time, and see whether the tests notice.
+    ///
+    /// Each mutation is a small edit of the crate's source: no gap check, no image of deleted rows. It is made in a copy in
+    /// target/mutations, from which nothing else is built, and the test that guards the part must fail there. Prints a table;
+    /// the exit code is 1 if a mutation goes unnoticed. What the tests said is in target/mutations/NAME.log.
+    /// All of them take some minutes, so `test` does not make them; it does check that each still can be made. Needs no root.
+    Mutations {
+        /// Only these. Without names: all.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Only say what there is to take out, and which test should notice.
+        #[arg(long)]
+        list: bool,
+    },
     /// Work the lab by hand: two sites, a WAN between them, and clients.
     ///
     /// The nodes are `wan`, `client-e`, `client-w`, `east`, `west`, `east-web1`, `east-web2`, `west-web1`,
@@ -91,6 +106,8 @@ fn main() -> ExitCode {
         Task::Build { release } => tasks::build(release),
         Task::Run { arguments } => tasks::run(arguments),
         Task::Test { filter } => tasks::test(filter),
+        Task::Mutations { list: true, .. } => Ok(mutations::list()),
+        Task::Mutations { names, list: false } => mutations::run(&names),
         Task::Lab { arguments } => tasks::lab(arguments),
         Task::Bench { name, json } => tasks::bench(name, json),
         Task::Lint => tasks::lint(),

@@ -27,6 +27,11 @@ pub fn lack(text: &str) {
     eprintln!("  {} {text}", paint("33", "lacks"));
 }
 
+/// Something that is not as it should be.
+pub fn bad(text: &str) {
+    eprintln!("  {} {text}", paint("31", "noticed by"));
+}
+
 /// The error that ends the command.
 pub fn error(error: &anyhow::Error) {
     eprintln!("{} {error:#}", paint("1;31", "error:"));

@@ -1,0 +1,288 @@
+//! What is taken out of the replication, and which tests must notice. Triggers are not here: the crate's own tests drop and
+//! weaken each of them in every ordinary run (`replication/tests/capture_mutations.rs`).
+
+use std::fmt;
+
+/// A part that is taken out.
+#[derive(Debug)]
+pub struct Mutation {
+    pub name: &'static str,
+    /// What is missing then.
+    pub without: &'static str,
+    pub edits: &'static [Edit],
+    pub noticed_by: Test,
+}
+
+/// In this file of the crate, one text in place of another that is there once.
+#[derive(Debug)]
+pub struct Edit {
+    pub file: &'static str,
+    pub find: &'static str,
+    pub put: &'static str,
+}
+
+/// Tests of one target with names that begin or go on like this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Test {
+    pub target: &'static str,
+    pub name: &'static str,
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}…", self.target, self.name)
+    }
+}
+
+const fn edit(file: &'static str, find: &'static str, put: &'static str) -> Edit {
+    Edit { file, find, put }
+}
+
+const fn converge(name: &'static str) -> Test {
+    Test { target: "convergence", name }
+}
+
+const fn workload(name: &'static str) -> Test {
+    Test { target: "workloads", name }
+}
+
+const THREE: Test = converge("c4_three_sites");
+const LINKED: Test = converge("c4_unique_columns");
+
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "gap-check",
+        without: "the check that nothing between the last batch and this one is missing",
+        edits: &[edit("src/store/apply.rs", "if part.lo != applied {", "if part.lo < applied {")],
+        noticed_by: workload("append_every"),
+    },
+    Mutation {
+        name: "duplicate-check",
+        without: "the refusal of batches that were applied before",
+        edits: &[
+            edit("src/store/apply.rs", "if part.hi <= applied {", "if false {"),
+            edit("src/store/apply.rs", "if part.lo != applied {", "if part.lo > applied {"),
+            edit("src/store/apply.rs", "peer.applied = last.hi;", "peer.applied = peer.applied.max(last.hi);"),
+        ],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "part-order",
+        without: "the check that no part of a large batch is missing",
+        edits: &[edit("src/store/apply.rs", "if found.is_none() {", "if false {")],
+        noticed_by: workload("a_transaction_larger"),
+    },
+    Mutation {
+        name: "parts-together",
+        without: "the wait for all parts of a large batch before any is applied",
+        edits: &[edit(
+            "src/store/apply.rs",
+            "if part.last { apply(work, part, &kept(work, part)?, now) } else { Ok(Received::Kept) }",
+            "if part.last {
+                return apply(work, part, &kept(work, part)?, now);
+            }
+            join_part(work, part, &mut Found::default())?;
+            Ok(Received::Kept)",
+        )],
+        noticed_by: workload("a_transaction_larger"),
+    },
+    Mutation {
+        name: "one-transaction",
+        without: "the one transaction around all rows of a batch",
+        edits: &[edit(
+            "src/store/apply.rs",
+            "found.rows += 1;",
+            "found.rows += 1;
+            work.transaction.execute_batch(\"COMMIT; BEGIN IMMEDIATE\")?;",
+        )],
+        noticed_by: workload("every_site_reads"),
+    },
+    Mutation {
+        name: "clock-merge",
+        without: "the merging of other sites' clocks",
+        edits: &[
+            edit("src/store/apply.rs", "work.state.clock.pass(last.clock);", ""),
+            edit("src/store/acknowledge.rs", "state.clock.pass(report.clock);", ""),
+        ],
+        noticed_by: workload("register_with_wrong_clocks"),
+    },
+    Mutation {
+        name: "clock-forward",
+        without: "the rule that a stamp is above the one before, whatever the clock shows",
+        edits: &[edit(
+            "src/store/fold.rs",
+            "let stamp = follows.max(stamp(ms.min(latest)));",
+            "let stamp = stamp(ms.min(latest));",
+        )],
+        noticed_by: workload("register_with_wrong_clocks"),
+    },
+    Mutation {
+        name: "fold-before-apply",
+        without: "the fold before a batch is applied",
+        edits: &[edit("src/store/apply.rs", "fold::fold(work, now)?;", "")],
+        noticed_by: workload("register_with_wrong_clocks"),
+    },
+    Mutation {
+        name: "newest-touch",
+        without: "the newest touch, which keeps SQLite from counting anew",
+        edits: &[edit(
+            "src/store/fold.rs",
+            "\"DELETE FROM _ssw_touch WHERE seq < ?\"",
+            "\"DELETE FROM _ssw_touch WHERE seq <= ?\"",
+        )],
+        noticed_by: workload("set"),
+    },
+    Mutation {
+        name: "silent-apply",
+        without: "the switch that keeps what is applied from being captured again",
+        edits: &[edit(
+            "src/store/mod.rs",
+            "DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false",
+            "DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true",
+        )],
+        noticed_by: workload("register_the_last_writer"),
+    },
+    Mutation {
+        name: "greater-version",
+        without: "the comparison of versions: what comes last stays",
+        edits: &[edit("src/merge.rs", "if theirs > *mine {", "if theirs != *mine {")],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "newest-deletion",
+        without: "the maximum of deletions: what comes last counts",
+        edits: &[edit("src/merge.rs", "self.dead = self.dead.max(ends);", "self.dead = ends;")],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "consolidation",
+        without: "the preference for the newer of two changes that are combined",
+        edits: &[edit("src/change.rs", "max_by_key(|cell| cell.stamp)", "min_by_key(|cell| cell.stamp)")],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "tombstone-image",
+        without: "the values of deleted rows in what is kept of them",
+        edits: &[edit(
+            "src/merge.rs",
+            "values: (!self.visible()).then(|| self.values.clone()),",
+            "values: (!self.visible()).then(|| vec![None; self.values.len()]),",
+        )],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "deletion-image",
+        without: "the values that triggers keep of deleted rows",
+        edits: &[edit(
+            "src/store/fold.rs",
+            "Some(seq) if now.is_none() => live.old(work.transaction, seq)?,",
+            "Some(seq) if now.is_none() => live.old(work.transaction, seq)?.filter(|_| false),",
+        )],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "eviction-image",
+        without: "the values that triggers keep of rows that a REPLACE evicts",
+        edits: &[edit("src/store/touched.rs", "Op::Evict => self.gone = Some((stamp, seq)),", "Op::Evict => {}")],
+        noticed_by: converge("c4_rows_driven_out"),
+    },
+    Mutation {
+        name: "collection-seen",
+        without: "the wait for every site before versions are dropped",
+        edits: &[edit("src/store/work.rs", "pairs.min()", "pairs.max()")],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "collection-order",
+        without: "the wait for a site's changes before what it says of its clock is believed",
+        edits: &[edit("src/store/acknowledge.rs", "if report.group <= peer.applied {", "if true {")],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "kept-for-all",
+        without: "the wait for every site's acknowledgement before changes are dropped",
+        edits: &[edit(
+            "src/store/acknowledge.rs",
+            ".map(|peer| peer.acknowledged).min()",
+            ".map(|peer| peer.acknowledged).max()",
+        )],
+        noticed_by: THREE,
+    },
+    Mutation {
+        name: "conflict-log",
+        without: "the log of what lost",
+        edits: &[edit(
+            "src/store/apply.rs",
+            "conflicts::log(work, live, &incoming.key, conflict)?;",
+            "let _ = conflict;",
+        )],
+        noticed_by: workload("append_to_one_value"),
+    },
+    Mutation {
+        name: "conflict-seen",
+        without: "what a change's maker had seen: everything is a conflict",
+        edits: &[edit("src/clock.rs", " || version.stamp <= self.of(version.site)", "")],
+        noticed_by: workload("register_written_at_one_site"),
+    },
+    Mutation {
+        name: "rows-as-a-whole",
+        without: "the rule that a row's columns change together, where it is decided as a whole",
+        edits: &[edit("src/store/touched.rs", "return u64::MAX;", "return mask;")],
+        noticed_by: workload("register_decided_as_a_whole"),
+    },
+    Mutation {
+        name: "deletions-win",
+        without: "the rule that an edit is no sign of life, where deletions win",
+        edits: &[edit(
+            "src/store/touched.rs",
+            "Deletes::Win => self.inserted,",
+            "Deletes::Win => self.inserted.max(edited),",
+        )],
+        noticed_by: workload("register_where_deletions_win"),
+    },
+    Mutation {
+        name: "edits-win",
+        without: "the rule that a deletion ends only what its maker knew, where edits win",
+        edits: &[edit(
+            "src/store/touched.rs",
+            "Deletes::Lose => alive.map_or(known_alive, |alive| known_alive.max(Version::new(alive, site))),",
+            "Deletes::Lose => Version::new(stamp, site),",
+        )],
+        noticed_by: workload("register_where_edits_win"),
+    },
+    Mutation {
+        name: "unique",
+        without: "the decision between two rows with one unique value",
+        edits: &[edit(
+            "src/store/apply.rs",
+            "let mut checks = repair::collisions(work, &mut found, now)?;",
+            "let mut checks = repair::Checks::new();",
+        )],
+        noticed_by: LINKED,
+    },
+    Mutation {
+        name: "foreign-keys",
+        without: "the look at foreign keys after a batch",
+        edits: &[edit("src/store/apply.rs", "repair::references(work, last, &mut found, now)?;", "")],
+        noticed_by: LINKED,
+    },
+    Mutation {
+        name: "restored-by-file",
+        without: "the file beside the database that tells a restored backup",
+        edits: &[
+            edit("src/store/identity.rs", "&& noted.group <= state.group", ""),
+            edit("src/store/identity.rs", "&& noted.clock <= state.clock.0 =>", "=>"),
+        ],
+        noticed_by: converge("a_restored_backup"),
+    },
+    Mutation {
+        name: "restored-by-peers",
+        without: "what peers tell a restored backup of itself",
+        edits: &[edit(
+            "src/store/acknowledge.rs",
+            "if behind || report.acknowledged > peer.applied && !known {",
+            "if false {",
+        )],
+        noticed_by: converge("a_backup_restored_with"),
+    },
+];
