@@ -309,6 +309,33 @@ fn a_backup_restored_with_the_agents_own_file_is_found_out_by_the_peers() {
 }
 
 #[test]
+fn a_restored_backup_hears_from_its_peer_that_it_had_deleted_a_row() {
+    let mut dice = Dice::new(0);
+    let mut sites = Sites::new(PLAIN.schema, &[0, 0], &[]);
+    let write = |sites: &mut Sites, at: usize, sql: &str| {
+        sites.now += 1;
+        sites.all[at].set_clock(sites.now);
+        sites.all[at].app.execute(sql, []).expect("a write");
+    };
+    let backup = sites.back_up(1);
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 1, 1, 1)");
+    sites.settle(&mut dice);
+    // Of this change the other site will hear only when it has forgotten the row, and that it was deleted.
+    write(&mut sites, 0, "UPDATE item SET b = 2 WHERE id = 1");
+    sites.fold(0);
+    write(&mut sites, 1, "DELETE FROM item WHERE id = 1");
+    sites.tell(1, &mut dice);
+    sites.restore(1, &backup, Outside::Kept);
+    sites.settle(&mut dice);
+    assert_eq!(sites.kept(1), (0, 1), "a row of which only one column is known");
+    sites.mend(1, &mut dice);
+    sites.settle(&mut dice);
+    assert!(sites.all[0].rows("item").is_empty());
+    PLAIN.assert_equal(&sites);
+    assert_nothing_kept(&sites);
+}
+
+#[test]
 fn a_third_site_joins_while_two_write() {
     each_seed(30, |seed| {
         let mut dice = Dice::new(seed);

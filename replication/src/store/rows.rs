@@ -58,3 +58,10 @@ pub(super) fn forget(database: &Connection, live: &Live, key: &Key) -> Result<()
         .execute(params![live.table.number, key.0])?;
     Ok(())
 }
+
+/// Keys of the rows of which something is missing.
+pub(super) fn partial(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
+    let mut statement = database.prepare_cached("SELECT key FROM _ssw_row WHERE newest=? AND tbl=?")?;
+    let keys = statement.query_map(params![Stamp::MAX, live.table.number], |row| Ok(Key(row.get(0)?)))?;
+    Ok(keys.collect::<Result<_, _>>()?)
+}

@@ -12,7 +12,7 @@ use crate::{
     wire::Shape,
 };
 
-use super::{Error, Store, scan::Compared};
+use super::{Error, Store, rows, scan::Compared};
 
 /// Questions under way at a time: the peer reads while we do.
 const AHEAD: usize = 2;
@@ -262,7 +262,7 @@ impl Verify {
             (Ask::Tables, Response::Tables { standing, tables }) => {
                 self.there = Standing { site: self.peer, ..standing };
                 self.choose(store.shapes(), tables);
-                Ok(())
+                self.suspect_partial(store)
             }
             (Ask::Split(table, range, rows), Response::Pieces { pieces, .. }) => {
                 self.compare_pieces(store, table, range, rows, pieces)
@@ -301,6 +301,17 @@ impl Verify {
             }
         }
         self.alone = alone;
+    }
+
+    /// Rows of which something is not known here are in no range: a restored database may have got a change of a row that
+    /// it has deleted once.
+    fn suspect_partial(&mut self, store: &Store) -> Result<(), Error> {
+        for (number, shape) in self.tables.iter().enumerate() {
+            let compared = Compared::find(&store.tables, shape)?;
+            let keys = store.at_one_moment(|database| rows::partial(database, &compared.live))?;
+            self.suspects.extend(keys.into_iter().map(|key| ((number, key), Suspect::default())));
+        }
+        Ok(())
     }
 
     fn compare_pieces(
@@ -373,7 +384,7 @@ impl Verify {
         let ours = store.at_one_moment(|database| compared.told(database, &keys, between))?;
         for (key, (here, there)) in keys.into_iter().zip(ours.into_iter().zip(told)) {
             let place = (table, key);
-            if here.hash == there.hash {
+            if (here.hash, here.partial) == (there.hash, there.partial) {
                 self.suspects.remove(&place);
             } else if let Some(suspect) = self.suspects.get_mut(&place) {
                 let again = (suspect.here.hash, suspect.there.hash) == (here.hash, there.hash);
