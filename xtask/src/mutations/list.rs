@@ -285,4 +285,10 @@ pub const MUTATIONS: &[Mutation] = &[
         )],
         noticed_by: converge("a_backup_restored_with"),
     },
+    Mutation {
+        name: "restored-partial",
+        without: "a restored backup's question about rows of which it has heard in part",
+        edits: &[edit("src/store/verify.rs", "self.suspect_partial(store)\n", "Ok(())\n")],
+        noticed_by: converge("a_restored_backup_hears"),
+    },
 ];
