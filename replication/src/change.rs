@@ -1,5 +1,6 @@
 //! A change: what one site did to one row, as it is kept in the change table and sent.
 
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -51,6 +52,17 @@ struct Head {
     cells: usize,
 }
 
+/// A value, as [`Value`] is encoded, that is only passed over.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "nobody looks at it")]
+enum Passed<'a> {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(&'a [u8]),
+    Blob(&'a [u8]),
+}
+
 impl Change {
     /// The newest stamp in it.
     pub fn newest(&self) -> Stamp {
@@ -93,6 +105,12 @@ impl Change {
         for cell in &self.cells {
             append(&(cell.column, below(cell.stamp), &cell.value), into);
         }
+    }
+
+    /// Is this one encoding and nothing else, as far as can be told without making a change of it?
+    pub fn is_encoded(mut bytes: &[u8]) -> bool {
+        let Some(Head { cells, .. }) = read(&mut bytes) else { return false };
+        (0..cells).all(|_| read::<(u16, u64, Passed<'_>)>(&mut bytes).is_some()) && bytes.is_empty()
     }
 
     /// Reads an encoding, made by `site`, from the front of `bytes`. `None`: it is none.
@@ -143,10 +161,30 @@ fn combine_cells(mine: Vec<Cell>, theirs: Vec<Cell>) -> Vec<Cell> {
     }
 }
 
-fn append(what: &impl Serialize, into: &mut Vec<u8>) {
-    // A vector takes everything, and none of the types here refuses to be encoded.
-    if let Ok(bytes) = postcard::to_extend(what, std::mem::take(into)) {
-        *into = bytes;
+/// Appends postcard's encoding.
+pub(crate) fn append(what: &impl Serialize, into: &mut Vec<u8>) {
+    // A vector takes everything, and none of our types refuses to be encoded.
+    let _ = postcard::serialize_with_flavor(what, Appended(into));
+}
+
+/// Takes slices as a whole, which postcard's own way of extending a vector does not.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -196,6 +234,10 @@ mod tests {
             let mut rest = &bytes[..];
             prop_assert_eq!(Change::decode(7, &mut rest), Some(change));
             prop_assert!(rest.is_empty());
+            prop_assert!(Change::is_encoded(&bytes));
+            prop_assert!(!Change::is_encoded(&bytes[..bytes.len() - 1]), "cut at the end");
+            bytes.push(0);
+            prop_assert!(!Change::is_encoded(&bytes), "followed by something");
         }
 
         #[test]

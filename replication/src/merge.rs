@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    change::{Cell, Change, Deleted},
+    change::{Cell, Change, Deleted, append},
     clock::{Seen, SiteId, Stamp, Version},
     value::Value,
 };
@@ -39,6 +39,15 @@ pub struct Conflict {
     pub lost: Version,
     /// What it had set: column and value. Nothing, if it was a deletion.
     pub image: Vec<(u16, Value)>,
+}
+
+/// What a change has done to a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// What was in conflict.
+    pub conflicts: Vec<Conflict>,
+    /// The columns whose values are others than before.
+    pub changed: Vec<u16>,
 }
 
 /// What met what: first what won, then what lost.
@@ -121,15 +130,15 @@ impl Row {
     }
 
     /// Takes in a change of the own site, which knew all there is to know here.
-    pub fn absorb(&mut self, site: SiteId, change: &Change) {
-        for cell in &change.cells {
+    pub fn absorb(&mut self, site: SiteId, change: Change) {
+        self.join_life(site, &change);
+        for cell in change.cells {
             let version = Version::new(cell.stamp, site);
             if let Some(mine) = self.versions.get_mut(usize::from(cell.column)).filter(|mine| version > **mine) {
                 *mine = version;
-                self.values[usize::from(cell.column)] = Some(cell.value.clone());
+                self.values[usize::from(cell.column)] = Some(cell.value);
             }
         }
-        self.join_life(site, change);
     }
 
     fn join_life(&mut self, site: SiteId, change: &Change) {
@@ -144,75 +153,89 @@ impl Row {
 
     /// Takes in a change that `origin` made when it had `seen` so much, and says what was in conflict. Cells of columns
     /// that the row does not have are passed over.
-    pub fn join(&mut self, origin: SiteId, seen: &Seen, change: &Change) -> Vec<Conflict> {
-        let before = Before::of(self, origin, seen);
-        let mut lost_here = Lost::default();
-        let mut lost_there = Lost::default();
-        for cell in &change.cells {
-            self.join_cell(origin, seen, cell, &mut lost_here, &mut lost_there);
-        }
-        self.join_life(origin, change);
+    pub fn join(&mut self, origin: SiteId, seen: &Seen, change: Change) -> Joined {
+        let before = Before::of(self, origin, seen, &change);
+        let mut cells = Cells { changed: Vec::with_capacity(change.cells.len()), ..Cells::default() };
         let twice = change.whole && before.inserted;
-        match before.conflict_of_life(self, origin, change) {
+        self.join_life(origin, &change);
+        for cell in change.cells {
+            self.join_cell(origin, seen, cell, &mut cells);
+        }
+        let conflicts = match before.conflict_of_life(self) {
             Some(conflict) => vec![conflict],
             // Columns of a deleted row are nobody's concern, beyond what was just said.
             None if !self.lives() => Vec::new(),
             None => {
                 let kind = if twice { Kind::InsertInsert } else { Kind::UpdateUpdate };
-                [lost_here.conflict(kind), lost_there.conflict(kind)].into_iter().flatten().collect()
+                [cells.here.conflict(kind), cells.there.conflict(kind)].into_iter().flatten().collect()
             }
-        }
+        };
+        Joined { conflicts, changed: cells.changed }
     }
 
-    fn join_cell(&mut self, origin: SiteId, seen: &Seen, cell: &Cell, here: &mut Lost, there: &mut Lost) {
+    fn join_cell(&mut self, origin: SiteId, seen: &Seen, cell: Cell, cells: &mut Cells) {
         let at = usize::from(cell.column);
         let (Some(mine), Some(value)) = (self.versions.get_mut(at), self.values.get_mut(at)) else { return };
         let theirs = Version::new(cell.stamp, origin);
         let unknown = !seen.knew(origin, *mine);
         let differs = value.as_ref().is_some_and(|value| *value != cell.value);
         if theirs > *mine {
-            if let Some(old) = value.as_ref().filter(|_| unknown && differs) {
-                here.add(theirs, *mine, cell.column, old.clone());
+            let old = value.replace(cell.value);
+            if differs || old.is_none() {
+                cells.changed.push(cell.column);
+            }
+            if let Some(old) = old.filter(|_| unknown && differs) {
+                cells.here.add(theirs, *mine, cell.column, old);
             }
             *mine = theirs;
-            *value = Some(cell.value.clone());
         } else if unknown && differs && theirs < *mine {
-            there.add(*mine, theirs, cell.column, cell.value.clone());
+            cells.there.add(*mine, theirs, cell.column, cell.value);
         }
     }
 }
 
-/// What the row was before a change came.
+/// What the row was before a change came, and what of the change decides about its life.
 struct Before {
     visible: bool,
+    /// The change's newest version.
+    theirs: Version,
+    /// The change ends with the row's deletion.
+    deletes: bool,
     /// The newest edit, if the change's maker did not know it.
     edited: Option<Version>,
     /// The newest deletion, if the change's maker did not know it.
     removed: Option<Version>,
     /// It was inserted as a whole, and the change's maker did not know that.
     inserted: bool,
+    /// What is lost if the deletion wins, the row's or the change's; nothing, if there can be no conflict about that.
     image: Vec<(u16, Value)>,
 }
 
 impl Before {
-    fn of(row: &Row, origin: SiteId, seen: &Seen) -> Self {
+    fn of(row: &Row, origin: SiteId, seen: &Seen, change: &Change) -> Self {
         let unknown = |version: Version| (!seen.knew(origin, version)).then_some(version);
-        let edited = unknown(row.edited());
+        let visible = row.visible();
+        let (edited, removed) = (unknown(row.edited()), unknown(row.removed));
+        let deletes = change.deleted.is_some_and(|deleted| change.alive.is_none_or(|alive| alive <= deleted.stamp));
+        let image = match deletes {
+            true if visible && edited.is_some() => row.image(),
+            false if !visible && removed.is_some() => row.image_with(&change.cells),
+            _ => Vec::new(),
+        };
         Self {
-            visible: row.visible(),
+            visible,
+            theirs: Version::new(change.newest(), origin),
+            deletes,
             edited,
-            removed: unknown(row.removed),
-            inserted: row.visible()
-                && unknown(row.alive).is_some()
-                && row.versions.iter().any(|version| version.is_change()),
-            image: edited.map(|_| row.image()).unwrap_or_default(),
+            removed,
+            inserted: visible && unknown(row.alive).is_some() && row.versions.iter().any(|version| version.is_change()),
+            image,
         }
     }
 
-    fn conflict_of_life(self, row: &Row, origin: SiteId, change: &Change) -> Option<Conflict> {
-        let theirs = Version::new(change.newest(), origin);
-        let deletes = change.deleted.is_some_and(|deleted| change.alive.is_none_or(|alive| alive <= deleted.stamp));
-        if deletes {
+    fn conflict_of_life(self, row: &Row) -> Option<Conflict> {
+        let theirs = self.theirs;
+        if self.deletes {
             let mine = self.edited.filter(|_| self.visible)?;
             return Some(if row.lives() {
                 Conflict { kind: Kind::UpdateDelete, won: mine, lost: theirs, image: Vec::new() }
@@ -224,7 +247,7 @@ impl Before {
         Some(if row.lives() {
             Conflict { kind: Kind::UpdateDelete, won: theirs, lost: mine, image: Vec::new() }
         } else {
-            Conflict { kind: Kind::DeleteUpdate, won: mine, lost: theirs, image: row.image_with(&change.cells) }
+            Conflict { kind: Kind::DeleteUpdate, won: mine, lost: theirs, image: self.image }
         })
     }
 }
@@ -241,6 +264,14 @@ impl Row {
         let value = |(column, value): (u16, &Option<Value>)| Some((column, other(column).or(value.as_ref())?.clone()));
         (0..).zip(&self.values).filter_map(value).collect()
     }
+}
+
+/// What has become of a change's cells.
+#[derive(Default)]
+struct Cells {
+    changed: Vec<u16>,
+    here: Lost,
+    there: Lost,
 }
 
 /// Columns that lost, on one side.
@@ -293,8 +324,9 @@ impl Row {
             others: others.map(|(column, version)| (column, *version)).collect(),
             values: (!self.visible()).then(|| self.values.clone()),
         };
-        // None of these types refuses to be encoded.
-        postcard::to_stdvec(&kept).unwrap_or_default()
+        let mut bytes = Vec::with_capacity(64);
+        append(&kept, &mut bytes);
+        bytes
     }
 
     /// Was the row in the table when this was kept? `None`: this is not what was kept.

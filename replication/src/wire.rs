@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::Bytes;
 
 use crate::{
-    change::Change,
+    change::{Change, append},
     clock::{Seen, SiteId, Stamp},
     value::Key,
 };
@@ -138,29 +139,20 @@ pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
 }
 
 /// Collects a part's rows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rows {
-    site: SiteId,
     tables: BTreeMap<u32, u32>,
     rows: u32,
     bytes: Vec<u8>,
 }
 
 impl Rows {
-    /// None yet, of this site.
-    pub fn new(site: SiteId) -> Self {
-        Self { site, tables: BTreeMap::new(), rows: 0, bytes: Vec::new() }
-    }
-
-    /// Adds a row's change, made in the batch's group at `place`.
-    pub fn add(&mut self, table: u32, key: &Key, place: u32, change: &Change) {
+    /// Adds a row's change as it is encoded, made in the batch's group at `place`.
+    pub fn add(&mut self, table: u32, key: &[u8], place: u32, change: &[u8]) {
         let next = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
         let table = *self.tables.entry(table).or_insert(next);
-        // A vector takes everything, and none of the types here refuses to be encoded.
-        if let Ok(bytes) = postcard::to_extend(&(table, place, key), std::mem::take(&mut self.bytes)) {
-            self.bytes = bytes;
-        }
-        change.encode(self.site, &mut self.bytes);
+        append(&(table, place, Bytes::new(key)), &mut self.bytes);
+        self.bytes.extend_from_slice(change);
         self.rows += 1;
     }
 

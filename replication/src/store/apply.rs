@@ -2,16 +2,16 @@
 
 use std::rc::Rc;
 
-use rusqlite::{ErrorCode, OptionalExtension, params};
+use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use crate::{
-    clock::{Seen, Version},
-    merge::Row,
+    clock::{Seen, SiteId, Version},
+    merge::{Joined, Row},
     value::{Key, Value},
     wire::{Part, RowChange},
 };
 
-use super::{Error, Store, Tables, conflicts, damaged, fence, fold, live::Live, repair, rows, work, work::Work};
+use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, repair, work, work::Work};
 
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,12 @@ pub enum Received {
 }
 
 /// A sender's table as it looks here.
-struct Resolved {
+struct Resolved<'a> {
     live: Rc<Live>,
     /// Where each of the sender's columns is here.
     columns: Vec<u16>,
+    reader: CachedStatement<'a>,
+    inserter: CachedStatement<'a>,
 }
 
 /// A row that cannot be written before others have made room.
@@ -156,22 +158,22 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
 }
 
 fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), Error> {
-    let tables = resolve(work.tables, part)?;
+    let mut tables = resolve(work, part)?;
     let nothing = Seen::default();
     for row in part.rows() {
         let mut row = row.ok_or(Error::Malformed("a row that is none"))?;
-        let table = tables.get(row.table as usize).ok_or(Error::Malformed("a row of no table"))?;
+        let table = tables.get_mut(row.table as usize).ok_or(Error::Malformed("a row of no table"))?;
         translate(&mut row, table, part)?;
         let seen = part.seen.get(row.place as usize).unwrap_or(&nothing);
-        join_row(work, table, part.origin, seen, &row, found)?;
+        join_row(work, table, (part.origin, seen), row, found)?;
         found.rows += 1;
     }
     Ok(())
 }
 
 /// Finds the sender's tables and columns here.
-fn resolve(tables: &Tables, part: &Part) -> Result<Vec<Resolved>, Error> {
-    let find = |name: &str| tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(name));
+fn resolve<'a>(work: &Work<'a>, part: &Part) -> Result<Vec<Resolved<'a>>, Error> {
+    let find = |name: &str| work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(name));
     part.tables
         .iter()
         .map(|shape| {
@@ -180,13 +182,14 @@ fn resolve(tables: &Tables, part: &Part) -> Result<Vec<Resolved>, Error> {
                 live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", shape.name)))
             };
             let columns = shape.columns.iter().map(column).collect::<Result<Vec<u16>, _>>()?;
-            Ok(Resolved { live: Rc::clone(live), columns })
+            let (reader, inserter) = (live.reader(work.transaction)?, live.inserter(work.transaction)?);
+            Ok(Resolved { live: Rc::clone(live), columns, reader, inserter })
         })
         .collect()
 }
 
 /// Checks a row's change, and makes it name our columns.
-fn translate(row: &mut RowChange, table: &Resolved, part: &Part) -> Result<(), Error> {
+fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<(), Error> {
     if row.change.newest() > part.clock {
         return Err(Error::Malformed("a stamp that is newer than its batch"));
     }
@@ -200,47 +203,56 @@ fn translate(row: &mut RowChange, table: &Resolved, part: &Part) -> Result<(), E
 
 fn join_row(
     work: &mut Work<'_>,
-    table: &Resolved,
-    origin: u32,
-    seen: &Seen,
-    incoming: &RowChange,
+    table: &mut Resolved<'_>,
+    (origin, seen): (SiteId, &Seen),
+    RowChange { key, change, .. }: RowChange,
     found: &mut Found,
 ) -> Result<(), Error> {
-    let live = &table.live;
-    let columns = incoming.key.columns().filter(|columns| columns.len() == live.table.key.len());
+    let live = Rc::clone(&table.live);
+    let columns = key.columns().filter(|columns| columns.len() == live.table.key.len());
     let columns = columns.ok_or(Error::Malformed("a key that is none"))?;
-    let now = live.read(work.transaction, &columns)?;
-    let (mut row, kept) = rows::load(work.transaction, live, &incoming.key, now.as_deref())?;
-    let conflicts = row.join(origin, seen, &incoming.change);
-    if incoming.change.whole {
+    let now = live.read_by(&mut table.reader, &columns)?;
+    let there = now.is_some();
+    let (mut row, kept) = work.rows.load(&live, &key, now)?;
+    let whole = change.whole;
+    let Joined { conflicts, changed } = row.join(origin, seen, change);
+    if whole {
         // The sender told all columns that it had then.
         for (value, default) in row.values.iter_mut().zip(&live.defaults) {
             value.get_or_insert_with(|| default.clone());
         }
     }
     for conflict in &conflicts {
-        conflicts::log(work, live, &incoming.key, conflict)?;
+        conflicts::log(work, &live, &key, conflict)?;
     }
     found.conflicts += conflicts.len() as u64;
-    if !write(work, live, &columns, now.as_deref(), &row)? {
-        found.waiting.push(Waiting { live: Rc::clone(live), key: incoming.key.clone(), row: row.clone() });
+    let written = write(work, table, &columns, there, &row, &changed)?;
+    work.keep(&live, &key, &row, kept)?;
+    if !written {
+        found.waiting.push(Waiting { live, key, row });
     }
-    work.keep(live, &incoming.key, &row, kept)
+    Ok(())
 }
 
-/// Makes the table show the row. Says no if another row is in the way; the row is not in the table then.
-fn write(work: &Work<'_>, live: &Live, key: &[Value], now: Option<&[Value]>, row: &Row) -> Result<bool, Error> {
-    let database = work.transaction;
-    match (now, row.visible()) {
-        (None, false) => Ok(true),
-        (Some(_), false) => Ok(live.delete(database, key).map(|()| true)?),
-        (None, true) => free(live.insert(database, row.values.iter().flatten())),
-        (Some(now), true) => {
-            let changed: Vec<(u16, &Value)> = (0..)
-                .zip(now.iter().zip(&row.values))
-                .filter_map(|(column, (old, new))| new.as_ref().filter(|new| old != *new).map(|new| (column, new)))
-                .collect();
-            if changed.is_empty() || free(live.update(database, key, &changed))? {
+/// Makes the table show the row, which differs in the columns `changed` if it is `there`. Says no if another row is in the
+/// way; the row is not in the table then.
+fn write(
+    work: &Work<'_>,
+    table: &mut Resolved<'_>,
+    key: &[Value],
+    there: bool,
+    row: &Row,
+    changed: &[u16],
+) -> Result<bool, Error> {
+    let (database, live) = (work.transaction, &table.live);
+    match (there, row.visible()) {
+        (false, false) => Ok(true),
+        (true, false) => Ok(live.delete(database, key).map(|()| true)?),
+        (false, true) => free(table.inserter.execute(params_from_iter(row.values.iter().flatten())).map(drop)),
+        (true, true) => {
+            let value = |column: &u16| Some((*column, row.values[usize::from(*column)].as_ref()?));
+            let cells: Vec<(u16, &Value)> = changed.iter().filter_map(value).collect();
+            if cells.is_empty() || free(live.update(database, key, &cells))? {
                 return Ok(true);
             }
             live.delete(database, key)?;

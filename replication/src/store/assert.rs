@@ -6,7 +6,7 @@ use crate::{
     verify::{Assertion, Hash, Request, Response},
 };
 
-use super::{Error, Store, fold, live::Live, repair, rows, scan::Compared, work::Work};
+use super::{Error, Store, fold, live::Live, repair, scan::Compared, work::Work};
 
 impl Store {
     /// Makes how these rows are now, whole or deleted, changes of this site that are newer than everything it has seen.
@@ -97,7 +97,7 @@ fn say(
 pub(super) fn say_again(work: &mut Work<'_>, live: &Live, key: &Key, now: i64) -> Result<(), Error> {
     let columns = key.columns().ok_or(Error::Malformed("a key that is none"))?;
     let there = live.read(work.transaction, &columns)?;
-    let (mut row, _) = rows::load(work.transaction, live, key, there.as_deref())?;
+    let (mut row, _) = work.rows.load(live, key, there.clone())?;
     let change = match &there {
         None => repair::deletion(work, now),
         Some(values) => {
@@ -107,5 +107,5 @@ pub(super) fn say_again(work: &mut Work<'_>, live: &Live, key: &Key, now: i64) -
             Change { alive: Some(stamp), deleted: None, whole: true, cells }
         }
     };
-    work.record(live, key, &mut row, &change)
+    work.record(live, key, &mut row, change)
 }

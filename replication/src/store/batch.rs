@@ -1,8 +1,6 @@
 //! Batches: what a peer has not applied yet, consolidated and in parts that fit a message.
 
-use std::collections::BTreeMap;
-
-use rusqlite::params;
+use rusqlite::{Row as SqlRow, params};
 
 use crate::{
     change::Change,
@@ -40,8 +38,15 @@ struct Span {
     clock: Stamp,
     rows: u64,
     bytes: u64,
-    /// What the makers of each group had seen, by the group's first number.
-    seen: BTreeMap<u64, Vec<u8>>,
+    /// Each group's first number, in ascending order, and what its makers had seen.
+    seen: Vec<(u64, Vec<u8>)>,
+}
+
+impl Span {
+    /// In one message?
+    fn fits(&self) -> bool {
+        self.rows <= ROWS && self.bytes <= BYTES
+    }
 }
 
 impl Store {
@@ -60,7 +65,7 @@ impl Store {
 
     fn part_after(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
         let Some(span) = self.span(position)? else { return Ok(None) };
-        if span.rows <= ROWS && span.bytes <= BYTES {
+        if span.fits() && span.seen.len() > 1 {
             let rows = self.consolidated(position.group, &span)?;
             let part = self.part(position.group, &span, 0, true, rows);
             return Ok(Some((part, Position::after(span.hi))));
@@ -76,9 +81,10 @@ impl Store {
 
     /// As many groups as fit, one at least.
     fn span(&self, position: &Position) -> Result<Option<Span>, Error> {
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT grp, last, clock, seen, rows, bytes FROM _ssw_group WHERE last > ? ORDER BY grp")?;
+        let mut statement = self.database.prepare_cached(
+            "SELECT grp, last, clock, seen, rows, bytes FROM _ssw_group \
+             WHERE grp >= (SELECT ifnull(max(grp), 0) FROM _ssw_group WHERE grp <= ?1 + 1) AND last > ?1 ORDER BY grp",
+        )?;
         let mut groups = statement.query([position.group])?;
         let mut span: Option<Span> = None;
         while let Some(group) = groups.next()? {
@@ -90,14 +96,14 @@ impl Store {
                     return Err(Error::Gone { wanted: position.group + 1, oldest: first });
                 }
                 None => {
-                    let seen = BTreeMap::from([(first, group.get(3)?)]);
+                    let seen = vec![(first, group.get(3)?)];
                     span = Some(Span { hi: last, clock: group.get(2)?, rows, bytes, seen });
                 }
                 Some(span) if span.rows + rows <= ROWS && span.bytes + bytes <= BYTES => {
                     (span.hi, span.clock) = (last, group.get(2)?);
                     span.rows += rows;
                     span.bytes += bytes;
-                    span.seen.insert(first, group.get(3)?);
+                    span.seen.push((first, group.get(3)?));
                 }
                 Some(_) => break,
             }
@@ -105,52 +111,50 @@ impl Store {
         Ok(span)
     }
 
-    /// The span's changes with those to one row combined.
+    /// The span's changes with those to one row combined. A row's only change goes as it is kept.
     fn consolidated(&self, lo: u64, span: &Span) -> Result<Rows, Error> {
-        let site = self.settings.site;
         let mut statement = self.database.prepare_cached(
             "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND grp <= ? ORDER BY tbl, key, grp",
         )?;
         let mut changes = statement.query(params![lo, span.hi])?;
-        let mut rows = Rows::new(site);
-        let mut open: Option<(u64, u32, Key, Change)> = None;
+        let mut rows = Rows::default();
+        let mut open = Open::default();
         while let Some(row) = changes.next()? {
-            let (group, table, key) = (row.get(0)?, row.get(1)?, Key(row.get(2)?));
-            let change = decode(site, row.get_ref(3)?.as_blob().unwrap_or_default())?;
-            match &mut open {
-                Some((_, last, same, all)) if *last == table && *same == key => all.combine(change),
-                _ => {
-                    if let Some((group, table, key, change)) = open.replace((group, table, key, change)) {
-                        rows.add(table, &key, place(span, group), &change);
-                    }
-                }
+            let (group, table): (u64, u32) = (row.get(0)?, row.get(1)?);
+            let (key, body) = (bytes(row, 2)?, bytes(row, 3)?);
+            if open.is_of(table, key) {
+                open.combine(self.settings.site, body)?;
+            } else {
+                open.close(self.settings.site, span, &mut rows)?;
+                open.begin(group, table, key, body);
             }
         }
-        if let Some((group, table, key, change)) = open {
-            rows.add(table, &key, place(span, group), &change);
-        }
+        open.close(self.settings.site, span, &mut rows)?;
         Ok(rows)
     }
 
-    /// The next rows of one large group, and the last of them if more come after.
+    /// The next rows of one group, and the last of them if more come after: as many as there are, or as fit.
     fn stretch(&self, position: &Position, span: &Span) -> Result<(u32, Stretch), Error> {
-        let site = self.settings.site;
         let (number, table, key) = position.within.clone().unwrap_or((0, 0, Key(Vec::new())));
         let mut statement = self.database.prepare_cached(
             "SELECT tbl, key, body FROM _ssw_change WHERE grp = ? AND (tbl, key) > (?, ?) ORDER BY tbl, key",
         )?;
         let mut changes = statement.query(params![position.group + 1, table, key.0])?;
-        let mut stretch = Stretch { rows: Rows::new(site), last: None };
-        let mut last = None;
+        let mut stretch = Stretch { rows: Rows::default(), last: None };
+        let mut last: Option<(u32, Key)> = None;
         while let Some(row) = changes.next()? {
-            if stretch.rows.count() as u64 >= ROWS || stretch.rows.bytes() as u64 >= BYTES {
+            let (rows, bytes_so_far) = (stretch.rows.count() as u64, stretch.rows.bytes() as u64);
+            if !span.fits() && (rows >= ROWS || bytes_so_far >= BYTES) {
                 stretch.last = last;
                 break;
             }
-            let (table, key) = (row.get(0)?, Key(row.get(1)?));
-            let change = decode(site, row.get_ref(2)?.as_blob().unwrap_or_default())?;
-            stretch.rows.add(table, &key, place(span, position.group + 1), &change);
-            last = Some((table, key));
+            let table: u32 = row.get(0)?;
+            let (key, body) = (bytes(row, 1)?, checked(bytes(row, 2)?)?);
+            stretch.rows.add(table, key, place(span, position.group + 1), body);
+            let (last_table, last_key) = last.get_or_insert_with(|| (table, Key(Vec::new())));
+            *last_table = table;
+            last_key.0.clear();
+            last_key.0.extend_from_slice(key);
         }
         Ok((number, stretch))
     }
@@ -162,7 +166,7 @@ impl Store {
                 columns: live.table.columns.iter().map(|column| column.name.clone()).collect(),
             })
         };
-        let seen = span.seen.values().map(|seen| postcard::from_bytes(seen).unwrap_or_default()).collect();
+        let seen = span.seen.iter().map(|(_, seen)| postcard::from_bytes(seen).unwrap_or_default()).collect();
         Part {
             origin: self.settings.site,
             lo,
@@ -183,7 +187,62 @@ struct Stretch {
 
 /// Which of the span's groups this is.
 fn place(span: &Span, group: u64) -> u32 {
-    u32::try_from(span.seen.keys().position(|first| *first == group).unwrap_or(0)).unwrap_or(u32::MAX)
+    u32::try_from(span.seen.binary_search_by_key(&group, |(first, _)| *first).unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
+/// A row of a batch that may get more changes.
+#[derive(Default)]
+struct Open {
+    group: u64,
+    table: u32,
+    key: Vec<u8>,
+    /// Its first change. Nothing, if there is no row.
+    body: Vec<u8>,
+    /// All of them, if there are more.
+    combined: Option<Change>,
+}
+
+impl Open {
+    fn is_of(&self, table: u32, key: &[u8]) -> bool {
+        !self.body.is_empty() && self.table == table && self.key == key
+    }
+
+    fn begin(&mut self, group: u64, table: u32, key: &[u8], body: &[u8]) {
+        (self.group, self.table) = (group, table);
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        self.body.clear();
+        self.body.extend_from_slice(body);
+    }
+
+    fn combine(&mut self, site: u32, body: &[u8]) -> Result<(), Error> {
+        let all = match &mut self.combined {
+            Some(all) => all,
+            none => none.insert(decode(site, &self.body)?),
+        };
+        all.combine(decode(site, body)?);
+        Ok(())
+    }
+
+    fn close(&mut self, site: u32, span: &Span, rows: &mut Rows) -> Result<(), Error> {
+        if let Some(all) = self.combined.take() {
+            self.body.clear();
+            all.encode(site, &mut self.body);
+        }
+        if !self.body.is_empty() {
+            rows.add(self.table, &self.key, place(span, self.group), checked(&self.body)?);
+        }
+        Ok(())
+    }
+}
+
+fn bytes<'a>(row: &'a SqlRow<'_>, column: usize) -> Result<&'a [u8], Error> {
+    row.get_ref(column)?.as_blob().map_err(|_| damaged("a change", "_ssw_change"))
+}
+
+/// A change that goes as it is kept: were it none, those after it would be read as something else.
+fn checked(body: &[u8]) -> Result<&[u8], Error> {
+    if Change::is_encoded(body) { Ok(body) } else { Err(damaged("a change", "_ssw_change")) }
 }
 
 fn decode(site: u32, mut body: &[u8]) -> Result<Change, Error> {

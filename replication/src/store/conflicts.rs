@@ -10,7 +10,7 @@ use crate::{
     value::{Key, Value},
 };
 
-use super::{Error, Store, damaged, live::Live, rows, work::Work};
+use super::{Error, Store, damaged, live::Live, work::Work};
 
 /// A conflict, as it was logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -131,12 +131,12 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
     let live = live.ok_or_else(|| Error::Unknown(format!("table {}", conflict.table)))?;
     let key = Key::new(&conflict.key);
     let there = live.read(work.transaction, &conflict.key)?;
-    let (mut row, _) = rows::load(work.transaction, &live, &key, there.as_deref())?;
+    let (mut row, _) = work.rows.load(&live, &key, there.clone())?;
     let stamp = work.state.clock.tick(now);
     if conflict.image.is_empty() {
         let ends = Version::new(stamp, work.settings.site);
         let change = Change { deleted: Some(Deleted { stamp, ends }), ..Change::default() };
-        work.record(&live, &key, &mut row, &change)?;
+        work.record(&live, &key, &mut row, change)?;
         return Ok(live.delete(work.transaction, &conflict.key)?);
     }
     let mut cells = Vec::new();
@@ -159,7 +159,7 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
             .collect();
     }
     let change = Change { alive: Some(stamp), deleted: None, whole, cells };
-    work.record(&live, &key, &mut row, &change)?;
+    work.record(&live, &key, &mut row, change.clone())?;
     if whole {
         live.insert(work.transaction, row.values.iter().map(|value| value.as_ref().unwrap_or(&Value::Null)))?;
     } else {

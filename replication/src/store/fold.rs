@@ -1,8 +1,8 @@
 //! Fold: touches become changes, in one transaction, before anything else can change the rows.
 
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
-use rusqlite::{Row as SqlRow, params};
+use rusqlite::{CachedStatement, Row as SqlRow, params};
 
 use crate::{
     clock::{Stamp, Version, stamp},
@@ -13,7 +13,6 @@ use crate::{
 use super::{
     Error, Store, damaged,
     live::Live,
-    rows,
     touched::{Op, Touched},
     work::Work,
 };
@@ -63,65 +62,73 @@ pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
     if folded.touches == 0 {
         return Ok(folded);
     }
-    let transaction = work.transaction;
-    let mut statement = transaction.prepare_cached(
-        "SELECT tbl, op, mask, seq, k0, k1, k2, k3, k4, k5, k6, k7 FROM _ssw_touch WHERE seq > ? \
-         ORDER BY tbl, k0, k1, k2, k3, k4, k5, k6, k7, seq",
-    )?;
-    let mut touches = statement.query([work.state.folded])?;
-    // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
-    let mut near: Vec<(Vec<Value>, Touched)> = Vec::new();
-    let mut table: Option<(u32, Rc<Live>)> = None;
-    while let Some(touch) = touches.next()? {
-        let number = touch.get(0)?;
-        if table.as_ref().is_none_or(|(last, _)| *last != number) {
-            close(work, table.as_ref(), &mut near)?;
-            table = work.table(number).map(|live| (number, live));
+    for number in &stamps.tables {
+        // Touches of a table that is replicated no more are passed over.
+        if let Some(live) = work.table(*number) {
+            fold_table(work, &live, &stamps)?;
         }
-        // A table that is replicated no more.
-        let Some((_, live)) = &table else { continue };
-        let key = key(touch, live.table.key.len())?;
-        if near.first().is_some_and(|(first, _)| !alike(first, &key)) {
-            close(work, table.as_ref(), &mut near)?;
-        }
-        let seq = touch.get(3)?;
-        let op = op(touch)?;
-        let at = near.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-            near.push((key, Touched::default()));
-            near.len() - 1
-        });
-        near[at].1.add(op, stamps.of(seq), seq);
     }
-    close(work, table.as_ref(), &mut near)?;
-    drop(touches);
+    work.flush()?;
     work.state.folded = stamps.newest;
     (folded.rows, folded.bytes) = work.close_group()?.unwrap_or_default();
     forget_touches(work, stamps.newest)?;
     Ok(folded)
 }
 
+/// Folds one table's touches.
+fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps) -> Result<(), Error> {
+    let transaction = work.transaction;
+    let mut found = Found { reader: live.reader(transaction)?, any: work.rows.any(live)? };
+    let mut statement = live.touches(transaction)?;
+    let mut touches = statement.query([work.state.folded])?;
+    // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
+    let mut near: Vec<(Vec<Value>, Touched)> = Vec::new();
+    while let Some(touch) = touches.next()? {
+        let key = key(touch, live.table.key.len())?;
+        if near.first().is_some_and(|(first, _)| !alike(first, &key)) {
+            close(work, live, &mut found, &mut near)?;
+        }
+        let (seq, op) = (touch.get(0)?, op(touch)?);
+        let at = near.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            near.push((key, Touched::default()));
+            near.len() - 1
+        });
+        near[at].1.add(op, stamps.of(seq), seq);
+    }
+    close(work, live, &mut found, &mut near)
+}
+
+/// Where a table's rows are found, for one after the other.
+struct Found<'a> {
+    reader: CachedStatement<'a>,
+    /// Something was kept of some rows before this fold.
+    any: bool,
+}
+
 /// Records what has become of these rows.
 fn close(
     work: &mut Work<'_>,
-    table: Option<&(u32, Rc<Live>)>,
+    live: &Live,
+    found: &mut Found<'_>,
     near: &mut Vec<(Vec<Value>, Touched)>,
 ) -> Result<(), Error> {
-    let Some((_, live)) = table else { return Ok(()) };
     for (columns, touched) in near.drain(..) {
-        let now = live.read(work.transaction, &columns)?;
-        let old = match touched.image() {
-            Some(seq) if now.is_none() => live.old(work.transaction, seq)?,
-            _ => None,
+        let now = live.read_by(&mut found.reader, &columns)?;
+        let there = now.is_some();
+        let last = match touched.image() {
+            Some(seq) if !there => live.old(work.transaction, seq)?,
+            _ => now,
         };
+        let told = last.is_some();
         let key = Key::new(&columns);
-        let (mut row, kept) = rows::load(work.transaction, live, &key, now.as_deref().or(old.as_deref()))?;
+        let (mut row, kept) = work.rows.load_if(found.any, live, &key, last)?;
         // Signs of life that are kept no more were all older than this.
         let settled = Version::SETTLED.max(Version::new(work.state.settled, u32::MAX));
         let known_alive = if kept { row.alive } else { settled };
+        let last = if told { row.values.as_slice() } else { &[] };
         let site = work.settings.site;
-        if let Some(change) = touched.change(site, &live.table, live.rules, now.as_deref(), old.as_deref(), known_alive)
-        {
-            work.record(live, &key, &mut row, &change)?;
+        if let Some(change) = touched.change(site, &live.table, live.rules, there, last, known_alive) {
+            work.record_soon(live, key, &mut row, change)?;
         }
     }
     Ok(())
@@ -138,7 +145,7 @@ fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
 }
 
 fn key(touch: &SqlRow<'_>, columns: usize) -> Result<Vec<Value>, Error> {
-    (0..columns.min(MAX_KEY)).map(|column| Ok(touch.get_ref(4 + column)?.into())).collect()
+    (0..columns.min(MAX_KEY)).map(|column| Ok(touch.get_ref(3 + column)?.into())).collect()
 }
 
 fn op(touch: &SqlRow<'_>) -> Result<Op, Error> {
@@ -166,14 +173,17 @@ fn alike(one: &[Value], two: &[Value]) -> bool {
 struct Stamps {
     steps: Vec<(i64, Stamp)>,
     newest: i64,
+    /// The tables touched.
+    tables: BTreeSet<u32>,
 }
 
 impl Stamps {
     fn read(work: &mut Work<'_>, now: i64) -> Result<(Self, Folded), Error> {
         let mut statement =
-            work.transaction.prepare_cached("SELECT seq, ms FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
+            work.transaction.prepare_cached("SELECT seq, ms, tbl FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
         let mut touches = statement.query(params![work.state.folded])?;
-        let (mut stamps, mut folded) = (Self { steps: Vec::new(), newest: 0 }, Folded::default());
+        let mut stamps = Self { steps: Vec::new(), newest: 0, tables: BTreeSet::new() };
+        let mut folded = Folded::default();
         let latest = now.saturating_add(work.settings.max_skew);
         let mut last = work.state.clock.0;
         while let Some(touch) = touches.next()? {
@@ -185,6 +195,7 @@ impl Stamps {
             if first || stamp > follows {
                 stamps.steps.push((seq, stamp));
             }
+            stamps.tables.insert(touch.get(2)?);
             folded.touches += 1;
             folded.ahead += u64::from(ms > latest);
             (last, stamps.newest) = (stamp, seq);

@@ -1,11 +1,9 @@
 //! The application's own tables: reading and writing single rows by key.
 
-use std::fmt::Write as _;
-
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, params_from_iter};
 
 use crate::{
-    schema::{Table, quoted},
+    schema::{MAX_KEY, Table, quoted},
     value::Value,
 };
 
@@ -23,8 +21,10 @@ pub(super) struct Live {
     read: String,
     insert: String,
     delete: String,
-    matches: String,
+    /// The beginning of an UPDATE, what sets each column, and the end.
+    update: (String, Vec<String>, String),
     old: String,
+    touches: String,
 }
 
 impl Live {
@@ -37,14 +37,24 @@ impl Live {
             table.key.iter().map(|column| format!("{}=?", columns[usize::from(*column)])).collect();
         let matches = matches.join(" AND ");
         let images: Vec<String> = (0..columns.len()).map(|column| format!("c{column}")).collect();
+        let parts: Vec<String> = (0..table.key.len().min(MAX_KEY)).map(|part| format!("k{part}")).collect();
+        let parts = parts.join(",");
         let defaults = table.columns.iter().map(|column| column.default_value(database));
         Ok(Self {
             defaults: defaults.collect::<Result<_, _>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
             insert: format!("INSERT INTO {name}({all}) VALUES({marks})"),
             delete: format!("DELETE FROM {name} WHERE {matches}"),
+            update: (
+                format!("UPDATE {name} SET "),
+                columns.iter().map(|column| format!("{column}=?")).collect(),
+                format!(" WHERE {matches}"),
+            ),
             old: format!("SELECT {} FROM _ssw_old_{} WHERE seq=?", images.join(","), table.number),
-            matches,
+            touches: format!(
+                "SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {} ORDER BY {parts}, seq",
+                table.number
+            ),
             table,
             rules,
             is_parent,
@@ -53,15 +63,30 @@ impl Live {
 
     /// The row whose key has exactly these bytes.
     pub(super) fn read(&self, database: &Connection, key: &[Value]) -> Result<Option<Vec<Value>>, Error> {
-        let mut statement = database.prepare_cached(&self.read)?;
-        let count = self.table.columns.len();
-        let found = statement
-            .query_row(params_from_iter(key), |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect())
-            .optional()?;
+        let mut reader = self.reader(database)?;
+        self.read_by(&mut reader, key)
+    }
+
+    /// The statement of `read_by`, for one row after the other.
+    pub(super) fn reader<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, Error> {
+        Ok(database.prepare_cached(&self.read)?)
+    }
+
+    pub(super) fn read_by(&self, reader: &mut Statement<'_>, key: &[Value]) -> Result<Option<Vec<Value>>, Error> {
+        let mut rows = reader.query(params_from_iter(key))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let mut values = Vec::with_capacity(self.table.columns.len());
+        for at in 0..self.table.columns.len() {
+            values.push(row.get_ref(at)?.into());
+        }
         // The column's collation may have found a key that only looks the same.
-        Ok(found.filter(|row: &Vec<Value>| {
-            self.table.key.iter().zip(key).all(|(column, value)| row[usize::from(*column)] == *value)
-        }))
+        let same = self.table.key.iter().zip(key).all(|(column, value)| values[usize::from(*column)] == *value);
+        Ok(same.then_some(values))
+    }
+
+    /// All touches after one, those of one row together and in the order in which they were made: number, kind, mask, key.
+    pub(super) fn touches<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, Error> {
+        Ok(database.prepare_cached(&self.touches)?)
     }
 
     /// The values that a trigger kept before the row was deleted.
@@ -76,8 +101,12 @@ impl Live {
         database: &Connection,
         values: impl IntoIterator<Item = &'a Value>,
     ) -> Result<(), rusqlite::Error> {
-        database.prepare_cached(&self.insert)?.execute(params_from_iter(values))?;
-        Ok(())
+        self.inserter(database)?.execute(params_from_iter(values)).map(drop)
+    }
+
+    /// The statement that inserts all columns' values, for one row after the other.
+    pub(super) fn inserter<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, rusqlite::Error> {
+        database.prepare_cached(&self.insert)
     }
 
     /// Sets these columns of the row.
@@ -87,13 +116,14 @@ impl Live {
         key: &[Value],
         columns: &[(u16, &Value)],
     ) -> Result<(), rusqlite::Error> {
-        let mut sql = format!("UPDATE {} SET ", quoted(&self.table.name));
+        let (begin, sets, end) = &self.update;
+        let mut sql = String::with_capacity(128);
+        sql += begin;
         for (at, (column, _)) in columns.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            // A string takes everything.
-            let _ = write!(sql, "{comma}{}=?", quoted(&self.table.columns[usize::from(*column)].name));
+            sql += if at == 0 { "" } else { "," };
+            sql += &sets[usize::from(*column)];
         }
-        let _ = write!(sql, " WHERE {}", self.matches);
+        sql += end;
         let values = columns.iter().map(|(_, value)| *value).chain(key);
         database.prepare_cached(&sql)?.execute(params_from_iter(values))?;
         Ok(())

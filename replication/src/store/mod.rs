@@ -60,6 +60,9 @@ use work::Work;
 /// Another process may hold the write lock for so long before a transaction of ours fails.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// SQLite's `cache_size`: 16 MiB, for what a large batch changes to be written once.
+const CACHE: i32 = -16_384;
+
 /// How a database is replicated.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -264,6 +267,7 @@ impl Store {
         database.execute_batch(
             "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
         )?;
+        database.pragma_update(None, "cache_size", CACHE)?;
         database.set_prepared_statement_cache_capacity(512);
         let tables = load(&database, &settings)?;
         let mut store = Self { database, settings, tables, looked: None, schema: None, opened: 0, outside: None };

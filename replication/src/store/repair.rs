@@ -19,7 +19,6 @@ use super::{
     apply::{Found, Waiting, claim, free},
     conflicts,
     live::Live,
-    rows,
     work::Work,
 };
 
@@ -83,7 +82,7 @@ fn place(
             return Ok(());
         };
         let there = live.read(work.transaction, &other.columns().unwrap_or_default())?;
-        let (mut resident, _) = rows::load(work.transaction, &live, &other, there.as_deref())?;
+        let (mut resident, _) = work.rows.load(&live, &other, there)?;
         let claims = |row: &Row| claim(row, &unique.columns, unique.primary);
         let (mine, theirs) = (claims(&newcomer.row), claims(&resident));
         if (mine, &newcomer.key) < (theirs, &other) {
@@ -166,7 +165,7 @@ fn lose(
         Some(column) => set_null(work, live, row, &[column], now),
         None => deletion(work, now),
     };
-    work.record(live, key, row, &change)
+    work.record(live, key, row, change)
 }
 
 /// Deletes a row for good, whatever the table's policy says of edits: it would be in the way again.
@@ -252,9 +251,10 @@ fn exists(work: &Work<'_>, reference: &Reference, values: &[Value]) -> Result<bo
 }
 
 /// A deleted row's children are looked at next.
-fn children_of(work: &Work<'_>, parent: &Live, key: &Key, checks: &mut Checks) -> Result<(), Error> {
-    let (row, _) = rows::load(work.transaction, parent, key, None)?;
-    for child in work.tables.values() {
+fn children_of(work: &mut Work<'_>, parent: &Live, key: &Key, checks: &mut Checks) -> Result<(), Error> {
+    let (row, _) = work.rows.load(parent, key, None)?;
+    let tables = work.tables;
+    for child in tables.values() {
         let of = |reference: &&Reference| reference.parent.eq_ignore_ascii_case(&parent.table.name);
         for reference in child.table.references.iter().filter(of) {
             let values: Option<Vec<&Value>> = reference
@@ -295,7 +295,7 @@ fn parent_missing(
     let Check { live, key, told } = check;
     let columns = key.columns().unwrap_or_default();
     let there = live.read(work.transaction, &columns)?;
-    let (mut row, _) = rows::load(work.transaction, live, key, there.as_deref())?;
+    let (mut row, _) = work.rows.load(live, key, there)?;
     let (table, edited) = (&live.table, row.edited().max(*told));
     let nulls: Vec<u16> = reference
         .columns
@@ -321,12 +321,12 @@ fn parent_missing(
     log(work, live, key, &Conflict { kind, won: gone.removed, lost: edited, image: row.image() }, found)?;
     if matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
         let change = set_null(work, live, &row, &nulls, now);
-        work.record(live, key, &mut row, &change)?;
+        work.record(live, key, &mut row, change.clone())?;
         let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
         live.update(work.transaction, &columns, &cells)?;
     } else {
         let change = deletion(work, now);
-        work.record(live, key, &mut row, &change)?;
+        work.record(live, key, &mut row, change)?;
         live.delete(work.transaction, &columns)?;
     }
     checks.push(Check::new(live, key));
@@ -335,7 +335,7 @@ fn parent_missing(
 
 /// What is left of the parent, if it was deleted and its values are still kept.
 fn deleted_parent(
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     reference: &Reference,
     values: &[Value],
 ) -> Result<Option<(Rc<Live>, Key, Row)>, Error> {
@@ -349,7 +349,7 @@ fn deleted_parent(
     let key: Option<Vec<&Value>> = parent.table.key.iter().map(value).collect();
     let Some(key) = key.filter(|_| reference.parent_columns.len() == parent.table.key.len()) else { return Ok(None) };
     let key = Key::new(key);
-    let (row, kept) = rows::load(work.transaction, &parent, &key, None)?;
+    let (row, kept) = work.rows.load(&parent, &key, None)?;
     let usable = kept && !row.lives() && row.values.iter().all(Option::is_some);
     Ok(usable.then_some((parent, key, row)))
 }
@@ -364,6 +364,6 @@ fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i
     let cells = (0..).zip(&row.values).filter(|(column, _)| !live.table.in_key(*column));
     let cells = cells.filter_map(|(column, value)| Some(Cell { column, stamp, value: value.clone()? })).collect();
     let change = Change { alive: Some(stamp), deleted: None, whole: true, cells };
-    work.record(live, key, row, &change)?;
+    work.record(live, key, row, change)?;
     Ok(true)
 }

@@ -1,6 +1,8 @@
 //! Versions of rows that are not yet the same everywhere, for all we know (`_ssw_row`).
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, params};
 
 use crate::{
     clock::Stamp,
@@ -10,21 +12,106 @@ use crate::{
 
 use super::{Error, damaged, live::Live};
 
-/// The row as it is known here: what is kept of it, with the values that are in the table now. Says also whether anything
-/// is kept.
+const LOAD: &str = "SELECT state FROM _ssw_row WHERE tbl=? AND key=?";
+/// Not OR REPLACE, before which SQLite writes down every page that the statement changes, to be able to undo it alone.
+pub(super) const SAVE: &str = "INSERT INTO _ssw_row(tbl, key, newest, state)";
+/// What follows the values.
+pub(super) const OR_UPDATE: &str = " ON CONFLICT(tbl, key) DO UPDATE SET newest=excluded.newest, state=excluded.state";
+const FORGET: &str = "DELETE FROM _ssw_row WHERE tbl=? AND key=?";
+
+/// What is kept of rows, for a transaction that writes it.
+pub(super) struct Rows<'a> {
+    database: &'a Connection,
+    load: CachedStatement<'a>,
+    save: CachedStatement<'a>,
+    forget: CachedStatement<'a>,
+    /// Is anything kept of a table's rows? As far as that was asked.
+    any: BTreeMap<u32, bool>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn open(database: &'a Connection) -> Result<Self, Error> {
+        Ok(Self {
+            database,
+            load: database.prepare_cached(LOAD)?,
+            save: database.prepare_cached(&format!("{SAVE} VALUES(?,?,?,?){OR_UPDATE}"))?,
+            forget: database.prepare_cached(FORGET)?,
+            any: BTreeMap::new(),
+        })
+    }
+
+    /// The row as it is known here: what is kept of it, with the values that are in the table now. Says also whether
+    /// anything is kept.
+    pub(super) fn load(&mut self, live: &Live, key: &Key, now: Option<Vec<Value>>) -> Result<(Row, bool), Error> {
+        let any = self.any(live)?;
+        self.load_if(any, live, key, now)
+    }
+
+    /// The same, and `any` says whether anything was kept of the table's rows before those that were saved since, of which
+    /// this is none.
+    pub(super) fn load_if(
+        &mut self,
+        any: bool,
+        live: &Live,
+        key: &Key,
+        now: Option<Vec<Value>>,
+    ) -> Result<(Row, bool), Error> {
+        let kept = if any { kept(&mut self.load, live, key)? } else { None };
+        known(live, key, kept, now)
+    }
+
+    /// Is anything kept of the table's rows?
+    pub(super) fn any(&mut self, live: &Live) -> Result<bool, Error> {
+        if let Some(any) = self.any.get(&live.table.number) {
+            return Ok(*any);
+        }
+        let any = self.database.prepare_cached("SELECT 1 FROM _ssw_row WHERE tbl=?")?.exists([live.table.number])?;
+        self.any.insert(live.table.number, any);
+        Ok(any)
+    }
+
+    /// From now on something may be kept of the table's rows.
+    pub(super) fn will_have(&mut self, live: &Live) {
+        self.any.insert(live.table.number, true);
+    }
+
+    pub(super) fn save(&mut self, live: &Live, key: &Key, row: &Row) -> Result<(), Error> {
+        self.will_have(live);
+        self.save.execute(params![live.table.number, key.0, newest(row), row.keep()])?;
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, live: &Live, key: &Key) -> Result<(), Error> {
+        self.forget.execute(params![live.table.number, key.0])?;
+        Ok(())
+    }
+}
+
+/// The stamp up to which all must be settled before the row is. One of which something is missing is kept until it is told.
+pub(super) fn newest(row: &Row) -> Stamp {
+    if row.lives() && !row.visible() { Stamp::MAX } else { row.newest() }
+}
+
+/// The same as [`Rows::load`], for one row, outside a transaction that writes.
 pub(super) fn load(database: &Connection, live: &Live, key: &Key, now: Option<&[Value]>) -> Result<(Row, bool), Error> {
-    let kept: Option<Vec<u8>> = database
-        .prepare_cached("SELECT state FROM _ssw_row WHERE tbl=? AND key=?")?
-        .query_row(params![live.table.number, key.0], |row| row.get(0))
-        .optional()?;
+    let mut statement = database.prepare_cached(LOAD)?;
+    let kept = kept(&mut statement, live, key)?;
+    known(live, key, kept, now.map(<[Value]>::to_vec))
+}
+
+fn kept(statement: &mut Statement<'_>, live: &Live, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+    Ok(statement.query_row(params![live.table.number, key.0], |row| row.get(0)).optional()?)
+}
+
+fn known(live: &Live, key: &Key, kept: Option<Vec<u8>>, now: Option<Vec<Value>>) -> Result<(Row, bool), Error> {
     match (kept, now) {
         (Some(kept), now) => {
-            let mut row = Row::kept(&kept, &live.defaults, now.map(<[Value]>::to_vec))
-                .ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
+            let mut row =
+                Row::kept(&kept, &live.defaults, now).ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
             name(&mut row, live, key)?;
             Ok((row, true))
         }
-        (None, Some(now)) => Ok((Row::settled(now.to_vec()), false)),
+        (None, Some(now)) => Ok((Row::settled(now), false)),
         (None, None) => {
             let mut row = Row::unknown(live.table.columns.len());
             name(&mut row, live, key)?;
@@ -40,22 +127,6 @@ fn name(row: &mut Row, live: &Live, key: &Key) -> Result<(), Error> {
     for (column, value) in live.table.key.iter().zip(values) {
         row.values[usize::from(*column)] = Some(value);
     }
-    Ok(())
-}
-
-pub(super) fn save(database: &Connection, live: &Live, key: &Key, row: &Row) -> Result<(), Error> {
-    // A row of which something is missing is kept until it is told.
-    let newest = if row.lives() && !row.visible() { Stamp::MAX } else { row.newest() };
-    database
-        .prepare_cached("INSERT OR REPLACE INTO _ssw_row(tbl, key, newest, state) VALUES(?,?,?,?)")?
-        .execute(params![live.table.number, key.0, newest, row.keep()])?;
-    Ok(())
-}
-
-pub(super) fn forget(database: &Connection, live: &Live, key: &Key) -> Result<(), Error> {
-    database
-        .prepare_cached("DELETE FROM _ssw_row WHERE tbl=? AND key=?")?
-        .execute(params![live.table.number, key.0])?;
     Ok(())
 }
 

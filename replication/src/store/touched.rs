@@ -58,18 +58,19 @@ impl Touched {
         self.gone.map(|(_, seq)| seq)
     }
 
-    /// The change. `live` is the row now, `old` its last values if it is gone, `known_alive` the newest sign of life of it
-    /// that this site knows of. `None`: nothing has changed after all.
+    /// The change. `there`: the row is in the table. `last` are its values, the last ones if it is gone, nothing if nobody
+    /// knows them; `known_alive` is the newest sign of life of it that this site knows of. `None`: nothing has changed after
+    /// all.
     pub(super) fn change(
         mut self,
         site: SiteId,
         table: &Table,
         rules: Rules,
-        live: Option<&[Value]>,
-        old: Option<&[Value]>,
+        there: bool,
+        last: &[Option<Value>],
         known_alive: Version,
     ) -> Option<Change> {
-        let returned = live.is_some() && self.deleted > self.inserted;
+        let returned = there && self.deleted > self.inserted;
         if returned {
             // Deleted, and there again without an INSERT that a trigger saw.
             self.inserted = Some(self.newest);
@@ -79,8 +80,8 @@ impl Touched {
             Deletes::Win => self.inserted,
             Deletes::Latest | Deletes::Lose => self.inserted.max(edited),
         };
-        let cells = live.or(old).map(|row| self.cells(table, rules, row)).unwrap_or_default();
-        let deleted = live.is_none().then(|| {
+        let cells = self.cells(table, rules, last);
+        let deleted = (!there).then(|| {
             let stamp = self.gone.map_or(self.newest, |(stamp, _)| stamp);
             let ends = match rules.deletes {
                 Deletes::Lose => alive.map_or(known_alive, |alive| known_alive.max(Version::new(alive, site))),
@@ -92,18 +93,20 @@ impl Touched {
         (change != Change::default()).then_some(change)
     }
 
-    fn cells(&self, table: &Table, rules: Rules, row: &[Value]) -> Vec<Cell> {
-        let edits: Vec<(u64, Stamp)> =
-            self.edits.iter().map(|(mask, stamp)| (widen(*mask, table, rules.granularity), *stamp)).collect();
+    fn cells(&self, table: &Table, rules: Rules, row: &[Option<Value>]) -> Vec<Cell> {
+        let mut edits = self.edits.clone();
+        edits.iter_mut().for_each(|(mask, _)| *mask = widen(*mask, table, rules.granularity));
         let stamp_of = |column: u16| {
             let bit = bit(column);
             edits.iter().rev().find(|(mask, _)| mask & bit != 0).map(|(_, stamp)| *stamp).max(self.inserted)
         };
-        (0..)
-            .zip(row)
-            .filter(|(column, _)| !table.in_key(*column))
-            .filter_map(|(column, value)| Some(Cell { column, stamp: stamp_of(column)?, value: value.clone() }))
-            .collect()
+        let count = if self.inserted.is_some() { row.len() } else { 1 };
+        let mut cells = Vec::with_capacity(count);
+        let others = (0..).zip(row).filter(|(column, _)| !table.in_key(*column));
+        cells.extend(
+            others.filter_map(|(column, value)| Some(Cell { column, stamp: stamp_of(column)?, value: value.clone()? })),
+        );
+        cells
     }
 }
 
