@@ -11,8 +11,8 @@ pub const PREFIX: &str = "_ssw_";
 /// - `_ssw_table`: the replicated tables, `schema` being [`Table`](crate::schema::Table) as JSON.
 /// - `_ssw_touch`: written by the triggers alone, one row for each row touched. It has no constraint that could fail: an
 ///   outer `OR IGNORE` would hide that, and the change be lost. `op` is `I` (inserted), `U` (updated; `mask` says which
-///   columns), `D` (deleted) or `?` (about to be evicted by a REPLACE, perhaps). `ms` is the application's clock in
-///   milliseconds since 1970, `k0` and so on are the primary key. For `D` and `?`, the row's last values are in
+///   columns), `D` (deleted) or `?` (about to be evicted by a REPLACE, perhaps). `day` is the application's clock as a
+///   Julian day, `k0` and so on are the primary key ([`fit_key`]). For `D` and `?`, the row's last values are in
 ///   `_ssw_old_<number>` under the same `seq`.
 /// - `_ssw_change`: the change table. One row for each row changed in a group.
 /// - `_ssw_group`: groups of whole transactions; `grp` is its first number, `last` its last (they differ after
@@ -28,10 +28,21 @@ pub fn create(database: &Connection) -> Result<()> {
     database.execute_batch(TABLES)
 }
 
+/// Lets touches name rows of a table whose key has so many columns. There are no more of them than the longest key has:
+/// each takes an application's time, also to be NULL.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn fit_key(database: &Connection, columns: usize) -> Result<()> {
+    let sql = "SELECT count(*) FROM pragma_table_info('_ssw_touch') WHERE name GLOB 'k[0-9]'";
+    let there: usize = database.query_row(sql, [], |row| row.get(0))?;
+    (there..columns).try_for_each(|part| database.execute_batch(&format!("ALTER TABLE _ssw_touch ADD COLUMN k{part}")))
+}
+
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS _ssw_meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _ssw_table(number INTEGER PRIMARY KEY, name TEXT NOT NULL, schema TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS _ssw_touch(seq INTEGER PRIMARY KEY, tbl, op, mask, ms, k0, k1, k2, k3, k4, k5, k6, k7);
+CREATE TABLE IF NOT EXISTS _ssw_touch(seq INTEGER PRIMARY KEY, tbl, op, mask, day, k0);
 CREATE TABLE IF NOT EXISTS _ssw_change(grp INTEGER NOT NULL, tbl INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY(grp, tbl, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _ssw_group(grp INTEGER PRIMARY KEY, last INTEGER NOT NULL, clock INTEGER NOT NULL,

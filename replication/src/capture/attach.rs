@@ -59,6 +59,7 @@ pub fn attach(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<T
 
 fn capture(transaction: &Transaction<'_>, mut table: Table) -> Result<(), Error> {
     table.number = next_number(transaction)?;
+    layout::fit_key(transaction, table.key.len())?;
     let values = list((0..table.columns.len()).map(|column| format!("c{column}")));
     transaction
         .execute_batch(&format!("CREATE TABLE {}(seq INTEGER PRIMARY KEY, {values})", quoted(&images(&table))))?;

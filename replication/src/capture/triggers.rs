@@ -12,8 +12,8 @@ pub(super) struct Trigger {
     pub sql: String,
 }
 
-/// Milliseconds since 1970. All of one statement's touches get the same.
-const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
+/// The application's clock. All of one statement's touches get the same. The fold makes milliseconds of it.
+const NOW: &str = "julianday('now')";
 
 /// What the triggers of a table are called: this, its kind, `_` and the table's number.
 pub(super) fn name(kind: &str, table: &Table) -> String {
@@ -165,7 +165,7 @@ fn touch(table: &Table, op: char, mask: &str, row: &str, conditions: &[String]) 
 }
 
 fn touch_into(table: &Table) -> String {
-    format!("INSERT INTO _ssw_touch(tbl, op, mask, ms, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
+    format!("INSERT INTO _ssw_touch(tbl, op, mask, day, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
 }
 
 fn touched(table: &Table, op: char, mask: &str, row: &str) -> String {
@@ -186,7 +186,7 @@ fn holds(table: &Table, row: &str) -> Vec<String> {
     key(table).filter(|column| !column.not_null).map(|column| format!("{} NOTNULL", of(row, column))).collect()
 }
 
-/// Which columns outside the key change.
+/// Which columns outside the key change. (CASE takes less time than shifting what the comparison says.)
 fn mask(table: &Table) -> String {
     let outside = |column: &u16| !table.in_key(*column);
     let changes = |column: u16| {
@@ -194,13 +194,12 @@ fn mask(table: &Table) -> String {
         differs(column, &of("NEW", column), &of("OLD", column))
     };
     let all = || (0..).zip(&table.columns).map(|(at, _)| at).filter(outside);
-    let own = all()
-        .filter(|column| usize::from(*column) < MASK_BITS)
-        .map(|column| format!("({}) << {column}", changes(column)));
+    let bit = |condition: &str, bit: usize| format!("CASE WHEN {condition} THEN {} ELSE 0 END", 1_u64 << bit);
+    let own = all().filter(|column| usize::from(*column) < MASK_BITS);
     let rest: Vec<_> = all().filter(|column| usize::from(*column) >= MASK_BITS).map(changes).collect();
-    let mut bits: Vec<_> = own.map(|bit| format!("({bit})")).collect();
+    let mut bits: Vec<_> = own.map(|column| bit(&changes(column), column.into())).collect();
     if !rest.is_empty() {
-        bits.push(format!("(({}) << {MASK_BITS})", any(&rest)));
+        bits.push(bit(&any(&rest), MASK_BITS));
     }
     if bits.is_empty() { "0".to_owned() } else { bits.join(" | ") }
 }

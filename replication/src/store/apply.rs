@@ -211,7 +211,9 @@ fn join_row(
     let live = Rc::clone(&table.live);
     let columns = key.columns().filter(|columns| columns.len() == live.table.key.len());
     let columns = columns.ok_or(Error::Malformed("a key that is none"))?;
-    let now = live.read_by(&mut table.reader, &columns)?;
+    // A row that seems to be new is not looked for: if it is there all the same, inserting it fails.
+    let seems_new = change.whole && change.alive.is_some() && change.deleted.is_none() && !work.rows.any(&live)?;
+    let now = if seems_new { None } else { live.read_by(&mut table.reader, &columns)? };
     let there = now.is_some();
     let (mut row, kept) = work.rows.load(&live, &key, now)?;
     let whole = change.whole;
@@ -226,12 +228,33 @@ fn join_row(
         conflicts::log(work, &live, &key, conflict)?;
     }
     found.conflicts += conflicts.len() as u64;
-    let written = write(work, table, &columns, there, &row, &changed)?;
+    let mut written = write(work, table, &columns, there, &row, &changed)?;
+    if seems_new
+        && !(written && row.visible())
+        && let Some(now) = live.read_by(&mut table.reader, &columns)?
+    {
+        let changed = lay_over(&mut row, now, &table.absent);
+        written = write(work, table, &columns, true, &row, &changed)?;
+    }
     work.keep(&live, &key, &row, kept)?;
     if !written {
         found.waiting.push(Waiting { live, key, row });
     }
     Ok(())
+}
+
+/// Of a row that was there, the same at all sites, what a change does not tell stays as it was. Returns the columns in which
+/// the row differs from that.
+fn lay_over(row: &mut Row, was: Vec<Value>, absent: &[u16]) -> Vec<u16> {
+    let mut changed = Vec::new();
+    for ((column, value), was) in (0..).zip(&mut row.values).zip(was) {
+        if value.is_none() || absent.contains(&column) {
+            *value = Some(was);
+        } else if *value != Some(was) {
+            changed.push(column);
+        }
+    }
+    changed
 }
 
 /// Makes the table show the row, which differs in the columns `changed` if it is `there`. Says no if another row is in the

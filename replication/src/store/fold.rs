@@ -145,7 +145,11 @@ fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
 }
 
 fn key(touch: &SqlRow<'_>, columns: usize) -> Result<Vec<Value>, Error> {
-    (0..columns.min(MAX_KEY)).map(|column| Ok(touch.get_ref(3 + column)?.into())).collect()
+    let mut key = Vec::with_capacity(columns);
+    for column in 0..columns.min(MAX_KEY) {
+        key.push(touch.get_ref(3 + column)?.into());
+    }
+    Ok(key)
 }
 
 fn op(touch: &SqlRow<'_>) -> Result<Op, Error> {
@@ -180,7 +184,7 @@ struct Stamps {
 impl Stamps {
     fn read(work: &mut Work<'_>, now: i64) -> Result<(Self, Folded), Error> {
         let mut statement =
-            work.transaction.prepare_cached("SELECT seq, ms, tbl FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
+            work.transaction.prepare_cached("SELECT seq, day, tbl FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
         let mut touches = statement.query(params![work.state.folded])?;
         let mut stamps = Self { steps: Vec::new(), newest: 0, tables: BTreeSet::new() };
         let mut folded = Folded::default();
@@ -210,15 +214,9 @@ impl Stamps {
     }
 }
 
-/// The application's clock; SQL has it as a real number.
+/// The application's clock in milliseconds since 1970; what no i64 holds becomes the nearest one.
+#[expect(clippy::cast_possible_truncation, reason = "whole milliseconds")]
 fn millis(touch: &SqlRow<'_>) -> i64 {
-    match touch.get_ref(1) {
-        Ok(rusqlite::types::ValueRef::Integer(ms)) => ms,
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "whole milliseconds; what no i64 holds becomes the nearest one"
-        )]
-        Ok(rusqlite::types::ValueRef::Real(ms)) => ms as i64,
-        _ => 0,
-    }
+    let day: f64 = touch.get(1).unwrap_or_default();
+    ((day - 2_440_587.5) * 86_400_000.0).round() as i64
 }
