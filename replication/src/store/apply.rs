@@ -233,7 +233,7 @@ fn join_row(
         && !(written && row.visible())
         && let Some(now) = live.read_by(&mut table.reader, &columns)?
     {
-        let changed = lay_over(&mut row, now, &table.absent);
+        let changed = lay_over(&mut row, now);
         written = write(work, table, &columns, true, &row, &changed)?;
     }
     work.keep(&live, &key, &row, kept)?;
@@ -245,10 +245,10 @@ fn join_row(
 
 /// Of a row that was there, the same at all sites, what a change does not tell stays as it was. Returns the columns in which
 /// the row differs from that.
-fn lay_over(row: &mut Row, was: Vec<Value>, absent: &[u16]) -> Vec<u16> {
+fn lay_over(row: &mut Row, was: Vec<Value>) -> Vec<u16> {
     let mut changed = Vec::new();
-    for ((column, value), was) in (0..).zip(&mut row.values).zip(was) {
-        if value.is_none() || absent.contains(&column) {
+    for (((column, value), version), was) in (0..).zip(&mut row.values).zip(&row.versions).zip(was) {
+        if !version.is_change() {
             *value = Some(was);
         } else if *value != Some(was) {
             changed.push(column);

@@ -26,7 +26,8 @@ pub struct Cost {
 pub const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, price REAL, stock INTEGER, sold INTEGER, \
      note TEXT, made TEXT, tag BLOB, state INTEGER);";
 
-const JSON: &str = "
+/// Whole rows as JSON.
+pub const LOG: &str = "
 CREATE TABLE log(seq INTEGER PRIMARY KEY, op TEXT, row TEXT);
 CREATE TRIGGER log_i AFTER INSERT ON item BEGIN INSERT INTO log(op, row) VALUES('I', json_array(NEW.id, NEW.name,
   NEW.price, NEW.stock, NEW.sold, NEW.note, NEW.made, hex(NEW.tag), NEW.state, julianday('now'))); END;
@@ -74,7 +75,7 @@ fn round(file: &Path, with: With) -> Result<[f64; 5]> {
     database.execute_batch(SCHEMA)?;
     match with {
         With::Nothing => {}
-        With::Json => database.execute_batch(JSON)?,
+        With::Json => database.execute_batch(LOG)?,
         With::Touch => {
             let transaction = database.transaction()?;
             capture::attach(&transaction, Wanted::All)?;

@@ -1,23 +1,24 @@
 //! The agent's side, without a network: fold, consolidate, apply, acknowledge.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::Path,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Error, Result, bail, ensure};
+use nix::time::{ClockId, clock_gettime};
 use rusqlite::Connection;
 use serde::Serialize;
 use siteswap_replication::{
     capture::{self, Wanted},
-    store::{Position, Settings, Store},
+    store::{self, Limits, Position, Settings, Store, Verify},
     wire::Message,
 };
 
 use super::capture::{INSERT, SCHEMA};
 
-const ROWS: u32 = 200_000;
+pub const ROWS: u32 = 200_000;
 
 /// How fast a step is.
 #[derive(Serialize)]
@@ -25,6 +26,8 @@ pub struct Step {
     pub step: String,
     pub rows: u64,
     pub rows_per_second: f64,
+    /// The same by the time that the thread had a core for itself, without that in which it waited for the disk or for others.
+    pub rows_per_core_second: f64,
 }
 
 /// What a change takes on the wire.
@@ -44,14 +47,47 @@ pub struct Kept {
     pub versions: u64,
 }
 
+/// What was measured so far.
+#[derive(Default)]
+pub struct Steps {
+    pub all: Vec<Step>,
+    pub wire: Vec<Wire>,
+}
+
+/// When a step began.
+pub struct Start(Instant, Duration);
+
+impl Start {
+    pub fn now() -> Self {
+        Self(Instant::now(), on_a_core())
+    }
+}
+
+/// How long this thread has had a core.
+fn on_a_core() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+impl Steps {
+    /// A step that began at `start` is done.
+    pub fn end(&mut self, step: String, rows: u64, Start(start, core): Start) {
+        let per_second = |time: Duration| rows as f64 / time.as_secs_f64();
+        self.all.push(Step {
+            step,
+            rows,
+            rows_per_second: per_second(start.elapsed()),
+            rows_per_core_second: per_second(on_a_core().saturating_sub(core)),
+        });
+    }
+}
+
 /// Two sites' databases in one process.
 struct Pair {
     app: Connection,
     here: Store,
     there: Store,
     position: Position,
-    steps: Vec<Step>,
-    wire: Vec<Wire>,
+    steps: Steps,
 }
 
 /// Inserts, updates and deletes go from one database to the other.
@@ -65,8 +101,7 @@ pub fn measure() -> Result<(Vec<Step>, Vec<Wire>, Kept)> {
         here: Store::open(&here, settings(1))?,
         there: Store::open(&there, settings(2))?,
         position: Position::default(),
-        steps: Vec::new(),
-        wire: Vec::new(),
+        steps: Steps::default(),
     };
     pair.app.execute(INSERT, [1, ROWS])?;
     pair.tell("insert")?;
@@ -78,39 +113,40 @@ pub fn measure() -> Result<(Vec<Step>, Vec<Wire>, Kept)> {
     pair.app.execute("UPDATE item SET stock = stock + 1", [])?;
     pair.tell("update of one column")?;
     let kept = pair.kept()?;
+    pair.verify()?;
     pair.app.execute("DELETE FROM item WHERE id > 0", [])?;
     pair.tell("delete")?;
-    Ok((pair.steps, pair.wire, kept))
+    Ok((pair.steps.all, pair.steps.wire, kept))
 }
 
 impl Pair {
     fn tell(&mut self, what: &'static str) -> Result<()> {
-        let start = Instant::now();
+        let start = Start::now();
         let folded = self.here.fold(now())?;
-        self.step(format!("fold: {what}"), folded.rows, start);
+        self.steps.end(format!("fold: {what}"), folded.rows, start);
         self.send(what)
     }
 
     /// Everything the other has not seen, measured at both ends.
     fn send(&mut self, what: &'static str) -> Result<()> {
         let (mut messages, mut rows) = (Vec::new(), 0);
-        let start = Instant::now();
+        let start = Start::now();
         while let Some((part, next)) = self.here.next_part(&self.position)? {
             rows += u64::from(part.rows);
             self.position = next;
-            messages.push(Message::Part(part).encode().map_err(anyhow::Error::msg)?);
+            messages.push(Message::Part(part).encode().map_err(Error::msg)?);
         }
-        self.step(format!("read and compress: {what}"), rows, start);
+        self.steps.end(format!("read and compress: {what}"), rows, start);
         let bytes: usize = messages.iter().map(Vec::len).sum();
-        self.wire.push(Wire { what, bytes_per_row: bytes as f64 / rows as f64 });
-        let start = Instant::now();
+        self.steps.wire.push(Wire { what, bytes_per_row: bytes as f64 / rows as f64 });
+        let start = Start::now();
         for message in messages {
-            if let Message::Part(part) = Message::decode(&message).map_err(anyhow::Error::msg)? {
+            if let Message::Part(part) = Message::decode(&message).map_err(Error::msg)? {
                 self.there.receive(&part, now())?;
             }
         }
-        self.step(format!("apply: {what}"), rows, start);
-        let start = Instant::now();
+        self.steps.end(format!("apply: {what}"), rows, start);
+        let start = Start::now();
         // An acknowledgement, an answer to it, and the answer to that: then both know that both have it.
         for _ in 0..2 {
             let report = self.there.report(1)?;
@@ -118,12 +154,27 @@ impl Pair {
             let report = self.here.report(2)?;
             self.there.heard(&report)?;
         }
-        self.step(format!("acknowledge: {what}"), rows, start);
+        self.steps.end(format!("acknowledge: {what}"), rows, start);
         Ok(())
     }
 
-    fn step(&mut self, step: String, rows: u64, start: Instant) {
-        self.steps.push(Step { step, rows, rows_per_second: rows as f64 / start.elapsed().as_secs_f64() });
+    /// Both sites read their rows, here one after the other, so that is twice as many.
+    fn verify(&mut self) -> Result<()> {
+        let start = Start::now();
+        let mut verify = Verify::new(&self.here, 2, None, Limits::default())?;
+        let mut answers = VecDeque::new();
+        loop {
+            match verify.step(&self.here)? {
+                store::Step::Send(request) => answers.push_back(self.there.answer(1, &request, now())?),
+                store::Step::Receive => verify.take(answers.pop_front().context("no answer to wait for")?)?,
+                store::Step::Settle => bail!("the databases differ"),
+                store::Step::Done => break,
+            }
+        }
+        let outcome = verify.outcome();
+        ensure!(outcome.is_clean() && outcome.rows == u64::from(ROWS), "{outcome:?}");
+        self.steps.end("verify, a site's rows".to_owned(), 2 * outcome.rows, start);
+        Ok(())
     }
 
     fn kept(&self) -> Result<Kept> {
@@ -147,7 +198,8 @@ impl Pair {
     }
 }
 
-fn create(file: &Path) -> Result<()> {
+/// A database with the table, captured.
+pub fn create(file: &Path) -> Result<()> {
     let mut database = open(file)?;
     database.execute_batch(SCHEMA)?;
     let transaction = database.transaction()?;
@@ -156,7 +208,7 @@ fn create(file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn open(file: &Path) -> Result<Connection> {
+pub fn open(file: &Path) -> Result<Connection> {
     let database = Connection::open(file)?;
     database.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")?;
     Ok(database)
