@@ -9,7 +9,7 @@ use siteswap_replication::wire::{pack, unpack};
 
 use super::{
     capture::{INSERT, LOG, SCHEMA},
-    steps::{ROWS, Start, Step, Steps, Wire, open},
+    steps::{ROWS, Start, Step, Steps, UPDATES, Wire, open},
 };
 
 /// Rows in a batch.
@@ -33,15 +33,15 @@ pub fn measure() -> Result<(Vec<Step>, Vec<Wire>)> {
         steps: Steps::default(),
     };
     pair.here.execute(INSERT, [1, ROWS])?;
-    pair.tell("insert")?;
-    for _ in 0..5 {
+    pair.tell("insert", ROWS)?;
+    for _ in 0..UPDATES {
         pair.here.execute("UPDATE item SET stock = stock + 1", [])?;
     }
-    pair.tell("5 updates of each row")?;
+    pair.tell("5 updates of each row", UPDATES * ROWS)?;
     pair.here.execute("UPDATE item SET stock = stock + 1", [])?;
-    pair.tell("update of one column")?;
+    pair.tell("update of one column", ROWS)?;
     pair.here.execute("DELETE FROM item WHERE id > 0", [])?;
-    pair.tell("delete")?;
+    pair.tell("delete", ROWS)?;
     Ok((pair.steps.all, pair.steps.wire))
 }
 
@@ -55,24 +55,24 @@ fn database(file: &Path, more: &str) -> Result<Connection> {
 
 impl Pair {
     /// Ships the log, and deletes what was shipped.
-    fn tell(&mut self, what: &'static str) -> Result<()> {
+    fn tell(&mut self, what: &'static str, entries: u32) -> Result<()> {
         let mut messages = Vec::new();
         let read = Start::now();
         while let Some(lines) = self.lines()? {
             messages.push(pack(&lines).map_err(Error::msg)?);
         }
-        self.steps.end(format!("read and compress: {what}"), ROWS.into(), read);
+        self.steps.end(format!("read and compress: {what}"), entries.into(), read);
         let bytes: usize = messages.iter().map(Vec::len).sum();
         self.steps.wire.push(Wire { what, bytes_per_row: bytes as f64 / f64::from(ROWS) });
         let apply = Start::now();
         for message in messages {
             self.apply(&unpack::<String>(&message).map_err(Error::msg)?)?;
         }
-        self.steps.end(format!("apply: {what}"), ROWS.into(), apply);
+        self.steps.end(format!("apply: {what}"), entries.into(), apply);
         let acknowledge = Start::now();
         // The last one stays, so that SQLite goes on counting from it.
         self.here.execute("DELETE FROM log WHERE seq < ?", [self.told])?;
-        self.steps.end(format!("acknowledge: {what}"), ROWS.into(), acknowledge);
+        self.steps.end(format!("acknowledge: {what}"), entries.into(), acknowledge);
         Ok(())
     }
 

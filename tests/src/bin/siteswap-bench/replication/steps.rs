@@ -19,6 +19,10 @@ use siteswap_replication::{
 use super::capture::{INSERT, SCHEMA};
 
 pub const ROWS: u32 = 200_000;
+/// How often each row is updated before anything is sent.
+pub const UPDATES: u32 = 5;
+/// Rows updated in one transaction.
+const SOME: u32 = 4_000;
 
 /// How fast a step is.
 #[derive(Serialize)]
@@ -105,11 +109,15 @@ pub fn measure() -> Result<(Vec<Step>, Vec<Wire>, Kept)> {
     };
     pair.app.execute(INSERT, [1, ROWS])?;
     pair.tell("insert")?;
-    for _ in 0..5 {
-        pair.app.execute("UPDATE item SET stock = stock + 1", [])?;
-        pair.here.fold(now())?;
+    // In as many groups as go into one batch, so that there is something to combine.
+    for first in (1..=ROWS).step_by(SOME as usize) {
+        for _ in 0..UPDATES {
+            let last = first + SOME - 1;
+            pair.app.execute("UPDATE item SET stock = stock + 1 WHERE id BETWEEN ? AND ?", [first, last])?;
+            pair.here.fold(now())?;
+        }
     }
-    pair.send("5 updates of each row")?;
+    pair.send("5 updates of each row", u64::from(UPDATES) * u64::from(ROWS))?;
     pair.app.execute("UPDATE item SET stock = stock + 1", [])?;
     pair.tell("update of one column")?;
     let kept = pair.kept()?;
@@ -124,11 +132,11 @@ impl Pair {
         let start = Start::now();
         let folded = self.here.fold(now())?;
         self.steps.end(format!("fold: {what}"), folded.rows, start);
-        self.send(what)
+        self.send(what, ROWS.into())
     }
 
-    /// Everything the other has not seen, measured at both ends.
-    fn send(&mut self, what: &'static str) -> Result<()> {
+    /// Everything the other has not seen, which are so many changes, measured at both ends.
+    fn send(&mut self, what: &'static str, changes: u64) -> Result<()> {
         let (mut messages, mut rows) = (Vec::new(), 0);
         let start = Start::now();
         while let Some((part, next)) = self.here.next_part(&self.position)? {
@@ -136,9 +144,9 @@ impl Pair {
             self.position = next;
             messages.push(Message::Part(part).encode().map_err(Error::msg)?);
         }
-        self.steps.end(format!("read and compress: {what}"), rows, start);
+        self.steps.end(format!("read and compress: {what}"), changes, start);
         let bytes: usize = messages.iter().map(Vec::len).sum();
-        self.steps.wire.push(Wire { what, bytes_per_row: bytes as f64 / rows as f64 });
+        self.steps.wire.push(Wire { what, bytes_per_row: bytes as f64 / f64::from(ROWS) });
         let start = Start::now();
         for message in messages {
             if let Message::Part(part) = Message::decode(&message).map_err(Error::msg)? {
