@@ -195,7 +195,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "collection-order",
         without: "the wait for a site's changes before what it says of its clock is believed",
-        edits: &[edit("src/store/acknowledge.rs", "if report.group <= peer.applied {", "if true {")],
+        edits: &[edit("src/store/acknowledge.rs", "if report.group <= peer.applied && ", "if ")],
         noticed_by: THREE,
     },
     Mutation {
