@@ -46,6 +46,10 @@ const fn workload(name: &'static str) -> Test {
     Test { target: "workloads", name }
 }
 
+const fn backlog(name: &'static str) -> Test {
+    Test { target: "backlog", name }
+}
+
 const THREE: Test = converge("c4_three_sites");
 const LINKED: Test = converge("c4_unique_columns");
 
@@ -175,8 +179,8 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "the values that triggers keep of deleted rows",
         edits: &[edit(
             "src/store/fold.rs",
-            "Some(seq) if now.is_none() => live.old(work.transaction, seq)?,",
-            "Some(seq) if now.is_none() => live.old(work.transaction, seq)?.filter(|_| false),",
+            "Some(seq) if !there => live.old(work.transaction, seq)?,",
+            "Some(seq) if !there => live.old(work.transaction, seq)?.filter(|_| false),",
         )],
         noticed_by: THREE,
     },
@@ -209,11 +213,23 @@ pub const MUTATIONS: &[Mutation] = &[
         noticed_by: THREE,
     },
     Mutation {
+        name: "told-groups",
+        without: "the rule that groups which a peer may have are not put together with others",
+        edits: &[edit("src/store/backlog.rs", "statement.query([told])?", "statement.query([told * 0])?")],
+        noticed_by: backlog("what_a_peer_has_been_told"),
+    },
+    Mutation {
+        name: "missed-groups",
+        without: "the comparison with a peer that has forgotten changes",
+        edits: &[edit("src/store/acknowledge.rs", "state.missed.insert(report.site);", "")],
+        noticed_by: backlog("what_is_too_much"),
+    },
+    Mutation {
         name: "conflict-log",
         without: "the log of what lost",
         edits: &[edit(
             "src/store/apply.rs",
-            "conflicts::log(work, live, &incoming.key, conflict)?;",
+            "conflicts::log(work, &live, &key, conflict)?;",
             "let _ = conflict;",
         )],
         noticed_by: workload("append_to_one_value"),
