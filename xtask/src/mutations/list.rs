@@ -227,11 +227,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "conflict-log",
         without: "the log of what lost",
-        edits: &[edit(
-            "src/store/apply.rs",
-            "conflicts::log(work, &live, &key, conflict)?;",
-            "let _ = conflict;",
-        )],
+        edits: &[edit("src/store/apply.rs", "conflicts::log(work, &live, &key, conflict)?;", "let _ = conflict;")],
         noticed_by: workload("append_to_one_value"),
     },
     Mutation {
