@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     capture::{self, Difference, keyless, nullable_key},
     schema::{self, MASK_BITS, Table, quoted},
+    store,
 };
 
 /// Something that a person should know.
@@ -58,8 +59,13 @@ pub fn check(database: &Connection, all: bool) -> Result<Vec<Finding>, capture::
     for table in &captured {
         findings.extend(keyless_rows(database, table)?);
     }
-    for departure in capture::inspect(database, all && !captured.is_empty())? {
-        findings.push(departed(departure.table, &departure.difference));
+    if !captured.is_empty() && store::fenced(database)? {
+        let (what, advice) = ("a schema change is under way: no table takes writes", "siteswap db schema commit");
+        findings.push(finding(Severity::Warning, None, what, advice));
+    } else {
+        for departure in capture::inspect(database, all && !captured.is_empty())? {
+            findings.push(departed(departure.table, &departure.difference));
+        }
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)

@@ -228,6 +228,8 @@ fn a_schema_change_waits_for_what_was_written_and_lets_nothing_be_written_meanwh
     }
     let (code, fenced) = bare.json("east", &["db", "schema", "begin"])?;
     assert_eq!(code, Some(0), "{fenced}");
+    let said = bare.order("west", &["db", "doctor"])?;
+    assert!(said.contains("a schema change is under way"), "{said}");
     for site in sites {
         let refused = write(&bare.application(site)?, site, [900]).unwrap_err().to_string();
         assert!(refused.contains("a schema change is under way; siteswap db schema commit ends it"), "{refused}");

@@ -8,25 +8,34 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{Shared, compare::Comparer};
 
-/// It is looked at after this, and a comparison that failed is tried again.
+/// Whether there is any doubt is looked at after this.
 const LOOK: Duration = Duration::from_secs(1);
+/// A comparison that failed is tried again after a wait that doubles up to this: it reads whole tables.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Compares and repairs as long as there is any doubt.
 pub(super) async fn mend(comparer: Comparer, shared: Shared) {
-    let mut said = String::new();
+    let (mut said, mut wait) = (String::new(), LOOK);
     loop {
         let doubt = shared.database.run(|store| store.doubt()).await.ok().flatten();
-        if let Some(doubt) = doubt {
-            if let Err(why) = settle(&comparer, doubt).await
-                && why != said
-            {
-                tracing::warn!("the database is still to be compared: {why}");
-                said = why;
+        let settled = match doubt {
+            Some(doubt) => settle(&comparer, doubt).await,
+            None => Ok(()),
+        };
+        match settled {
+            Ok(()) => {
+                said.clear();
+                wait = LOOK;
             }
-        } else {
-            said.clear();
+            Err(why) => {
+                if why != said {
+                    tracing::warn!("the database is still to be compared: {why}");
+                }
+                said = why;
+                wait = (wait * 2).min(LONGEST);
+            }
         }
-        sleep(LOOK).await;
+        sleep(wait).await;
     }
 }
 
@@ -59,5 +68,8 @@ async fn compare(comparer: &Comparer, peer: &str, tables: Option<Vec<String>>, p
         tracing::info!(peer, rows, repaired, "the database was compared and is equal");
         return Ok(());
     }
-    Err(format!("rows are still changed faster than they can be compared with {peer}'s"))
+    Err(match &compared.alone[..] {
+        [] => format!("rows are changed faster than they can be compared with {peer}'s"),
+        [table, ..] => format!("table {table} is replicated at one of the two sites only, {peer} or this one"),
+    })
 }

@@ -85,7 +85,7 @@ fn own_groups(transaction: &Transaction<'_>, settings: &Settings) -> Result<u64,
 fn forget(transaction: &Transaction<'_>) -> Result<i64, Error> {
     transaction.execute_batch(
         "DELETE FROM _ssw_change; DELETE FROM _ssw_group; DELETE FROM _ssw_inbox; DELETE FROM _ssw_conflict;
-         DELETE FROM _ssw_touch WHERE seq < (SELECT max(seq) FROM _ssw_touch);",
+         DELETE FROM _ssw_touch WHERE seq < (SELECT max(seq) FROM _ssw_touch); DELETE FROM _ssw_meta WHERE k='paused';",
     )?;
     let numbers = transaction
         .prepare("SELECT number FROM _ssw_table")?

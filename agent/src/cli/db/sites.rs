@@ -35,6 +35,7 @@ pub(super) fn verify(
     repair: Option<Keep>,
 ) -> anyhow::Result<ExitCode> {
     let peers = peer.map_or_else(|| opened.config.peers().map(str::to_owned).collect(), |peer| vec![peer]);
+    anyhow::ensure!(!peers.is_empty(), "no other site is configured: there is nothing to compare with");
     let mut all = BTreeMap::new();
     for peer in peers {
         let order = Comparison { peer: peer.clone(), tables: tables.to_vec(), repair };
@@ -154,7 +155,7 @@ pub(super) fn snapshot(opened: &Opened, to: &Path) -> anyhow::Result<ExitCode> {
     let partial = beside(to, "partial");
     let store = opened.store()?;
     let _ = fs::remove_file(&partial);
-    let written = while_showing(&partial, || store.snapshot(&partial));
+    let written = writing(&partial, || store.snapshot(&partial))?;
     if let Err(error) = written {
         let _ = fs::remove_file(&partial);
         return Err(error.into());
@@ -195,7 +196,7 @@ pub(super) fn join(opened: &Opened, snapshot: &Path) -> anyhow::Result<ExitCode>
 }
 
 fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
-    let copied = while_showing(partial, || fs::copy(snapshot, partial));
+    let copied = writing(partial, || fs::copy(snapshot, partial))?;
     copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
     let store = Store::adopt(partial, replication::settings(&opened.config, &opened.database))
         .with_context(|| format!("joining with {}", snapshot.display()))?;
@@ -244,6 +245,20 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.push("-");
     name.push(suffix);
     name.into()
+}
+
+/// Does `work`, which writes the file. Ctrl-C ends it and takes away what there is of the file.
+fn writing<T>(file: &Path, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let meanwhile = runtime(1)?;
+    let partial = file.to_owned();
+    meanwhile.spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            let _ = fs::remove_file(partial);
+            // As a shell says that a signal ended it.
+            std::process::exit(130);
+        }
+    });
+    Ok(while_showing(file, work))
 }
 
 /// Shows how large the file has become while `work` writes it.
