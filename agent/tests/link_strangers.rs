@@ -15,7 +15,7 @@ use siteswap::{
     evidence::Report,
     link::{
         Close, keys,
-        message::{self, Heartbeat, MAX_MESSAGE, MAX_REQUEST, ReportMessage, Request},
+        message::{self, Heartbeat, MAX_MESSAGE, MAX_REQUEST, ReportMessage, Request, VERSION},
     },
 };
 
@@ -137,9 +137,9 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
         (b"", "not a well-formed report"),
         (&good[..good.len() - 1], "not a well-formed report"),
         (&[&good[..], b"more"].concat(), "not a well-formed report"),
-        (&other_version, "link version 9, this agent speaks version 3"),
+        (&other_version, &format!("link version 9, this agent speaks version {VERSION}")),
         (&message::encode_report(message("north")).unwrap(), "calls itself \"north\""),
-        (&vec![3; MAX_MESSAGE + 1], "longer than"),
+        (&vec![VERSION; MAX_MESSAGE + 1], "longer than"),
     ];
     for (i, (bytes, expected)) in (1..).zip(cases) {
         let (_raw, connection) = as_east(&world).await;
@@ -152,7 +152,7 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
     }
 
     let (_raw, connection) = as_east(&world).await;
-    connection.send_datagram(b"\x03\xff"[..].into()).unwrap();
+    connection.send_datagram(vec![VERSION, 0xff].into()).unwrap();
     let (code, reason) = said(closed(&connection).await);
     assert_eq!(code, Close::Malformed as u64);
     assert!(reason.contains("not a well-formed heartbeat"), "{reason}");
@@ -170,9 +170,9 @@ async fn a_malformed_request_closes_the_connection_and_reaches_nobody() {
     let good = message::encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 3 }).unwrap();
     let cases: [(&[u8], &str); 6] = [
         (b"", "not a well-formed opening of a stream"),
-        (&[3, 9], "not a well-formed opening of a stream"),
+        (&[VERSION, 9], "not a well-formed opening of a stream"),
         (&good[..good.len() - 1], "not a well-formed request"),
-        (&[&[1], &good[1..]].concat(), "link version 1, this agent speaks version 3"),
+        (&[&[1], &good[1..]].concat(), &format!("link version 1, this agent speaks version {VERSION}")),
         (&good.to_ascii_uppercase(), "cannot name a site or resource"),
         (&[&good[..], &[0; MAX_REQUEST]].concat(), "longer than"),
     ];
@@ -188,7 +188,7 @@ async fn a_malformed_request_closes_the_connection_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn a_peer_that_leaves_its_requests_unfinished_takes_four_streams_and_no_more() {
+async fn a_peer_that_leaves_its_requests_unfinished_takes_six_streams_and_no_more() {
     let world = World::new(&["east", "west"]);
     let mut west = world.start("west").await;
     let (_raw, connection) = as_east(&world).await;
@@ -196,12 +196,12 @@ async fn a_peer_that_leaves_its_requests_unfinished_takes_four_streams_and_no_mo
     send_stream(&connection, &report).await;
     assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
     let mut unfinished = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         let (mut stream, _) = connection.open_bi().await.unwrap();
-        stream.write_all(&[3]).await.unwrap();
+        stream.write_all(&[VERSION]).await.unwrap();
         unfinished.push(stream);
     }
-    let fifth = tokio::spawn({
+    let seventh = tokio::spawn({
         let connection = connection.clone();
         async move { connection.open_bi().await.is_ok() }
     });
@@ -209,8 +209,8 @@ async fn a_peer_that_leaves_its_requests_unfinished_takes_four_streams_and_no_mo
     let newer = message::encode_report(ReportMessage { number: 2, ..message("east") }).unwrap();
     send_stream(&connection, &newer).await;
     assert!(matches!(west.next().await, siteswap::link::LinkEvent::Report { .. }));
-    assert!(!fifth.is_finished());
-    fifth.abort();
+    assert!(!seventh.is_finished());
+    seventh.abort();
     assert_eq!(west.link.counters().malformed, 0);
 }
 
