@@ -12,13 +12,34 @@ use super::{
     damaged,
 };
 
-/// A group that may be consolidated with its neighbours.
-struct Group {
+/// Neighbouring groups that may be consolidated.
+struct Run {
     first: u64,
     last: u64,
-    seen: Vec<u8>,
+    groups: u64,
     rows: u64,
     bytes: u64,
+    /// What their writers could have seen: the same for all.
+    seen: Vec<u8>,
+    /// They were recorded before the database was opened.
+    early: bool,
+}
+
+impl Run {
+    /// The run with the next one behind it, if both are alike and go into one batch.
+    fn with(&self, next: &Self) -> Option<Self> {
+        let (rows, bytes) = (self.rows + next.rows, self.bytes + next.bytes);
+        let alike = self.seen == next.seen && self.early == next.early;
+        (alike && rows <= ROWS && bytes <= BYTES).then(|| Self {
+            first: self.first,
+            last: next.last,
+            groups: self.groups + next.groups,
+            rows,
+            bytes,
+            seen: next.seen.clone(),
+            early: self.early,
+        })
+    }
 }
 
 impl Store {
@@ -32,9 +53,13 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn compact(&mut self, least: u64) -> Result<bool, Error> {
         let Some(told) = self.told() else { return Ok(false) };
-        let opened = self.opened;
+        let bounds = (told, self.opened);
+        // Nobody waits for the write lock if there is nothing to do.
+        if run(&self.database, bounds, least)?.is_none() {
+            return Ok(false);
+        }
         self.transact(|work| {
-            let Some((first, last)) = run(work.transaction, (told, opened), least)? else { return Ok(false) };
+            let Some((first, last)) = run(work.transaction, bounds, least)? else { return Ok(false) };
             consolidate(work.transaction, work.settings.site, first, last)?;
             Ok(true)
         })
@@ -68,29 +93,22 @@ impl Store {
 /// Neighbouring groups above `told` with `least` rows or more that go into one batch, by the numbers of the first and the
 /// last. Those from before the database was `opened` are kept apart from later ones.
 fn run(database: &Connection, (told, opened): (u64, u64), least: u64) -> Result<Option<(u64, u64)>, Error> {
-    let sum = |run: &[Group], of: fn(&Group) -> u64| run.iter().map(of).sum::<u64>();
-    let worth = |run: &[Group]| run.len() > 1 && sum(run, |group| group.rows) >= least;
+    let worth = |run: &Run| run.groups > 1 && run.rows >= least;
     let sql = "SELECT grp, last, seen, rows, bytes FROM _ssw_group WHERE grp > ? ORDER BY grp";
     let mut statement = database.prepare_cached(sql)?;
     let mut groups = statement.query([told])?;
-    let mut run: Vec<Group> = Vec::new();
+    let mut run: Option<Run> = None;
     while let Some(row) = groups.next()? {
-        let group =
-            Group { first: row.get(0)?, last: row.get(1)?, seen: row.get(2)?, rows: row.get(3)?, bytes: row.get(4)? };
-        let alike =
-            run.last().is_none_or(|last| last.seen == group.seen && (last.first > opened) == (group.first > opened));
-        let fits =
-            sum(&run, |group| group.rows) + group.rows <= ROWS && sum(&run, |group| group.bytes) + group.bytes <= BYTES;
-        if alike && fits {
-            run.push(group);
-        } else if worth(&run) {
-            break;
-        } else {
-            run = vec![group];
+        let first = row.get(0)?;
+        let (last, seen, rows, bytes) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        let next = Run { first, last, groups: 1, rows, bytes, seen, early: first <= opened };
+        match run.as_ref().and_then(|run| run.with(&next)) {
+            Some(longer) => run = Some(longer),
+            None if run.as_ref().is_some_and(worth) => break,
+            None => run = Some(next),
         }
     }
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(None) };
-    Ok(worth(&run).then_some((first.first, last.last)))
+    Ok(run.filter(worth).map(|run| (run.first, run.last)))
 }
 
 /// Makes one group of those between these numbers.
