@@ -15,9 +15,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Compares and repairs as long as there is any doubt.
 pub(super) async fn mend(comparer: Comparer, shared: Shared) {
-    let (mut said, mut wait) = (String::new(), LOOK);
+    let (mut told, mut said, mut wait) = (None, String::new(), LOOK);
     loop {
         let doubt = shared.database.run(|store| store.doubt()).await.ok().flatten();
+        if let Some(doubt) = doubt.as_ref().filter(|doubt| told.as_ref() != Some(*doubt)) {
+            tracing::warn!("the database is to be compared: {doubt}");
+        }
+        told.clone_from(&doubt);
         let settled = match doubt {
             Some(doubt) => settle(&comparer, doubt).await,
             None => Ok(()),
@@ -42,7 +46,7 @@ pub(super) async fn mend(comparer: Comparer, shared: Shared) {
 /// Makes one comparison.
 async fn settle(comparer: &Comparer, doubt: Doubt) -> Result<(), String> {
     match doubt {
-        Doubt::Unheard(site) => Err(format!("{site} has not been heard since the database was restored")),
+        Doubt::Unheard(_) => Err(doubt.to_string()),
         Doubt::Restored(peer) => compare(comparer, &peer, None, Policy::Ruled).await,
         Doubt::Missed(peer) => compare(comparer, &peer, None, Policy::Behind).await,
         // What no trigger has seen was written here; any peer knows the rest.

@@ -63,15 +63,19 @@ pub struct Restored {
 }
 
 /// Why a database may not be what its peers know. Sites are told by their names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// It was restored, and this peer has not been heard since: it may know more than all others.
+    #[error("{0} has not been heard since the database was restored")]
     Unheard(String),
     /// It was restored; it is to be compared with this peer next.
+    #[error("it was restored, and has not been compared with {0}'s since")]
     Restored(String),
     /// This peer has forgotten changes before they came here.
+    #[error("{0} has forgotten changes before they came here")]
     Missed(String),
     /// These tables were without their triggers for a while.
+    #[error("tables were without their triggers for a while: {}", .0.join(", "))]
     Unrecorded(Vec<String>),
 }
 
@@ -91,13 +95,22 @@ impl Identity {
         bytes.map(read).transpose()
     }
 
+    /// Gives the database one if it has none. Of several connections that do so at once, the first decides.
+    pub(super) fn ensure(database: &Connection, site: SiteId) -> Result<(), Error> {
+        Self::write("INSERT OR IGNORE", database, site)
+    }
+
     /// A new one.
-    pub(super) fn create(database: &Connection, site: SiteId) -> Result<Self, Error> {
+    pub(super) fn renew(database: &Connection, site: SiteId) -> Result<(), Error> {
+        Self::write("INSERT OR REPLACE", database, site)
+    }
+
+    fn write(how: &str, database: &Connection, site: SiteId) -> Result<(), Error> {
         let incarnation = database.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
-        let identity = Self { site, incarnation };
-        let bytes = postcard::to_stdvec(&identity).map_err(|_| damaged("the identity", "_ssw_meta"))?;
-        database.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES('identity', ?)", [bytes])?;
-        Ok(identity)
+        let bytes =
+            postcard::to_stdvec(&Self { site, incarnation }).map_err(|_| damaged("the identity", "_ssw_meta"))?;
+        database.execute(&format!("{how} INTO _ssw_meta(k, v) VALUES('identity', ?)"), [bytes])?;
+        Ok(())
     }
 }
 
@@ -347,7 +360,7 @@ fn recent(database: &Connection, group: u64) -> Result<Vec<(u32, Key)>, Error> {
 
 /// Goes on as another incarnation, above what was told.
 fn renew(work: &mut Work<'_>, told: u64, clock: Stamp) -> Result<(), Error> {
-    Identity::create(work.transaction, work.settings.site)?;
+    Identity::renew(work.transaction, work.settings.site)?;
     work.state.clock.pass(clock);
     if told > work.state.group {
         let seen = postcard::to_stdvec(&work.state.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;

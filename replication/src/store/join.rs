@@ -49,7 +49,7 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
     if !settings.sites.contains_key(&source.site) {
         return Err(Error::Unknown(format!("site {}", source.site)));
     }
-    Identity::create(transaction, settings.site)?;
+    Identity::renew(transaction, settings.site)?;
     let tables = Tables::new();
     let mut work = Work::begin(transaction, settings, &tables)?;
     let before = work.state.clone();

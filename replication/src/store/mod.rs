@@ -276,7 +276,7 @@ impl Store {
                 return Err(Error::Foreign { site: identity.site });
             }
             Some(_) => {}
-            None => drop(Identity::create(&store.database, store.settings.site)?),
+            None => Identity::ensure(&store.database, store.settings.site)?,
         }
         store.opened = State::load(&store.database)?.group;
         Ok(store)
