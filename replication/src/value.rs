@@ -137,6 +137,44 @@ impl ToSql for Value {
     }
 }
 
+/// Values in JSON for people and their programs: numbers, strings and null; bytes, and text that is not UTF-8, in
+/// hexadecimal as `{"blob": "00ff"}` and `{"text": "ff"}`.
+pub(crate) mod plain {
+    use serde::{Serialize, Serializer, ser::SerializeMap};
+
+    use super::Value;
+
+    struct Plain<'a>(&'a Value);
+
+    impl Serialize for Plain<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            match self.0 {
+                Value::Null => serializer.serialize_unit(),
+                Value::Integer(number) => serializer.serialize_i64(*number),
+                Value::Real(number) => serializer.serialize_f64(*number),
+                Value::Text(bytes) => match str::from_utf8(bytes) {
+                    Ok(text) => serializer.serialize_str(text),
+                    Err(_) => serializer.collect_map([("text", hex(bytes))]),
+                },
+                Value::Blob(bytes) => serializer.collect_map([("blob", hex(bytes))]),
+            }
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list<S: Serializer>(values: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(Plain))
+    }
+
+    /// An object: each column's value under its name.
+    pub(crate) fn columns<S: Serializer>(columns: &[(String, Value)], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(columns.len()))?;
+        columns.iter().try_for_each(|(name, value)| map.serialize_entry(name, &Plain(value)))?;
+        map.end()
+    }
+}
+
 /// A row's primary key: the canonical encodings of its columns, one after the other. Two rows are the same row if these
 /// bytes are equal, whatever the collation of the key's columns: `a` and `A` are two rows that cannot both be in a table
 /// with a key that ignores case, which is a collision like any other between unique columns.
@@ -186,6 +224,23 @@ mod tests {
             }
         }
         assert_eq!(Key::new([&Value::Real(-0.0)]), Key::new([&Value::Real(0.0)]));
+    }
+
+    #[test]
+    fn json_has_plain_values_and_bytes_in_hexadecimal() {
+        #[derive(Serialize)]
+        struct Row {
+            #[serde(serialize_with = "plain::columns")]
+            columns: Vec<(String, Value)>,
+            #[serde(serialize_with = "plain::list")]
+            key: Vec<Value>,
+        }
+        let text = |bytes: &[u8]| Value::Text(bytes.to_vec());
+        let key = vec![Value::Null, Value::Integer(i64::MIN), Value::Real(0.5), text("é".as_bytes()), text(b"\xff")];
+        let row = Row { columns: vec![("a \"b\"".to_owned(), Value::Blob(vec![0, 255]))], key };
+        let expected =
+            r#"{"columns":{"a \"b\"":{"blob":"00ff"}},"key":[null,-9223372036854775808,0.5,"é",{"text":"ff"}]}"#;
+        assert_eq!(serde_json::to_string(&row).unwrap(), expected);
     }
 
     #[test]

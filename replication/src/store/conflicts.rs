@@ -7,7 +7,7 @@ use crate::{
     change::{Cell, Change, Deleted},
     clock::{Version, millis},
     merge::Conflict,
-    value::{Key, Value},
+    value::{Key, Value, plain},
 };
 
 use super::{Error, Store, damaged, live::Live, work::Work};
@@ -22,6 +22,7 @@ pub struct Logged {
     /// The table.
     pub table: String,
     /// The row's key.
+    #[serde(serialize_with = "plain::list")]
     pub key: Vec<Value>,
     /// What met what: what won, then what lost.
     pub kind: String,
@@ -34,6 +35,7 @@ pub struct Logged {
     /// When that was made, in milliseconds since 1970.
     pub lost_ms: i64,
     /// What it had set; nothing, if it was a deletion.
+    #[serde(serialize_with = "plain::columns")]
     pub image: Vec<(String, Value)>,
     /// `dropped`, or `restored` if somebody has brought it back from here.
     pub state: String,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     change::Change,
     clock::millis,
-    value::{Key, Value},
+    value::{Key, Value, plain},
 };
 
 use super::{Error, Store, damaged};
@@ -22,8 +22,10 @@ pub struct Told {
     /// The table.
     pub table: String,
     /// The row's key.
+    #[serde(serialize_with = "plain::list")]
     pub key: Vec<Value>,
     /// The columns that it sets.
+    #[serde(serialize_with = "plain::columns")]
     pub columns: Vec<(String, Value)>,
 }
 
