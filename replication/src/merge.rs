@@ -5,6 +5,8 @@
 //! Which of two changes wins depends on their versions alone; what the changes' makers had *seen* only decides whether
 //! people are told of a conflict.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -298,7 +300,7 @@ impl Lost {
 /// How a row is kept while it is not settled: the versions that differ from the commonest, and values only if the table
 /// does not have them.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Kept<'a> {
     /// How many columns the row had: none of those added since has changed.
     columns: u16,
     alive: Version,
@@ -306,7 +308,7 @@ struct Kept {
     removed: Version,
     base: Version,
     others: Vec<(u16, Version)>,
-    values: Option<Vec<Option<Value>>>,
+    values: Option<Cow<'a, [Option<Value>]>>,
 }
 
 impl Row {
@@ -322,7 +324,7 @@ impl Row {
             removed: self.removed,
             base,
             others: others.map(|(column, version)| (column, *version)).collect(),
-            values: (!self.visible()).then(|| self.values.clone()),
+            values: (!self.visible()).then(|| Cow::from(&self.values)),
         };
         let mut bytes = Vec::with_capacity(64);
         append(&kept, &mut bytes);
@@ -331,13 +333,13 @@ impl Row {
 
     /// Was the row in the table when this was kept? `None`: this is not what was kept.
     pub fn kept_visible(bytes: &[u8]) -> Option<bool> {
-        postcard::from_bytes(bytes).ok().map(|kept: Kept| kept.values.is_none())
+        postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| kept.values.is_none())
     }
 
     /// Reads what was kept of a row whose columns have these defaults; `live` is the row in the table, if it is there.
     /// `None`: this is not what was kept.
     pub fn kept(bytes: &[u8], defaults: &[Value], live: Option<Vec<Value>>) -> Option<Self> {
-        let kept: Kept = postcard::from_bytes(bytes).ok()?;
+        let kept: Kept<'_> = postcard::from_bytes(bytes).ok()?;
         let mut row = Self::unknown(defaults.len());
         (row.alive, row.dead, row.removed) = (kept.alive, kept.dead, kept.removed);
         let known = usize::from(kept.columns);
@@ -348,7 +350,7 @@ impl Row {
         match (live, kept.values) {
             (Some(live), _) => row.values = live.into_iter().map(Some).collect(),
             (None, Some(values)) => {
-                row.values = values;
+                row.values = values.into_owned();
                 row.values.extend(defaults.get(known..)?.iter().cloned().map(Some));
             }
             // It was there when this was kept, and has vanished without a trigger's notice.

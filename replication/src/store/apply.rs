@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, params, params_from_iter};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use crate::{
     clock::{Seen, SiteId, Version},
@@ -38,6 +38,8 @@ struct Resolved<'a> {
     columns: Vec<u16>,
     reader: CachedStatement<'a>,
     inserter: CachedStatement<'a>,
+    /// The columns that were set last, and the statement that sets them.
+    updater: Option<(Vec<u16>, CachedStatement<'a>)>,
 }
 
 /// A row that cannot be written before others have made room.
@@ -183,7 +185,7 @@ fn resolve<'a>(work: &Work<'a>, part: &Part) -> Result<Vec<Resolved<'a>>, Error>
             };
             let columns = shape.columns.iter().map(column).collect::<Result<Vec<u16>, _>>()?;
             let (reader, inserter) = (live.reader(work.transaction)?, live.inserter(work.transaction)?);
-            Ok(Resolved { live: Rc::clone(live), columns, reader, inserter })
+            Ok(Resolved { live: Rc::clone(live), columns, reader, inserter, updater: None })
         })
         .collect()
 }
@@ -201,9 +203,9 @@ fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<(
     Ok(())
 }
 
-fn join_row(
-    work: &mut Work<'_>,
-    table: &mut Resolved<'_>,
+fn join_row<'a>(
+    work: &mut Work<'a>,
+    table: &mut Resolved<'a>,
     (origin, seen): (SiteId, &Seen),
     RowChange { key, change, .. }: RowChange,
     found: &mut Found,
@@ -257,25 +259,44 @@ fn lay_over(row: &mut Row, was: Vec<Value>) -> Vec<u16> {
     changed
 }
 
+impl<'a> Resolved<'a> {
+    /// Sets these columns of a row that is there.
+    fn update(
+        &mut self,
+        database: &'a Connection,
+        key: &[Value],
+        row: &Row,
+        columns: &[u16],
+    ) -> Result<(), rusqlite::Error> {
+        let updater = match &mut self.updater {
+            Some((last, updater)) if last == columns => updater,
+            other => {
+                let updater = self.live.updater(database, columns.iter().copied())?;
+                &mut other.insert((columns.to_vec(), updater)).1
+            }
+        };
+        let values = columns.iter().filter_map(|column| row.values[usize::from(*column)].as_ref());
+        updater.execute(params_from_iter(values.chain(key))).map(drop)
+    }
+}
+
 /// Makes the table show the row, which differs in the columns `changed` if it is `there`. Says no if another row is in the
 /// way; the row is not in the table then.
-fn write(
-    work: &Work<'_>,
-    table: &mut Resolved<'_>,
+fn write<'a>(
+    work: &Work<'a>,
+    table: &mut Resolved<'a>,
     key: &[Value],
     there: bool,
     row: &Row,
     changed: &[u16],
 ) -> Result<bool, Error> {
-    let (database, live) = (work.transaction, &table.live);
+    let (database, live) = (work.transaction, Rc::clone(&table.live));
     match (there, row.visible()) {
         (false, false) => Ok(true),
         (true, false) => Ok(live.delete(database, key).map(|()| true)?),
         (false, true) => free(table.inserter.execute(params_from_iter(row.values.iter().flatten())).map(drop)),
         (true, true) => {
-            let value = |column: &u16| Some((*column, row.values[usize::from(*column)].as_ref()?));
-            let cells: Vec<(u16, &Value)> = changed.iter().filter_map(value).collect();
-            if cells.is_empty() || free(live.update(database, key, &cells))? {
+            if changed.is_empty() || free(table.update(database, key, row, changed))? {
                 return Ok(true);
             }
             live.delete(database, key)?;

@@ -1,8 +1,8 @@
 //! Fold: touches become changes, in one transaction, before anything else can change the rows.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use rusqlite::{CachedStatement, Row as SqlRow, params};
+use rusqlite::{CachedStatement, Row as SqlRow, params, types::ValueRef};
 
 use crate::{
     clock::{Stamp, Version, stamp},
@@ -62,10 +62,10 @@ pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
     if folded.touches == 0 {
         return Ok(folded);
     }
-    for number in &stamps.tables {
+    for (number, order) in &stamps.tables {
         // Touches of a table that is replicated no more are passed over.
         if let Some(live) = work.table(*number) {
-            fold_table(work, &live, &stamps)?;
+            fold_table(work, &live, &stamps, *order)?;
         }
     }
     work.flush()?;
@@ -76,10 +76,12 @@ pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
 }
 
 /// Folds one table's touches.
-fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps) -> Result<(), Error> {
+fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps, order: Order) -> Result<(), Error> {
     let transaction = work.transaction;
-    let mut found = Found { reader: live.reader(transaction)?, any: work.rows.any(live)? };
-    let mut statement = live.touches(transaction)?;
+    let mut found =
+        Found { reader: live.reader(transaction)?, images: live.images(transaction)?, any: work.rows.any(live)? };
+    let sorted = live.table.key.len() == 1 && matches!(order, Order::ByKey { .. });
+    let mut statement = live.touches(transaction, sorted)?;
     let mut touches = statement.query([work.state.folded])?;
     // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
     let mut near: Vec<(Vec<Value>, Touched)> = Vec::new();
@@ -101,6 +103,8 @@ fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps) -> Result<(), E
 /// Where a table's rows are found, for one after the other.
 struct Found<'a> {
     reader: CachedStatement<'a>,
+    /// Last values of rows that are gone.
+    images: CachedStatement<'a>,
     /// Something was kept of some rows before this fold.
     any: bool,
 }
@@ -116,7 +120,7 @@ fn close(
         let now = live.read_by(&mut found.reader, &columns)?;
         let there = now.is_some();
         let last = match touched.image() {
-            Some(seq) if !there => live.old(work.transaction, seq)?,
+            Some(seq) if !there => live.image_by(&mut found.images, seq)?,
             _ => now,
         };
         let told = last.is_some();
@@ -134,12 +138,13 @@ fn close(
     Ok(())
 }
 
-/// The newest stays, so that SQLite does not count from the beginning again.
+/// All touches were read, so SQLite may drop whole pages. The newest number stays, or it would count from the beginning
+/// again.
 fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
-    work.transaction.prepare_cached("DELETE FROM _ssw_touch WHERE seq < ?")?.execute([newest])?;
+    work.transaction.prepare_cached("DELETE FROM _ssw_touch")?.execute([])?;
+    work.transaction.prepare_cached("INSERT INTO _ssw_touch(seq, tbl) VALUES(?, 0)")?.execute([newest])?;
     for number in work.tables.keys() {
-        let sql = format!("DELETE FROM _ssw_old_{number} WHERE seq <= ?");
-        work.transaction.prepare_cached(&sql)?.execute([newest])?;
+        work.transaction.prepare_cached(&format!("DELETE FROM _ssw_old_{number}"))?.execute([])?;
     }
     Ok(())
 }
@@ -178,15 +183,34 @@ struct Stamps {
     steps: Vec<(i64, Stamp)>,
     newest: i64,
     /// The tables touched.
-    tables: BTreeSet<u32>,
+    tables: BTreeMap<u32, Order>,
+}
+
+/// The order in which a table's rows were touched.
+#[derive(Clone, Copy)]
+enum Order {
+    /// The keys' first columns are integers that never become smaller, as when one statement changes many rows.
+    ByKey {
+        last: i64,
+    },
+    Any,
+}
+
+impl Order {
+    fn with(self, key: ValueRef<'_>) -> Self {
+        match (self, key) {
+            (Self::ByKey { last }, ValueRef::Integer(next)) if last <= next => Self::ByKey { last: next },
+            _ => Self::Any,
+        }
+    }
 }
 
 impl Stamps {
     fn read(work: &mut Work<'_>, now: i64) -> Result<(Self, Folded), Error> {
         let mut statement =
-            work.transaction.prepare_cached("SELECT seq, day, tbl FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
+            work.transaction.prepare_cached("SELECT seq, day, tbl, k0 FROM _ssw_touch WHERE seq > ? ORDER BY seq")?;
         let mut touches = statement.query(params![work.state.folded])?;
-        let mut stamps = Self { steps: Vec::new(), newest: 0, tables: BTreeSet::new() };
+        let mut stamps = Self { steps: Vec::new(), newest: 0, tables: BTreeMap::new() };
         let mut folded = Folded::default();
         let latest = now.saturating_add(work.settings.max_skew);
         let mut last = work.state.clock.0;
@@ -199,7 +223,8 @@ impl Stamps {
             if first || stamp > follows {
                 stamps.steps.push((seq, stamp));
             }
-            stamps.tables.insert(touch.get(2)?);
+            let order = stamps.tables.entry(touch.get(2)?).or_insert(Order::ByKey { last: i64::MIN });
+            *order = order.with(touch.get_ref(3)?);
             folded.touches += 1;
             folded.ahead += u64::from(ms > latest);
             (last, stamps.newest) = (stamp, seq);

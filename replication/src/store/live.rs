@@ -23,8 +23,9 @@ pub(super) struct Live {
     delete: String,
     /// The beginning of an UPDATE, what sets each column, and the end.
     update: (String, Vec<String>, String),
-    old: String,
-    touches: String,
+    images: String,
+    /// What reads touches, and the key by which it sorts them.
+    touches: (String, String),
 }
 
 impl Live {
@@ -50,10 +51,10 @@ impl Live {
                 columns.iter().map(|column| format!("{column}=?")).collect(),
                 format!(" WHERE {matches}"),
             ),
-            old: format!("SELECT {} FROM _ssw_old_{} WHERE seq=?", images.join(","), table.number),
-            touches: format!(
-                "SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {} ORDER BY {parts}, seq",
-                table.number
+            images: format!("SELECT {} FROM _ssw_old_{} WHERE seq=?", images.join(","), table.number),
+            touches: (
+                format!("SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {}", table.number),
+                format!("{parts},"),
             ),
             table,
             rules,
@@ -85,15 +86,22 @@ impl Live {
     }
 
     /// All touches after one, those of one row together and in the order in which they were made: number, kind, mask, key.
-    pub(super) fn touches<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, Error> {
-        Ok(database.prepare_cached(&self.touches)?)
+    /// They need no sorting if they were made in the `sorted` order of the rows.
+    pub(super) fn touches<'a>(&self, database: &'a Connection, sorted: bool) -> Result<CachedStatement<'a>, Error> {
+        let (all, parts) = &self.touches;
+        let parts = if sorted { "" } else { parts };
+        Ok(database.prepare_cached(&format!("{all} ORDER BY {parts} seq"))?)
+    }
+
+    /// The statement of `image_by`, for one row after the other.
+    pub(super) fn images<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, Error> {
+        Ok(database.prepare_cached(&self.images)?)
     }
 
     /// The values that a trigger kept before the row was deleted.
-    pub(super) fn old(&self, database: &Connection, seq: i64) -> Result<Option<Vec<Value>>, Error> {
+    pub(super) fn image_by(&self, images: &mut Statement<'_>, seq: i64) -> Result<Option<Vec<Value>>, Error> {
         let count = self.table.columns.len();
-        let mut statement = database.prepare_cached(&self.old)?;
-        Ok(statement.query_row([seq], |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect()).optional()?)
+        Ok(images.query_row([seq], |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect()).optional()?)
     }
 
     pub(super) fn insert<'a>(
@@ -116,17 +124,20 @@ impl Live {
         key: &[Value],
         columns: &[(u16, &Value)],
     ) -> Result<(), rusqlite::Error> {
-        let (begin, sets, end) = &self.update;
-        let mut sql = String::with_capacity(128);
-        sql += begin;
-        for (at, (column, _)) in columns.iter().enumerate() {
-            sql += if at == 0 { "" } else { "," };
-            sql += &sets[usize::from(*column)];
-        }
-        sql += end;
+        let mut updater = self.updater(database, columns.iter().map(|(column, _)| *column))?;
         let values = columns.iter().map(|(_, value)| *value).chain(key);
-        database.prepare_cached(&sql)?.execute(params_from_iter(values))?;
-        Ok(())
+        updater.execute(params_from_iter(values)).map(drop)
+    }
+
+    /// The statement that sets these columns, for one row after the other: their values, then the key.
+    pub(super) fn updater<'a>(
+        &self,
+        database: &'a Connection,
+        columns: impl IntoIterator<Item = u16>,
+    ) -> Result<CachedStatement<'a>, rusqlite::Error> {
+        let (begin, sets, end) = &self.update;
+        let sets: Vec<&str> = columns.into_iter().map(|column| sets[usize::from(column)].as_str()).collect();
+        database.prepare_cached(&[begin, &*sets.join(","), end].concat())
     }
 
     pub(super) fn delete(&self, database: &Connection, key: &[Value]) -> Result<(), rusqlite::Error> {

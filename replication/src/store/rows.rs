@@ -14,35 +14,51 @@ use super::{Error, damaged, live::Live};
 
 const LOAD: &str = "SELECT state FROM _ssw_row WHERE tbl=? AND key=?";
 /// Not OR REPLACE, before which SQLite writes down every page that the statement changes, to be able to undo it alone.
-pub(super) const SAVE: &str = "INSERT INTO _ssw_row(tbl, key, newest, state)";
-/// What follows the values.
-pub(super) const OR_UPDATE: &str = " ON CONFLICT(tbl, key) DO UPDATE SET newest=excluded.newest, state=excluded.state";
+const SAVE: &str = "INSERT INTO _ssw_row(tbl, key, newest, state)";
+const OR_UPDATE: &str = " ON CONFLICT(tbl, key) DO UPDATE SET newest=excluded.newest, state=excluded.state";
 const FORGET: &str = "DELETE FROM _ssw_row WHERE tbl=? AND key=?";
+
+/// Rows in one statement: several take half as long.
+pub(super) const TOGETHER: usize = 32;
+
+/// A statement that inserts so many rows of four values.
+pub(super) fn many(insert: &str, rows: usize, end: &str) -> String {
+    let mut sql = String::with_capacity(insert.len() + 10 * rows + end.len() + 8);
+    sql += insert;
+    sql += " VALUES(?,?,?,?)";
+    (1..rows).for_each(|_| sql += ",(?,?,?,?)");
+    sql += end;
+    sql
+}
 
 /// What is kept of rows, for a transaction that writes it.
 pub(super) struct Rows<'a> {
     database: &'a Connection,
     load: CachedStatement<'a>,
-    save: CachedStatement<'a>,
     forget: CachedStatement<'a>,
+    /// Rows that are not in the table yet.
+    soon: Vec<Soon>,
     /// Is anything kept of a table's rows? As far as that was asked.
     any: BTreeMap<u32, bool>,
 }
 
+struct Soon {
+    table: u32,
+    key: Key,
+    newest: Stamp,
+    state: Vec<u8>,
+}
+
 impl<'a> Rows<'a> {
     pub(super) fn open(database: &'a Connection) -> Result<Self, Error> {
-        Ok(Self {
-            database,
-            load: database.prepare_cached(LOAD)?,
-            save: database.prepare_cached(&format!("{SAVE} VALUES(?,?,?,?){OR_UPDATE}"))?,
-            forget: database.prepare_cached(FORGET)?,
-            any: BTreeMap::new(),
-        })
+        let (load, forget) = (database.prepare_cached(LOAD)?, database.prepare_cached(FORGET)?);
+        Ok(Self { database, load, forget, soon: Vec::new(), any: BTreeMap::new() })
     }
 
     /// The row as it is known here: what is kept of it, with the values that are in the table now. Says also whether
     /// anything is kept.
     pub(super) fn load(&mut self, live: &Live, key: &Key, now: Option<Vec<Value>>) -> Result<(Row, bool), Error> {
+        self.flush_before(live, key)?;
         let any = self.any(live)?;
         self.load_if(any, live, key, now)
     }
@@ -70,25 +86,47 @@ impl<'a> Rows<'a> {
         Ok(any)
     }
 
-    /// From now on something may be kept of the table's rows.
-    pub(super) fn will_have(&mut self, live: &Live) {
-        self.any.insert(live.table.number, true);
-    }
-
-    pub(super) fn save(&mut self, live: &Live, key: &Key, row: &Row) -> Result<(), Error> {
-        self.will_have(live);
-        self.save.execute(params![live.table.number, key.0, newest(row), row.keep()])?;
-        Ok(())
+    /// Keeps what is known of the row; it is in the table after the next [`flush`](Self::flush).
+    pub(super) fn save(&mut self, live: &Live, key: Key, row: &Row) -> Result<(), Error> {
+        let table = live.table.number;
+        self.any.insert(table, true);
+        self.soon.push(Soon { table, key, newest: newest(row), state: row.keep() });
+        if self.soon.len() == TOGETHER { self.flush() } else { Ok(()) }
     }
 
     pub(super) fn forget(&mut self, live: &Live, key: &Key) -> Result<(), Error> {
+        self.flush_before(live, key)?;
         self.forget.execute(params![live.table.number, key.0])?;
+        Ok(())
+    }
+
+    /// Writes what was saved, if this row is among it.
+    fn flush_before(&mut self, live: &Live, key: &Key) -> Result<(), Error> {
+        let saved = |soon: &Soon| soon.table == live.table.number && soon.key == *key;
+        if self.soon.iter().any(saved) { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what was saved.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        let together = if self.soon.len() == TOGETHER { TOGETHER } else { 1 };
+        let mut save = self.database.prepare_cached(&many(SAVE, together, OR_UPDATE))?;
+        for some in self.soon.chunks(together) {
+            for (at, Soon { table, key, newest, state }) in some.iter().enumerate() {
+                let at = 4 * at;
+                save.raw_bind_parameter(at + 1, table)?;
+                save.raw_bind_parameter(at + 2, &key.0)?;
+                save.raw_bind_parameter(at + 3, newest)?;
+                save.raw_bind_parameter(at + 4, state)?;
+            }
+            save.raw_execute()?;
+        }
+        self.soon.clear();
         Ok(())
     }
 }
 
 /// The stamp up to which all must be settled before the row is. One of which something is missing is kept until it is told.
-pub(super) fn newest(row: &Row) -> Stamp {
+fn newest(row: &Row) -> Stamp {
     if row.lives() && !row.visible() { Stamp::MAX } else { row.newest() }
 }
 

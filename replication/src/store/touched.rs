@@ -93,12 +93,11 @@ impl Touched {
         (change != Change::default()).then_some(change)
     }
 
-    fn cells(&self, table: &Table, rules: Rules, row: &[Option<Value>]) -> Vec<Cell> {
-        let mut edits = self.edits.clone();
-        edits.iter_mut().for_each(|(mask, _)| *mask = widen(*mask, table, rules.granularity));
+    fn cells(&mut self, table: &Table, rules: Rules, row: &[Option<Value>]) -> Vec<Cell> {
+        self.edits.iter_mut().for_each(|(mask, _)| *mask = widen(*mask, table, rules.granularity));
         let stamp_of = |column: u16| {
             let bit = bit(column);
-            edits.iter().rev().find(|(mask, _)| mask & bit != 0).map(|(_, stamp)| *stamp).max(self.inserted)
+            self.edits.iter().rev().find(|(mask, _)| mask & bit != 0).map(|(_, stamp)| *stamp).max(self.inserted)
         };
         let count = if self.inserted.is_some() { row.len() } else { 1 };
         let mut cells = Vec::with_capacity(count);

@@ -11,7 +11,11 @@ use crate::{
     value::Key,
 };
 
-use super::{Error, Peer, Settings, State, Tables, damaged, live::Live, rows, rows::Rows};
+use super::{
+    Error, Peer, Settings, State, Tables, damaged,
+    live::Live,
+    rows::{Rows, TOGETHER, many},
+};
 
 /// A transaction under way.
 pub(super) struct Work<'a> {
@@ -27,27 +31,13 @@ pub(super) struct Work<'a> {
     before: State,
 }
 
-/// Rows in one statement.
-const TOGETHER: usize = 32;
 const ADD: &str = "INSERT OR IGNORE INTO _ssw_change(grp, tbl, key, body)";
 
-/// A statement that inserts so many rows of four values.
-fn many(insert: &str, rows: usize, end: &str) -> String {
-    let mut sql = String::with_capacity(insert.len() + 10 * rows + end.len() + 8);
-    sql += insert;
-    sql += " VALUES(?,?,?,?)";
-    (1..rows).for_each(|_| sql += ",(?,?,?,?)");
-    sql += end;
-    sql
-}
-
-/// A change that is recorded soon, and what is kept of its row then.
+/// A change that is recorded soon.
 struct Soon {
     table: u32,
     key: Key,
     body: Vec<u8>,
-    newest: Stamp,
-    state: Vec<u8>,
 }
 
 /// This site's changes that are made in this transaction.
@@ -73,69 +63,67 @@ impl<'a> Work<'a> {
     }
 
     /// The same as [`record`](Self::record), if the group has no change of the row yet and nobody looks at it before the
-    /// next [`flush`](Self::flush): several rows in one statement take half as long.
+    /// next [`flush`](Self::flush).
     pub(super) fn record_soon(&mut self, live: &Live, key: Key, row: &mut Row, change: Change) -> Result<(), Error> {
-        let site = self.settings.site;
-        let mut body = Vec::with_capacity(256);
-        change.encode(site, &mut body);
-        row.absorb(site, change);
-        self.rows.will_have(live);
-        let group = self.group();
-        group.rows += 1;
-        group.bytes += (key.0.len() + body.len()) as u64;
-        self.soon.push(Soon { table: live.table.number, key, body, newest: rows::newest(row), state: row.keep() });
+        let body = self.absorb(live, &key, row, change)?;
+        self.count(&key, &body);
+        self.soon.push(Soon { table: live.table.number, key, body });
         if self.soon.len() == TOGETHER { self.flush() } else { Ok(()) }
     }
 
-    /// Writes what was to be recorded soon.
+    /// Writes what was to be recorded or saved soon.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
-        let mut soon = std::mem::take(&mut self.soon);
-        if soon.is_empty() {
+        self.rows.flush()?;
+        if self.soon.is_empty() {
             return Ok(());
         }
         let group = self.group().number;
-        let together = if soon.len() == TOGETHER { TOGETHER } else { 1 };
+        let together = if self.soon.len() == TOGETHER { TOGETHER } else { 1 };
         let mut add = self.transaction.prepare_cached(&many(ADD, together, ""))?;
-        let mut save = self.transaction.prepare_cached(&many(rows::SAVE, together, rows::OR_UPDATE))?;
-        for some in soon.chunks(together) {
-            for (at, Soon { table, key, body, newest, state }) in some.iter().enumerate() {
+        for some in self.soon.chunks(together) {
+            for (at, Soon { table, key, body }) in some.iter().enumerate() {
                 let at = 4 * at;
                 add.raw_bind_parameter(at + 1, group)?;
                 add.raw_bind_parameter(at + 2, table)?;
                 add.raw_bind_parameter(at + 3, &key.0)?;
                 add.raw_bind_parameter(at + 4, body)?;
-                save.raw_bind_parameter(at + 1, table)?;
-                save.raw_bind_parameter(at + 2, &key.0)?;
-                save.raw_bind_parameter(at + 3, newest)?;
-                save.raw_bind_parameter(at + 4, state)?;
             }
             if add.raw_execute()? != together {
                 return Err(damaged("a change", "_ssw_change"));
             }
-            save.raw_execute()?;
         }
-        soon.clear();
-        self.soon = soon;
+        self.soon.clear();
         Ok(())
     }
 
     /// Records a change of this site in the change table, and in what is known of the row.
     pub(super) fn record(&mut self, live: &Live, key: &Key, row: &mut Row, change: Change) -> Result<(), Error> {
-        let site = self.settings.site;
-        let mut body = Vec::with_capacity(256);
-        change.encode(site, &mut body);
-        row.absorb(site, change);
-        self.rows.save(live, key, row)?;
+        let body = self.absorb(live, key, row, change)?;
         let (number, table) = (self.group().number, live.table.number);
         let mut add = self.transaction.prepare_cached(&many(ADD, 1, ""))?;
         if add.execute(params![number, table, key.0, body])? == 0 {
             // Repairing may change a row more than once.
-            return combine(self.transaction, number, table, key, site, &body);
+            return combine(self.transaction, number, table, key, self.settings.site, &body);
         }
+        self.count(key, &body);
+        Ok(())
+    }
+
+    /// Has the row take in a change of this site, and encodes it.
+    fn absorb(&mut self, live: &Live, key: &Key, row: &mut Row, change: Change) -> Result<Vec<u8>, Error> {
+        let site = self.settings.site;
+        let mut body = Vec::with_capacity(256);
+        change.encode(site, &mut body);
+        row.absorb(site, change);
+        self.rows.save(live, key.clone(), row)?;
+        Ok(body)
+    }
+
+    /// The group has a row more.
+    fn count(&mut self, key: &Key, body: &[u8]) {
         let group = self.group();
         group.rows += 1;
         group.bytes += (key.0.len() + body.len()) as u64;
-        Ok(())
     }
 
     fn group(&mut self) -> &mut Group {
@@ -174,7 +162,7 @@ impl<'a> Work<'a> {
         let settled = row.all_versions().all(|version| self.settled(version));
         let complete = row.visible() == row.lives();
         if !(settled && complete && (row.visible() || !live.is_parent)) {
-            return self.rows.save(live, key, row);
+            return self.rows.save(live, key.clone(), row);
         }
         self.state.settled = self.state.settled.max(row.newest());
         if kept { self.rows.forget(live, key) } else { Ok(()) }
@@ -186,6 +174,7 @@ impl<'a> Work<'a> {
 
     /// Stores what has moved.
     pub(super) fn finish(mut self) -> Result<(), Error> {
+        self.flush()?;
         self.close_group()?;
         if self.state != self.before {
             self.state.save(self.transaction)?;
