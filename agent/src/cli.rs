@@ -144,6 +144,10 @@ enum Command {
         /// The site that shall hold it.
         #[arg(long, value_name = "SITE")]
         to: String,
+        /// Take it also if the old holder cannot say what it has committed to the database, or that does not arrive in
+        /// time. What is missing comes later, and may be in conflict with what was written by then.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         wait: Wait,
         /// Print JSON.
@@ -282,8 +286,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 print!("{}", show::instances(&rows, run::unix_millis() / 1000, colours()));
             }
         }
-        Command::Swap { socket, resource, to, wait, json } => {
-            let order = Swap { resource, to, wait_ms: wait.millis() };
+        Command::Swap { socket, resource, to, force, wait, json } => {
+            let order = Swap { resource, to, force, wait_ms: wait.millis() };
             let swapped = runtime(1)?.block_on(Client::new(&socket.control).swap(&order))?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&swapped)?);

@@ -1,7 +1,11 @@
 //! A resource moves by itself, and its tables with it: nothing that was acknowledged at the old holder is missing when the
 //! new one takes its first write.
 
-use std::{net::TcpListener, thread, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Bare, wait_until};
@@ -9,13 +13,26 @@ use lab::{Bare, wait_until};
 const DEADLINE: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "CREATE TABLE orders(id TEXT PRIMARY KEY NOT NULL, site TEXT, number INTEGER)";
 
-/// East holds the orders and takes them back when it returns; only the holder writes them.
-fn up(backend: &TcpListener) -> Result<Bare> {
+/// West takes the orders when east is silent, and east takes them back when it returns.
+const BY_ITSELF: &str = "takeover = 'silence'\nfailback = 'auto'\nfailback_after = '1s'";
+/// Only operators move the orders.
+const BY_ORDER: &str = "takeover = 'manual'";
+
+/// A backend that takes connections for as long as the test runs: many are made by probes.
+fn backend() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || listener.incoming().for_each(drop));
+    Ok(address)
+}
+
+/// East holds the orders, which move by these rules; only the holder writes them.
+fn up(rules: &str) -> Result<Bare> {
     let bare = Bare::up(&["east", "west"], SCHEMA)?;
-    let backend = backend.local_addr()?;
+    let backend = backend()?;
     bare.configure(&format!(
-        "[resources.orders]\ntables = ['orders']\nstandby_writes = 'refuse'\ntakeover = 'silence'\nfailback = 'auto'\n\
-         failback_after = '1s'\nprobe = {{ tcp = true, interval = '200ms' }}\n\
+        "[resources.orders]\ntables = ['orders']\nstandby_writes = 'refuse'\n{rules}\n\
+         probe = {{ tcp = true, interval = '200ms' }}\n\
          [resources.orders.sites.east]\nrole = 'active'\nbackends = ['{backend}']\n\
          [resources.orders.sites.west]\nrole = 'standby'\nbackends = ['{backend}']"
     ))?;
@@ -50,6 +67,14 @@ fn await_writable(bare: &Bare, site: &str) -> Result<()> {
     wait_until(DEADLINE, &format!("{site} takes writes"), || {
         number += 1;
         insert(bare, site, number).is_ok()
+    })
+    .map(drop)
+}
+
+/// Waits until east sends its changes to west, or does not.
+fn await_sending(bare: &Bare, sends: bool) -> Result<()> {
+    wait_until(DEADLINE, &format!("east sends its changes to west: {sends}"), || {
+        bare.json("east", &["db", "status"]).is_ok_and(|(_, status)| status["peers"]["west"]["sending"] == sends)
     })
     .map(drop)
 }
@@ -90,8 +115,7 @@ fn nothing_is_missing(bare: &Bare, from: &str, to: &str, start: impl FnOnce() ->
 
 #[test]
 fn a_failback_waits_for_what_the_holder_has_committed() -> Result<()> {
-    let backend = TcpListener::bind("127.0.0.1:0")?;
-    let bare = up(&backend)?;
+    let bare = up(BY_ITSELF)?;
     bare.kill("east")?;
     await_writable(&bare, "west")?;
     nothing_is_missing(&bare, "west", "east", || {
@@ -110,21 +134,58 @@ fn a_failback_waits_for_what_the_holder_has_committed() -> Result<()> {
 
 #[test]
 fn a_drained_holder_is_followed_when_what_it_has_committed_is_there() -> Result<()> {
-    let backend = TcpListener::bind("127.0.0.1:0")?;
-    let bare = up(&backend)?;
+    let bare = up(BY_ITSELF)?;
     nothing_is_missing(&bare, "east", "west", || bare.order("west", &["drain", "east"]).map(drop))?;
     await_holder(&bare, "east", "west")?;
     bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
+fn a_swap_that_is_forced_does_not_wait_for_what_does_not_arrive_and_says_so() -> Result<()> {
+    let bare = up(BY_ORDER)?;
+    await_sending(&bare, true)?;
+    bare.order("west", &["db", "pause"])?;
+    await_sending(&bare, false)?;
+    insert(&bare, "east", 1)?;
+    let refused = bare.order("east", &["swap", "orders", "--to", "west"]).expect_err("a refusal").to_string();
+    assert!(refused.contains("what east has committed did not arrive in time"), "{refused}");
+    await_writable(&bare, "east")?;
+
+    let (code, swapped) = bare.json("east", &["swap", "orders", "--to", "west", "--force"])?;
+    assert_eq!((code, &swapped["behind"]), (Some(0), &serde_json::json!(["east"])), "{swapped}");
+    await_writable(&bare, "west")?;
+    bare.order("west", &["db", "resume"])?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
+fn a_swap_does_not_wait_for_a_holder_that_is_away_and_says_so() -> Result<()> {
+    let bare = up(BY_ORDER)?;
+    bare.kill("east")?;
+    insert(&bare, "east", 1)?;
+    let mut swapped = serde_json::Value::Null;
+    wait_until(DEADLINE, "west takes the orders", || match bare.json("west", &["swap", "orders", "--to", "west"]) {
+        Ok((code, told)) => {
+            swapped = told;
+            code == Some(0)
+        }
+        Err(_) => false,
+    })?;
+    assert_eq!(swapped["behind"], serde_json::json!(["east"]), "{swapped}");
+    await_writable(&bare, "west")?;
+    bare.start("east")?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE)?;
+    assert!(bare.rows("west", "orders")?.iter().any(|row| row.contains("east-1")), "what east had not sent");
+    Ok(())
 }
 
 /// How far the sites are apart is in `status` at both, from what each knows and says.
 #[test]
 fn status_tells_what_waits_for_a_peer_and_what_waits_there() -> Result<()> {
     let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    await_sending(&bare, true)?;
     bare.order("west", &["db", "pause"])?;
-    wait_until(DEADLINE, "west takes no changes", || {
-        bare.json("east", &["db", "status"]).is_ok_and(|(_, status)| status["peers"]["west"]["sending"] == false)
-    })?;
+    await_sending(&bare, false)?;
     for number in 0..20 {
         insert(&bare, "east", number)?;
     }

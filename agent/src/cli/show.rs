@@ -113,6 +113,12 @@ pub fn swapped(swapped: &Swapped) -> String {
     for site in &swapped.absent {
         line(&mut out, format!("  absent     {site} is not in contact and adopts it when it returns"));
     }
+    for site in &swapped.behind {
+        line(
+            &mut out,
+            format!("  behind     {site} was not waited for: what it has committed and not sent comes later"),
+        );
+    }
     out
 }
 

@@ -177,6 +177,9 @@ pub struct Swap {
     pub resource: String,
     /// The site that shall hold it.
     pub to: String,
+    /// Also if it cannot be known that everything is there that its holders have committed.
+    #[serde(default)]
+    pub force: bool,
     /// Milliseconds to wait until the others have adopted it.
     pub wait_ms: u64,
 }
@@ -198,6 +201,9 @@ pub struct Swapped {
     pub waiting: Vec<String>,
     /// Sites that are not in contact and adopt it when they return.
     pub absent: Vec<String>,
+    /// Old holders that may have committed what was not there when it was taken: they were not connected, or the order
+    /// was to be carried out by force.
+    pub behind: Vec<String>,
 }
 
 /// One step of a swap.

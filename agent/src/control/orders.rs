@@ -22,10 +22,21 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
         Err(refusal) => return Some(Err(refusal)),
     };
     let Swap { resource, to, .. } = order;
-    let mut swapped =
-        Swapped { resource, to, epoch: 0, already: false, steps: vec![], waiting: vec![], absent: vec![] };
+    let mut swapped = Swapped {
+        resource,
+        to,
+        epoch: 0,
+        already: false,
+        steps: vec![],
+        waiting: vec![],
+        absent: vec![],
+        behind: vec![],
+    };
     let (epoch, stored, published, caught_up) = match response {
-        Response::Taken { epoch, stored, published, caught_up } => (epoch, stored, published, caught_up),
+        Response::Taken { epoch, stored, published, caught_up, behind } => {
+            swapped.behind = behind;
+            (epoch, stored, published, caught_up)
+        }
         Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
         Response::Refused(reason) => return Some(Err(reason)),
         Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {
@@ -163,6 +174,7 @@ mod tests {
             steps: vec![],
             waiting: vec![],
             absent: vec![],
+            behind: vec![],
         };
         let mut rows = [
             row("orders", "east", State::Active, 3),

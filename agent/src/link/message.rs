@@ -13,7 +13,7 @@ use crate::{evidence::Report, placement::MAX_EPOCH};
 use super::frames::Topic;
 
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.
@@ -29,7 +29,7 @@ pub const OPENING: usize = 2;
 /// A request is at most this long, in bytes.
 pub const MAX_REQUEST: usize = 64;
 /// A response is at most this long, in bytes.
-pub const MAX_RESPONSE: usize = MAX_REASON + 64 + MAX_SITES * (5 + 10);
+pub const MAX_RESPONSE: usize = MAX_REASON + 64 + MAX_SITES * (1 + MAX_NAME);
 
 /// An encoded instance without names and reasons: two lengths, two flags and a state, two numbers of up to ten bytes, and
 /// two reasons' lengths.
@@ -83,6 +83,8 @@ pub enum Request {
         resource: String,
         /// Its epoch where the order was given.
         epoch: u64,
+        /// Also if it cannot be known that everything is there that its holders have committed.
+        force: bool,
     },
     /// Drain your site, or take that back.
     Drain(bool),
@@ -108,6 +110,8 @@ pub enum Response {
         published: Duration,
         /// How long it waited before for what the old holder had committed. `None`: there was nobody to wait for.
         caught_up: Option<Duration>,
+        /// Old holders that may have committed what is not there yet.
+        behind: Vec<String>,
     },
     /// The site held the resource already, in this epoch.
     Holds(u64),
@@ -251,14 +255,19 @@ pub fn encode_response(mut response: Response) -> Vec<u8> {
 /// Reads and checks a response.
 ///
 /// # Errors
-/// `TooLong`, `Version`, `Malformed`, `Epoch`, `Reason`.
+/// `TooLong`, `Version`, `Malformed`, `Name`, `Epoch`, `Reason`.
 pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
     if bytes.len() > MAX_RESPONSE {
         return Err(MessageError::TooLong);
     }
     let response = decode(bytes, "response")?;
     match &response {
-        Response::Taken { epoch, .. } | Response::Holds(epoch) => check_epoch(*epoch)?,
+        Response::Taken { behind, .. } if behind.len() > MAX_SITES => return Err(MessageError::Sites(behind.len())),
+        Response::Taken { epoch, behind, .. } => {
+            check_epoch(*epoch)?;
+            behind.iter().try_for_each(|site| check_name(site))?;
+        }
+        Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
         Response::Yielded(reached) if reached.len() > MAX_SITES => return Err(MessageError::Sites(reached.len())),
         Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {}
@@ -268,7 +277,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
 
 fn check_request(request: &Request) -> Result<(), MessageError> {
     match request {
-        Request::Take { resource, epoch } => check_name(resource).and_then(|()| check_epoch(*epoch)),
+        Request::Take { resource, epoch, .. } => check_name(resource).and_then(|()| check_epoch(*epoch)),
         Request::Drain(_) | Request::Fence => Ok(()),
         Request::Yield { resource } => check_name(resource),
     }

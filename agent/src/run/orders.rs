@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{
     sync::oneshot,
-    time::{sleep, timeout},
+    time::{sleep, timeout_at},
 };
 
 use super::Agent;
@@ -20,7 +20,7 @@ use crate::{
         message::{Request, Response},
     },
     placement::{self, Arrival, Cause, Change, Changes, State},
-    replication::Guarded,
+    replication::{Guarded, Replication},
 };
 
 /// A new holder has what the old one has committed after so long, or is refused. Shorter than whoever asked waits.
@@ -55,9 +55,18 @@ pub(super) struct CaughtUp {
     resource: String,
     /// Its epoch before.
     epoch: u64,
-    /// How long, if there was somebody to wait for; or why it must not be taken.
-    waited: Result<Option<Duration>, String>,
+    /// Or why it must not be taken.
+    waited: Result<Waited, String>,
     taker: Taker,
+}
+
+/// What there was to wait for.
+#[derive(Default)]
+pub(super) struct Waited {
+    /// How long, if there was somebody to wait for.
+    took: Option<Duration>,
+    /// Holders that may have committed what is not here.
+    behind: Vec<String>,
 }
 
 impl Agent {
@@ -66,9 +75,9 @@ impl Agent {
         tracing::info!(peer, ?request, "an operator's order, given at a peer");
         // Should the peer have gone, the reports say what was done.
         match request {
-            Request::Take { resource, epoch } => {
+            Request::Take { resource, epoch, force } => {
                 let answer = Box::new(|response| drop(reply.send(response)));
-                return self.catch_up(resource, epoch, Taker::Order(answer));
+                return self.catch_up(resource, epoch, force, Taker::Order(answer));
             }
             Request::Drain(drained) => {
                 let response = match self.drain_here(drained)? {
@@ -101,7 +110,7 @@ impl Agent {
 
     /// Takes a resource here, or has its new holder's agent take it.
     pub(super) fn swap(&mut self, order: Swap, reply: oneshot::Sender<Result<Response, String>>) -> anyhow::Result<()> {
-        let Swap { resource, to, .. } = order;
+        let Swap { resource, to, force, .. } = order;
         let refusal = match self.knowledge.config.resources.get(&resource) {
             None => Some(self.knowledge.no_resource(&resource)),
             Some(configured) if !configured.instances.contains_key(&to) => {
@@ -115,9 +124,9 @@ impl Agent {
             drop(reply.send(Err(refusal)));
         } else if to == self.knowledge.config.site {
             let answer = Box::new(|response| drop(reply.send(Ok(response))));
-            return self.catch_up(resource, epoch, Taker::Order(answer));
+            return self.catch_up(resource, epoch, force, Taker::Order(answer));
         } else {
-            let asking = self.link.ask(&to, Request::Take { resource, epoch });
+            let asking = self.link.ask(&to, Request::Take { resource, epoch, force });
             tokio::spawn(async move { reply.send(asking.await) });
         }
         Ok(())
@@ -170,34 +179,32 @@ impl Agent {
     }
 
     /// Takes a resource whose epoch was `epoch` where the order was given: if it has tables, not before everything is
-    /// applied here that its holders have committed. A holder that is not connected is not waited for: this order is how
-    /// people take from a dead one.
-    fn catch_up(&mut self, resource: String, epoch: u64, taker: Taker) -> anyhow::Result<()> {
-        let sources = self.sources(&resource);
+    /// applied here that its holders have committed. A holder that is not connected is not waited for, for this order is how
+    /// people take from a dead one; with `force` neither is one that cannot say what it has committed, or is too slow.
+    fn catch_up(&mut self, resource: String, epoch: u64, force: bool, taker: Taker) -> anyhow::Result<()> {
+        let (sources, mut behind) = self.sources_and_others(&resource);
         let Some(replication) = self.replication.as_ref().filter(|_| !sources.is_empty()) else {
-            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(None), taker });
+            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(Waited { took: None, behind }), taker });
         };
         let yielding = |site: String| (self.link.ask(&site, Request::Yield { resource: resource.clone() }), site);
         let sources: Vec<_> = sources.into_iter().map(yielding).collect();
         let (replication, ready) = (replication.clone(), self.ready.clone());
         tokio::spawn(async move {
             let began = Instant::now();
-            let waiting = async {
-                for (asking, site) in sources {
-                    match asking.await? {
-                        Response::Yielded(reached) => replication.reaches(reached).await?,
-                        Response::Refused(why) => {
-                            return Err(format!("{site} cannot say what it has committed: {why}"));
-                        }
-                        other => return Err(format!("{site} answered another question: {other:?}")),
+            let mut missing = Ok(());
+            for (asking, site) in sources {
+                let arriving = arrive(&site, asking, &replication);
+                let late =
+                    |_| Err(format!("what {site} has committed did not arrive in time; see: siteswap db status"));
+                match timeout_at((began + CATCH_UP).into(), arriving).await.unwrap_or_else(late) {
+                    Err(why) if force => {
+                        tracing::warn!(resource, "taken by force: {why}");
+                        behind.push(site);
                     }
+                    other => missing = missing.and(other),
                 }
-                Ok(())
-            };
-            let late =
-                || "what the old holder has committed did not arrive in time; see: siteswap db status".to_owned();
-            let waited = timeout(CATCH_UP, waiting).await.unwrap_or_else(|_| Err(late()));
-            let waited = waited.map(|()| Some(began.elapsed()));
+            }
+            let waited = missing.map(|()| Waited { took: Some(began.elapsed()), behind });
             if let (Err(_), Taker::Rule) = (&waited, &taker) {
                 sleep(AGAIN).await;
             }
@@ -213,7 +220,7 @@ impl Agent {
             (Taker::Order(answer), Err(refusal)) => answer(Response::Refused(refusal)),
             (Taker::Order(answer), Ok(waited)) => answer(match self.take(&resource, epoch)? {
                 Response::Taken { epoch, stored, published, .. } => {
-                    Response::Taken { epoch, stored, published, caught_up: waited }
+                    Response::Taken { epoch, stored, published, caught_up: waited.took, behind: waited.behind }
                 }
                 other => other,
             }),
@@ -247,7 +254,7 @@ impl Agent {
             if self.moving.get(&resource) != Some(&begun) && self.is_close(&resource) {
                 self.moving.insert(resource.clone(), begun);
                 // It has sources: what is done at once is to ask them.
-                self.catch_up(resource, epoch, Taker::Rule)?;
+                self.catch_up(resource, epoch, false, Taker::Rule)?;
             }
         }
         Ok(taken)
@@ -268,11 +275,15 @@ impl Agent {
 
     /// The sites that may have committed what must be here before this site takes a resource.
     fn sources(&self, resource: &str) -> Vec<String> {
+        self.sources_and_others(resource).0
+    }
+
+    /// The same, and those that cannot be asked.
+    fn sources_and_others(&self, resource: &str) -> (Vec<String>, Vec<String>) {
         let resources = &self.knowledge.config.resources;
         let tables = resources.get(resource).is_some_and(|resource| !resource.tables.is_empty());
-        let mut holders = if tables && self.replication.is_some() { self.holders(resource) } else { Vec::new() };
-        holders.retain(|site| self.link.connected(site));
-        holders
+        let holders = if tables && self.replication.is_some() { self.holders(resource) } else { Vec::new() };
+        holders.into_iter().partition(|site| self.link.connected(site))
     }
 
     /// Little is missing of what the holders have committed, as far as is known.
@@ -336,7 +347,7 @@ impl Agent {
         let stored = began.elapsed();
         self.act("a swap by an operator", began)?;
         let published = began.elapsed().saturating_sub(stored);
-        Ok(Response::Taken { epoch, stored, published, caught_up: None })
+        Ok(Response::Taken { epoch, stored, published, caught_up: None, behind: Vec::new() })
     }
 
     /// The inner error says why it is not stored; an outer one is fatal.
@@ -350,5 +361,18 @@ impl Agent {
         tracing::info!("{order}");
         self.act(order, Instant::now())?;
         Ok(Ok(()))
+    }
+}
+
+/// Waits until everything is applied here that a holder has committed, which it is being asked for.
+async fn arrive(
+    site: &str,
+    asking: impl Future<Output = Result<Response, String>>,
+    replication: &Replication,
+) -> Result<(), String> {
+    match asking.await? {
+        Response::Yielded(reached) => replication.reaches(reached).await,
+        Response::Refused(why) => Err(format!("{site} cannot say what it has committed: {why}")),
+        other => Err(format!("{site} answered another question: {other:?}")),
     }
 }

@@ -101,16 +101,16 @@ proptest! {
 
     #[test]
     fn requests_and_responses_arrive_as_they_were_sent_and_fit(
-        resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, drain: bool, times: (u32, u32), reason in "\\PC{0,80}",
+        resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, flag: bool, times: (u32, u32), reason in "\\PC{0,80}",
     ) {
-        for request in [Request::Take { resource, epoch }, Request::Drain(drain)] {
+        for request in [Request::Take { resource: resource.clone(), epoch, force: flag }, Request::Drain(flag)] {
             let bytes = encode_request(&request).unwrap();
             prop_assert!(bytes.len() <= MAX_REQUEST);
             prop_assert_eq!(decode_opening(&bytes[..OPENING]), Ok(Purpose::Request));
             prop_assert_eq!(decode_request(&bytes).unwrap(), request);
         }
         let (stored, published) = (Duration::from_micros(times.0.into()), Duration::from_micros(times.1.into()));
-        let taken = Response::Taken { epoch, stored, published, caught_up: None };
+        let taken = Response::Taken { epoch, stored, published, caught_up: None, behind: vec![resource] };
         for response in [taken, Response::Holds(epoch), Response::Drained, Response::Refused(reason)] {
             let read = decode_response(&encode_response(response.clone())).unwrap();
             match (read, response) {
@@ -148,7 +148,7 @@ fn every_cut_of_a_message_is_refused() {
 
 #[test]
 fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
-    let request = encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 300 }).unwrap();
+    let request = encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 300, force: false }).unwrap();
     let response = encode_response(Response::Refused("no".to_owned()));
     for length in 0..request.len() {
         assert_eq!(decode_request(&request[..length]), Err(MessageError::Malformed("request")), "{length}");
@@ -164,8 +164,9 @@ fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
 
 #[test]
 fn requests_and_responses_that_break_the_rules_are_refused() {
-    let take =
-        |resource: &str, epoch| encode(&(Purpose::Request, Request::Take { resource: resource.to_owned(), epoch }));
+    let take = |resource: &str, epoch| {
+        encode(&(Purpose::Request, Request::Take { resource: resource.to_owned(), epoch, force: false }))
+    };
     for name in ["", "Orders", "or ders", "or\u{1b}[2Jders", &"a".repeat(MAX_NAME + 1)] {
         assert!(matches!(decode_request(&take(name, 1)), Err(MessageError::Name(_))), "{name:?}");
     }
