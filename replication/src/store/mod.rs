@@ -29,6 +29,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     rc::Rc,
+    thread,
     time::Duration,
 };
 
@@ -59,6 +60,9 @@ use work::Work;
 
 /// Another process may hold the write lock for so long before a transaction of ours fails.
 const BUSY: Duration = Duration::from_secs(30);
+/// So long is waited between two tries to get the lock. SQLite's own handler waits up to 100 ms, and an application that
+/// writes without pause leaves the lock free for less than a millisecond at a time: see `docs/performance.md`.
+const TRY: Duration = Duration::from_micros(500);
 
 /// SQLite's `cache_size`: 16 MiB, for what a large batch changes to be written once.
 const CACHE: i32 = -16_384;
@@ -256,8 +260,8 @@ impl Store {
     /// `Journal`, `Foreign`, `Damaged`, `Sqlite`.
     pub fn open(file: &Path, settings: Settings) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = Connection::open_with_flags(file, flags)?;
-        database.busy_timeout(BUSY)?;
+        let mut database = Connection::open_with_flags(file, flags)?;
+        database.busy_handler(Some(wait))?;
         let mode: String = database.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(Error::Journal(mode));
@@ -383,6 +387,12 @@ impl Store {
         self.schema = Some(schema);
         Ok(result)
     }
+}
+
+/// Waits for another connection's transaction to end, and says whether to try again.
+fn wait(tries: i32) -> bool {
+    thread::sleep(TRY);
+    u128::from(tries.unsigned_abs()) * TRY.as_micros() < BUSY.as_micros()
 }
 
 fn schema_version(database: &Connection) -> Result<i64, Error> {
