@@ -21,7 +21,7 @@ use siteswap_replication::capture::{self, Wanted};
 use super::capture::{INSERT, SCHEMA};
 
 /// Transactions a second.
-const RATES: [u32; 2] = [200, 2_000];
+const RATES: [u32; 3] = [200, 2_000, 10_000];
 const SPAN: Duration = Duration::from_secs(8);
 /// Between two looks at the peer's table.
 const LOOK: Duration = Duration::from_micros(200);

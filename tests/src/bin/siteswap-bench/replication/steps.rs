@@ -18,6 +18,8 @@ use siteswap_replication::{
 
 use super::capture::{INSERT, SCHEMA};
 
+/// Of each step the fastest of so many rounds counts.
+const ROUNDS: usize = 3;
 pub const ROWS: u32 = 200_000;
 /// How often each row is updated before anything is sent.
 pub const UPDATES: u32 = 5;
@@ -58,6 +60,19 @@ pub struct Steps {
     pub wire: Vec<Wire>,
 }
 
+/// Measures several times; of each step the round counts that needed the least time on a core.
+pub fn best<T>(measure: impl Fn() -> Result<(Vec<Step>, T)>) -> Result<(Vec<Step>, T)> {
+    let (mut best, rest) = measure()?;
+    for _ in 1..ROUNDS {
+        for (best, step) in best.iter_mut().zip(measure()?.0) {
+            if step.rows_per_core_second > best.rows_per_core_second {
+                *best = step;
+            }
+        }
+    }
+    Ok((best, rest))
+}
+
 /// When a step began.
 pub struct Start(Instant, Duration);
 
@@ -95,7 +110,7 @@ struct Pair {
 }
 
 /// Inserts, updates and deletes go from one database to the other.
-pub fn measure() -> Result<(Vec<Step>, Vec<Wire>, Kept)> {
+pub fn measure() -> Result<(Vec<Step>, (Vec<Wire>, Kept))> {
     let directory = tempfile::tempdir()?;
     let (here, there) = (directory.path().join("here.db"), directory.path().join("there.db"));
     create(&here)?;
@@ -124,7 +139,7 @@ pub fn measure() -> Result<(Vec<Step>, Vec<Wire>, Kept)> {
     pair.verify()?;
     pair.app.execute("DELETE FROM item WHERE id > 0", [])?;
     pair.tell("delete")?;
-    Ok((pair.steps.all, pair.steps.wire, kept))
+    Ok((pair.steps.all, (pair.steps.wire, kept)))
 }
 
 impl Pair {
