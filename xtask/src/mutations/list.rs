@@ -165,7 +165,7 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "the values of deleted rows in what is kept of them",
         edits: &[edit(
             "src/merge.rs",
-            "values: (!self.visible()).then(|| self.values.clone()),",
+            "values: (!self.visible()).then(|| Cow::from(&self.values)),",
             "values: (!self.visible()).then(|| vec![None; self.values.len()]),",
         )],
         noticed_by: THREE,

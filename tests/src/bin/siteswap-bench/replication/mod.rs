@@ -26,7 +26,7 @@ pub struct Replication {
 /// Measures on files in directories of its own, and in a lab.
 pub fn measure() -> Result<Replication> {
     let capture = capture::measure()?;
-    let (steps, (wire, kept)) = steps::best(steps::measure)?;
+    let (steps, steps::Sizes { wire, kept }) = steps::best(steps::measure)?;
     let (json_steps, json_wire) = steps::best(json::measure)?;
     let (lag, backlog) = agents::measure()?;
     Ok(Replication { capture, steps, wire, kept, json_steps, json_wire, lag, backlog })

@@ -53,6 +53,12 @@ pub struct Kept {
     pub versions: u64,
 }
 
+/// What is sent and what is kept.
+pub struct Sizes {
+    pub wire: Vec<Wire>,
+    pub kept: Kept,
+}
+
 /// What was measured so far.
 #[derive(Default)]
 pub struct Steps {
@@ -110,7 +116,7 @@ struct Pair {
 }
 
 /// Inserts, updates and deletes go from one database to the other.
-pub fn measure() -> Result<(Vec<Step>, (Vec<Wire>, Kept))> {
+pub fn measure() -> Result<(Vec<Step>, Sizes)> {
     let directory = tempfile::tempdir()?;
     let (here, there) = (directory.path().join("here.db"), directory.path().join("there.db"));
     create(&here)?;
@@ -139,7 +145,7 @@ pub fn measure() -> Result<(Vec<Step>, (Vec<Wire>, Kept))> {
     pair.verify()?;
     pair.app.execute("DELETE FROM item WHERE id > 0", [])?;
     pair.tell("delete")?;
-    Ok((pair.steps.all, (pair.steps.wire, kept)))
+    Ok((pair.steps.all, Sizes { wire: pair.steps.wire, kept }))
 }
 
 impl Pair {
