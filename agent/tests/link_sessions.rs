@@ -94,12 +94,13 @@ async fn either_site_asks_the_other_and_hears_what_came_of_it() {
     let (mut east, mut west) = (world.start("east").await, world.start("west").await);
     east.contact("west", true).await;
     west.contact("east", true).await;
-    let take = Request::Take { resource: "orders".to_owned(), epoch: 3 };
+    let take = Request::Take { resource: "orders".to_owned(), epoch: 3, force: false };
     let taken = Response::Taken {
         epoch: 4,
         stored: Duration::from_millis(2),
         published: Duration::from_micros(70),
         caught_up: Some(Duration::from_millis(9)),
+        behind: vec!["north".to_owned()],
     };
     let refused = Response::Refused("west does not take orders: the site is drained".to_owned());
     asks(&east, ("west", &mut west), take.clone(), taken).await;
@@ -110,7 +111,8 @@ async fn either_site_asks_the_other_and_hears_what_came_of_it() {
     let asking = east.link.ask("west", take.clone());
     let (answer, ()) = tokio::join!(asking, async { drop(west.asked.recv().await) });
     assert!(answer.as_ref().is_err_and(|error| error.contains("west gave no response")), "{answer:?}");
-    let name_error = east.link.ask("west", Request::Take { resource: "Orders!".to_owned(), epoch: 3 }).await;
+    let name_error =
+        east.link.ask("west", Request::Take { resource: "Orders!".to_owned(), epoch: 3, force: false }).await;
     assert!(name_error.unwrap_err().contains("cannot name"), "wrong requests are not sent");
     west.link.close().await;
     east.contact("west", false).await;

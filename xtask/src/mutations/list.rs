@@ -175,8 +175,8 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "the values that triggers keep of deleted rows",
         edits: &[edit(
             "src/store/fold.rs",
-            "Some(seq) if !there => live.old(work.transaction, seq)?,",
-            "Some(seq) if !there => live.old(work.transaction, seq)?.filter(|_| false),",
+            "Some(seq) if !there => live.image_by(&mut found.images, seq)?,",
+            "Some(seq) if !there => live.image_by(&mut found.images, seq)?.filter(|_| false),",
         )],
         noticed_by: THREE,
     },
