@@ -211,10 +211,29 @@ fn await_progress(lab: &Lab) -> Result<()> {
     progress.map(drop).with_context(|| lab.backlog())
 }
 
+/// Transactions a second at each site, and how many at both together.
+fn load() -> (u32, usize) {
+    let rate = setting("SITESWAP_LOAD_RATE", 60);
+    (rate, 2 * rate as usize * setting("SITESWAP_LOAD_SECONDS", 10) as usize)
+}
+
+#[test]
+fn c5_what_both_sites_write_while_the_link_is_cut_is_merged_when_it_is_back() -> Result<()> {
+    let (rate, total) = load();
+    let mut dice = dice("cut");
+    let lab = Lab::up(&Options::default())?;
+    let before = lab.await_same_databases(DEADLINE)?;
+    cut(&lab)?;
+    let applications = applications(&lab, rate, &mut dice, [0, 0]);
+    await_writes(&applications, total)?;
+    let logs = steady::finish(applications)?;
+    lab.mend("link")?;
+    check(&lab, &before, &logs, Clocks::Same)
+}
+
 #[test]
 fn c5_under_load_while_the_link_is_cut_and_agents_are_killed_nothing_is_lost() -> Result<()> {
-    let (rate, kills) = (setting("SITESWAP_LOAD_RATE", 60), setting("SITESWAP_LOAD_KILLS", 20));
-    let total = 2 * rate as usize * setting("SITESWAP_LOAD_SECONDS", 10) as usize;
+    let ((rate, total), kills) = (load(), setting("SITESWAP_LOAD_KILLS", 20));
     let mut dice = dice("kills");
     let lab = Lab::up(&Options::default())?;
     let before = lab.await_same_databases(DEADLINE)?;
