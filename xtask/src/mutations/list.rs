@@ -161,12 +161,18 @@ pub const MUTATIONS: &[Mutation] = &[
         noticed_by: THREE,
     },
     Mutation {
+        name: "first-identity",
+        without: "the rule that of two connections the first gives a new database its identity",
+        edits: &[edit("src/store/identity.rs", "\"INSERT OR IGNORE\"", "\"INSERT OR REPLACE\"")],
+        noticed_by: Test { target: "identity", name: "connections_that_open" },
+    },
+    Mutation {
         name: "tombstone-image",
         without: "the values of deleted rows in what is kept of them",
         edits: &[edit(
             "src/merge.rs",
             "values: (!self.visible()).then(|| Cow::from(&self.values)),",
-            "values: (!self.visible()).then(|| vec![None; self.values.len()]),",
+            "values: (!self.visible()).then(|| Cow::from(vec![None; self.values.len()])),",
         )],
         noticed_by: THREE,
     },
