@@ -12,7 +12,6 @@ use lab::{
     plan::{EAST, SITES, Site, WEST},
     wait_until,
 };
-use siteswap_replication::Value;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -274,7 +273,7 @@ fn restore(lab: &Lab, logs: &[Vec<Conflict>; 2]) -> Result<()> {
         (WEST, "edited first", "SELECT body || more FROM by_latest WHERE id = 'edited first'", &["by eastm"]),
     ];
     for (site, key, query, expected) in restorations {
-        let of = |conflict: &&Conflict| conflict.table == "by_latest" && conflict.key == [text(key)];
+        let of = |conflict: &&Conflict| conflict.table == "by_latest" && conflict.key == [key];
         let conflict = logs[0].iter().find(of).with_context(|| format!("no conflict about {key}"))?;
         let agent = lab.agent(site.name)?;
         agent.database(&["conflicts", "restore", &conflict.id.to_string()])?;
@@ -289,7 +288,7 @@ fn restore(lab: &Lab, logs: &[Vec<Conflict>; 2]) -> Result<()> {
 /// The conflict is in the log of both sites, or of one at least, with what was dropped.
 fn check_logs(case: &Case, logs: &[Vec<Conflict>; 2]) -> Result<()> {
     let Some(lost) = &case.lost else { return Ok(()) };
-    let of = |conflict: &&Conflict| conflict.table == lost.table && conflict.key == [text(lost.key)];
+    let of = |conflict: &&Conflict| conflict.table == lost.table && conflict.key == [lost.key];
     let mut found: Vec<&Conflict> = logs.iter().flatten().filter(of).collect();
     let sites = [lost.by.other().name, lost.by.name];
     ensure!(found.iter().all(|one| [&one.won_site, &one.lost_site] == sites), "other sites are named: {found:?}");
@@ -299,15 +298,11 @@ fn check_logs(case: &Case, logs: &[Vec<Conflict>; 2]) -> Result<()> {
     for conflict in &found {
         ensure!(conflict.id == found[0].id, "it has another number at each site");
         for (column, value) in lost.image {
-            let said = (String::from(*column), text(value));
-            ensure!(conflict.image.contains(&said), "{column} is not {value:?} in {conflict:?}");
+            let said = conflict.image.get(*column).is_some_and(|said| said == value);
+            ensure!(said, "{column} is not {value:?} in {conflict:?}");
         }
     }
     Ok(())
-}
-
-fn text(words: &str) -> Value {
-    Value::Text(words.as_bytes().to_vec())
 }
 
 fn rows(lab: &Lab, site: Site, query: &str) -> Result<Vec<String>> {

@@ -38,7 +38,7 @@ pub struct Conflict {
     /// The table.
     pub table: String,
     /// The row's key.
-    pub key: Vec<Value>,
+    pub key: Vec<serde_json::Value>,
     /// What met what: what won, then what lost.
     pub kind: String,
     /// The site whose change stays.
@@ -46,7 +46,7 @@ pub struct Conflict {
     /// The site whose change was dropped.
     pub lost_site: String,
     /// What it had set; nothing, if it was a deletion.
-    pub image: Vec<(String, Value)>,
+    pub image: BTreeMap<String, serde_json::Value>,
     /// `dropped` or `restored`.
     pub state: String,
 }
