@@ -201,7 +201,11 @@ impl Agent {
                         tracing::warn!(resource, "taken by force: {why}");
                         behind.push(site);
                     }
-                    other => missing = missing.and(other),
+                    Err(why) => {
+                        missing = Err(why);
+                        break;
+                    }
+                    Ok(()) => {}
                 }
             }
             let waited = missing.map(|()| Waited { took: Some(began.elapsed()), behind });

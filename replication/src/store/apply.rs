@@ -290,16 +290,16 @@ fn write<'a>(
     row: &Row,
     changed: &[u16],
 ) -> Result<bool, Error> {
-    let (database, live) = (work.transaction, Rc::clone(&table.live));
+    let database = work.transaction;
     match (there, row.visible()) {
         (false, false) => Ok(true),
-        (true, false) => Ok(live.delete(database, key).map(|()| true)?),
+        (true, false) => Ok(table.live.delete(database, key).map(|()| true)?),
         (false, true) => free(table.inserter.execute(params_from_iter(row.values.iter().flatten())).map(drop)),
         (true, true) => {
             if changed.is_empty() || free(table.update(database, key, row, changed))? {
                 return Ok(true);
             }
-            live.delete(database, key)?;
+            table.live.delete(database, key)?;
             Ok(false)
         }
     }

@@ -392,7 +392,7 @@ impl Store {
 /// Waits for another connection's transaction to end, and says whether to try again.
 fn wait(tries: i32) -> bool {
     thread::sleep(TRY);
-    u128::from(tries.unsigned_abs()) * TRY.as_micros() < BUSY.as_micros()
+    TRY * tries.unsigned_abs() < BUSY
 }
 
 fn schema_version(database: &Connection) -> Result<i64, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, ToSql, params};
 
 use crate::{
     clock::Stamp,
@@ -20,6 +20,28 @@ const FORGET: &str = "DELETE FROM _ssw_row WHERE tbl=? AND key=?";
 
 /// Rows in one statement: several take half as long.
 pub(super) const TOGETHER: usize = 32;
+
+/// Inserts rows of four values, as many in one statement as can be. Returns how many were inserted.
+pub(super) fn insert_all<'r, T>(
+    database: &Connection,
+    (insert, end): (&str, &str),
+    rows: &'r [T],
+    values: impl Fn(&'r T) -> [&'r dyn ToSql; 4],
+) -> Result<usize, Error> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let together = if rows.len() == TOGETHER { TOGETHER } else { 1 };
+    let mut statement = database.prepare_cached(&many(insert, together, end))?;
+    let mut inserted = 0;
+    for some in rows.chunks(together) {
+        for (at, value) in (1..).zip(some.iter().flat_map(&values)) {
+            statement.raw_bind_parameter(at, value)?;
+        }
+        inserted += statement.raw_execute()?;
+    }
+    Ok(inserted)
+}
 
 /// A statement that inserts so many rows of four values.
 pub(super) fn many(insert: &str, rows: usize, end: &str) -> String {
@@ -108,18 +130,9 @@ impl<'a> Rows<'a> {
 
     /// Writes what was saved.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
-        let together = if self.soon.len() == TOGETHER { TOGETHER } else { 1 };
-        let mut save = self.database.prepare_cached(&many(SAVE, together, OR_UPDATE))?;
-        for some in self.soon.chunks(together) {
-            for (at, Soon { table, key, newest, state }) in some.iter().enumerate() {
-                let at = 4 * at;
-                save.raw_bind_parameter(at + 1, table)?;
-                save.raw_bind_parameter(at + 2, &key.0)?;
-                save.raw_bind_parameter(at + 3, newest)?;
-                save.raw_bind_parameter(at + 4, state)?;
-            }
-            save.raw_execute()?;
-        }
+        insert_all(self.database, (SAVE, OR_UPDATE), &self.soon, |soon| {
+            [&soon.table, &soon.key.0, &soon.newest, &soon.state]
+        })?;
         self.soon.clear();
         Ok(())
     }

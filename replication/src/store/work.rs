@@ -14,7 +14,7 @@ use crate::{
 use super::{
     Error, Peer, Settings, State, Tables, damaged,
     live::Live,
-    rows::{Rows, TOGETHER, many},
+    rows::{Rows, TOGETHER, insert_all, many},
 };
 
 /// A transaction under way.
@@ -78,19 +78,10 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let group = self.group().number;
-        let together = if self.soon.len() == TOGETHER { TOGETHER } else { 1 };
-        let mut add = self.transaction.prepare_cached(&many(ADD, together, ""))?;
-        for some in self.soon.chunks(together) {
-            for (at, Soon { table, key, body }) in some.iter().enumerate() {
-                let at = 4 * at;
-                add.raw_bind_parameter(at + 1, group)?;
-                add.raw_bind_parameter(at + 2, table)?;
-                add.raw_bind_parameter(at + 3, &key.0)?;
-                add.raw_bind_parameter(at + 4, body)?;
-            }
-            if add.raw_execute()? != together {
-                return Err(damaged("a change", "_ssw_change"));
-            }
+        let added =
+            insert_all(self.transaction, (ADD, ""), &self.soon, |soon| [&group, &soon.table, &soon.key.0, &soon.body])?;
+        if added != self.soon.len() {
+            return Err(damaged("a change", "_ssw_change"));
         }
         self.soon.clear();
         Ok(())
