@@ -131,13 +131,13 @@ impl Row {
         self.versions.iter().copied().fold(self.alive, Version::max)
     }
 
-    /// Takes in a change of the own site, which knew all there is to know here.
+    /// Takes in a change of the own site, which knew all there is to know here: its values are the row's.
     pub fn absorb(&mut self, site: SiteId, change: Change) {
         self.join_life(site, &change);
         for cell in change.cells {
             let version = Version::new(cell.stamp, site);
-            if let Some(mine) = self.versions.get_mut(usize::from(cell.column)).filter(|mine| version > **mine) {
-                *mine = version;
+            if let Some(mine) = self.versions.get_mut(usize::from(cell.column)) {
+                *mine = version.max(*mine);
                 self.values[usize::from(cell.column)] = Some(cell.value);
             }
         }

@@ -26,13 +26,7 @@ pub enum Value {
 /// can. 1 and 1.0 differ.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Integer(one), Self::Integer(two)) => one == two,
-            (Self::Real(one), Self::Real(two)) => one == two,
-            (Self::Text(one), Self::Text(two)) | (Self::Blob(one), Self::Blob(two)) => one == two,
-            _ => false,
-        }
+        self.is(other.borrowed())
     }
 }
 
@@ -42,6 +36,17 @@ impl Value {
     /// NULL?
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+
+    /// Is it equal to this value of SQLite's?
+    pub fn is(&self, other: ValueRef<'_>) -> bool {
+        match (self.borrowed(), other) {
+            (ValueRef::Null, ValueRef::Null) => true,
+            (ValueRef::Integer(one), ValueRef::Integer(two)) => one == two,
+            (ValueRef::Real(one), ValueRef::Real(two)) => one == two,
+            (ValueRef::Text(one), ValueRef::Text(two)) | (ValueRef::Blob(one), ValueRef::Blob(two)) => one == two,
+            _ => false,
+        }
     }
 
     /// Bytes it takes in memory and, nearly, on disk.

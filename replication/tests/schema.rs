@@ -113,13 +113,16 @@ fn what_cannot_be_replicated_is_refused_with_the_reason() {
          CREATE TABLE _ssw_x(a); CREATE TABLE counted(a INTEGER PRIMARY KEY AUTOINCREMENT);
          CREATE TABLE long(a, b, c, d, e, f, g, h, i, PRIMARY KEY(a, b, c, d, e, f, g, h, i));",
     );
+    let columns: Vec<String> = (0..1981).map(|column| format!("c{column}")).collect();
+    database.execute_batch(&format!("CREATE TABLE wide({}, PRIMARY KEY(c0))", columns.join(", "))).unwrap();
     let refused = |table: &str| schema::read(&database, table).unwrap_err();
     assert!(matches!(refused("bare"), Error::NoKey(_)));
     assert!(matches!(refused("nothing"), Error::Missing(_)));
     assert!(matches!(refused("long"), Error::LongKey { columns: 9, .. }));
+    assert!(matches!(refused("wide"), Error::Wide { columns: 1981, .. }));
     for table in ["seen", "words", "words_data", "_ssw_x", "sqlite_sequence"] {
         assert!(matches!(refused(table), Error::NotOrdinary { .. }), "{table}");
     }
     assert_eq!(refused("seen").to_string(), "\"seen\" is a view: only ordinary tables can be replicated");
-    assert_eq!(schema::names(&database).unwrap(), ["bare", "counted", "long"]);
+    assert_eq!(schema::names(&database).unwrap(), ["bare", "counted", "long", "wide"]);
 }

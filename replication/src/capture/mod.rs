@@ -8,6 +8,7 @@ mod triggers;
 pub use attach::{Wanted, anew, attach, detach, disarm, is_attached, tables};
 pub use inspect::{Departure, Difference, inspect, refresh};
 pub use refuse::refuse;
+pub(crate) use triggers::differs;
 pub use triggers::{keyless, nullable_key, unverified};
 
 use crate::schema;

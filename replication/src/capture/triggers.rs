@@ -221,7 +221,7 @@ fn other_key(table: &Table, one: &str, two: &str) -> String {
 
 /// Two values of a column are not the same bytes of the same storage class. `IS NOT` alone would go by the column's
 /// collation, and take 1 for 1.0.
-pub(super) fn differs(column: &Column, one: &str, two: &str) -> String {
+pub(crate) fn differs(column: &Column, one: &str, two: &str) -> String {
     let classes = if column.mixes_numbers() { format!(" OR typeof({one}) <> typeof({two})") } else { String::new() };
     format!("{one} IS NOT {two} COLLATE BINARY{classes}")
 }

@@ -15,6 +15,8 @@ pub use read::{Error, Found, LeftOut, names, read};
 pub const MASK_BITS: usize = 62;
 /// A primary key has at most this many columns.
 pub const MAX_KEY: usize = 8;
+/// A table has at most this many columns: a fold reads some more, and SQLite allows 2000 by default.
+pub const MAX_COLUMNS: usize = 1980;
 
 /// A replicated table.
 ///
@@ -102,6 +104,14 @@ impl Table {
     /// Is the column part of the primary key?
     pub fn in_key(&self, column: u16) -> bool {
         self.key.contains(&column)
+    }
+
+    /// The collation, as an identifier, by which the primary key's index compares this column of it. The column's own may be
+    /// another, to which rows with different keys are equal.
+    pub fn key_collation(&self, column: u16) -> String {
+        let index = self.uniques.iter().find(|unique| unique.primary);
+        let found = index.and_then(|index| index.columns.iter().find(|(of, _)| *of == column));
+        quoted(found.map_or("BINARY", |(_, collation)| collation))
     }
 }
 

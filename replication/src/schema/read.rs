@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{
-    Column, MAX_KEY, Table,
+    Column, MAX_COLUMNS, MAX_KEY, Table,
     bases::{Base, Bases},
     constraints::{can_collide, computed_defaults, disjoint, foreign_keys, unique_indexes},
     sql::{self, Expressions},
@@ -35,6 +35,14 @@ pub enum Error {
         /// The table.
         name: String,
         /// Columns in its key.
+        columns: usize,
+    },
+    /// Too many columns.
+    #[error("table {name:?} has {columns} columns, and at most {MAX_COLUMNS} can be replicated")]
+    Wide {
+        /// The table.
+        name: String,
+        /// Its columns.
         columns: usize,
     },
     /// SQLite's word.
@@ -103,6 +111,8 @@ pub fn read(database: &Connection, name: &str) -> Result<Found, Error> {
         return Err(Error::NoKey(name));
     } else if key.len() > MAX_KEY {
         return Err(Error::LongKey { name, columns: key.len() });
+    } else if columns.len() > MAX_COLUMNS {
+        return Err(Error::Wide { name, columns: columns.len() });
     }
     let (uniques, references, together) = (Vec::new(), Vec::new(), Vec::new());
     let key = key.into_values().collect();

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{CachedStatement, Row as SqlRow, params, types::ValueRef};
+use rusqlite::{Row as SqlRow, params, types::ValueRef};
 
 use crate::{
     clock::{Stamp, Version, stamp},
-    schema::MAX_KEY,
     value::{Key, Value},
 };
 
@@ -78,58 +77,56 @@ pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
 /// Folds one table's touches.
 fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps, order: Order) -> Result<(), Error> {
     let transaction = work.transaction;
-    let mut found =
-        Found { reader: live.reader(transaction)?, images: live.images(transaction)?, any: work.rows.any(live)? };
+    let any = work.rows.any(live)?;
+    let images = transaction.prepare_cached(&format!("SELECT 1 FROM _ssw_old_{}", live.table.number))?.exists([])?;
     let sorted = live.table.key.len() == 1 && matches!(order, Order::ByKey { .. });
-    let mut statement = live.touches(transaction, sorted)?;
+    let mut statement = live.touches(transaction, sorted, images)?;
     let mut touches = statement.query([work.state.folded])?;
     // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
-    let mut near: Vec<(Vec<Value>, Touched)> = Vec::new();
+    let mut near: Vec<Near> = Vec::new();
     while let Some(touch) = touches.next()? {
-        let key = key(touch, live.table.key.len())?;
-        if near.first().is_some_and(|(first, _)| !alike(first, &key)) {
-            close(work, live, &mut found, &mut near)?;
+        let key = live.touched_key(touch)?;
+        if near.first().is_some_and(|first| !alike(&first.key, &key)) {
+            close(work, live, any, &mut near)?;
         }
         let (seq, op) = (touch.get(0)?, op(touch)?);
-        let at = near.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-            near.push((key, Touched::default()));
-            near.len() - 1
-        });
-        near[at].1.add(op, stamps.of(seq), seq);
-    }
-    close(work, live, &mut found, &mut near)
-}
-
-/// Where a table's rows are found, for one after the other.
-struct Found<'a> {
-    reader: CachedStatement<'a>,
-    /// Last values of rows that are gone.
-    images: CachedStatement<'a>,
-    /// Something was kept of some rows before this fold.
-    any: bool,
-}
-
-/// Records what has become of these rows.
-fn close(
-    work: &mut Work<'_>,
-    live: &Live,
-    found: &mut Found<'_>,
-    near: &mut Vec<(Vec<Value>, Touched)>,
-) -> Result<(), Error> {
-    for (columns, touched) in near.drain(..) {
-        let now = live.read_by(&mut found.reader, &columns)?;
-        let there = now.is_some();
-        let last = match touched.image() {
-            Some(seq) if !there => live.image_by(&mut found.images, seq)?,
-            _ => now,
+        let at = match near.iter().position(|other| other.key == key) {
+            Some(at) => {
+                if !near[at].there && matches!(op, Op::Delete | Op::Evict) {
+                    near[at].last = live.touched_row(touch)?.1;
+                }
+                at
+            }
+            None => {
+                let (there, last) = live.touched_row(touch)?;
+                near.push(Near { key, there, last, touched: Touched::default() });
+                near.len() - 1
+            }
         };
+        near[at].touched.add(op, stamps.of(seq));
+    }
+    close(work, live, any, &mut near)
+}
+
+/// A row that was touched.
+struct Near {
+    key: Vec<Value>,
+    there: bool,
+    /// Its values, the last ones if it is gone.
+    last: Option<Vec<Value>>,
+    touched: Touched,
+}
+
+/// Records what has become of these rows. `any`: something was kept of some rows before this fold.
+fn close(work: &mut Work<'_>, live: &Live, any: bool, near: &mut Vec<Near>) -> Result<(), Error> {
+    for Near { key, there, last, touched } in near.drain(..) {
         let told = last.is_some();
-        let key = Key::new(&columns);
-        let (mut row, kept) = work.rows.load_if(found.any, live, &key, last)?;
+        let key = Key::new(&key);
+        let (mut row, kept) = work.rows.load_if(any, live, &key, last)?;
         // Signs of life that are kept no more were all older than this.
         let settled = Version::SETTLED.max(Version::new(work.state.settled, u32::MAX));
         let known_alive = if kept { row.alive } else { settled };
-        let last = if told { row.values.as_slice() } else { &[] };
+        let last = if told { row.values.as_mut_slice() } else { &mut [] };
         let site = work.settings.site;
         if let Some(change) = touched.change(site, &live.table, live.rules, there, last, known_alive) {
             work.record_soon(live, key, &mut row, change)?;
@@ -147,14 +144,6 @@ fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
         work.transaction.prepare_cached(&format!("DELETE FROM _ssw_old_{number}"))?.execute([])?;
     }
     Ok(())
-}
-
-fn key(touch: &SqlRow<'_>, columns: usize) -> Result<Vec<Value>, Error> {
-    let mut key = Vec::with_capacity(columns);
-    for column in 0..columns.min(MAX_KEY) {
-        key.push(touch.get_ref(3 + column)?.into());
-    }
-    Ok(key)
 }
 
 fn op(touch: &SqlRow<'_>) -> Result<Op, Error> {

@@ -1,9 +1,10 @@
 //! The application's own tables: reading and writing single rows by key.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, params_from_iter};
+use rusqlite::{CachedStatement, Connection, Row as SqlRow, Statement, params_from_iter};
 
 use crate::{
-    schema::{MAX_KEY, Table, quoted},
+    capture::differs,
+    schema::{Table, quoted},
     value::Value,
 };
 
@@ -23,9 +24,50 @@ pub(super) struct Live {
     delete: String,
     /// The beginning of an UPDATE, what sets each column, and the end.
     update: (String, Vec<String>, String),
-    images: String,
-    /// What reads touches, and the key by which it sorts them.
-    touches: (String, String),
+    touches: Touches,
+}
+
+/// What reads touches and the rows that they are of, piece by piece.
+#[derive(Debug)]
+struct Touches {
+    /// The key's columns.
+    key: String,
+    touches: String,
+    /// Is the row there, and are its values known? Then these.
+    row: String,
+    rows: String,
+    /// The same, and of a row that is gone what was kept with the touch.
+    row_or_image: String,
+    rows_and_images: String,
+}
+
+impl Touches {
+    fn new(table: &Table) -> Self {
+        let Table { number, columns, key, .. } = table;
+        let name = |column: u16| quoted(&columns[usize::from(column)].name);
+        let parts = list((0..key.len()).map(|part| format!("k{part}")));
+        let there = format!("x.{} NOT NULL", name(key[0]));
+        let columns = list((0..).zip(columns).map(|(at, _)| format!("x.{}", name(at))));
+        let or_image =
+            (0..).zip(&table.columns).map(|(at, _)| format!("CASE WHEN {there} THEN x.{} ELSE o.c{at} END", name(at)));
+        let rows =
+            format!("LEFT JOIN {} AS x ON {}", quoted(&table.name), same_key(table, "x", |part| format!("u.k{part}")));
+        Self {
+            touches: format!("SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
+            key: parts,
+            row: format!("{there}, {there}, {columns}"),
+            row_or_image: format!("{there}, {there} OR o.seq NOT NULL, {}", list(or_image)),
+            rows_and_images: format!("{rows} LEFT JOIN _ssw_old_{number} AS o ON o.seq = u.seq"),
+            rows,
+        }
+    }
+
+    /// A subquery with a limit is not made part of what is around it: only touches are sorted, and the joins keep their order.
+    fn sql(&self, sorted: bool, images: bool) -> String {
+        let order = if sorted { String::new() } else { format!("{}, ", self.key) };
+        let (row, rows) = if images { (&self.row_or_image, &self.rows_and_images) } else { (&self.row, &self.rows) };
+        format!("SELECT u.*, {row} FROM ({} ORDER BY {order}seq LIMIT -1) AS u {rows}", self.touches)
+    }
 }
 
 impl Live {
@@ -34,12 +76,7 @@ impl Live {
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
         let all = columns.join(",");
         let marks = vec!["?"; columns.len()].join(",");
-        let matches: Vec<String> =
-            table.key.iter().map(|column| format!("{}=?", columns[usize::from(*column)])).collect();
-        let matches = matches.join(" AND ");
-        let images: Vec<String> = (0..columns.len()).map(|column| format!("c{column}")).collect();
-        let parts: Vec<String> = (0..table.key.len().min(MAX_KEY)).map(|part| format!("k{part}")).collect();
-        let parts = parts.join(",");
+        let matches = equal_key(&table, "", |_| "?".to_owned());
         let defaults = table.columns.iter().map(|column| column.default_value(database));
         Ok(Self {
             defaults: defaults.collect::<Result<_, _>>()?,
@@ -51,11 +88,7 @@ impl Live {
                 columns.iter().map(|column| format!("{column}=?")).collect(),
                 format!(" WHERE {matches}"),
             ),
-            images: format!("SELECT {} FROM _ssw_old_{} WHERE seq=?", images.join(","), table.number),
-            touches: (
-                format!("SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {}", table.number),
-                format!("{parts},"),
-            ),
+            touches: Touches::new(&table),
             table,
             rules,
             is_parent,
@@ -76,32 +109,47 @@ impl Live {
     pub(super) fn read_by(&self, reader: &mut Statement<'_>, key: &[Value]) -> Result<Option<Vec<Value>>, Error> {
         let mut rows = reader.query(params_from_iter(key))?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let mut values = Vec::with_capacity(self.table.columns.len());
-        for at in 0..self.table.columns.len() {
-            values.push(row.get_ref(at)?.into());
+        // The key's index may have found one that only looks the same.
+        for (column, value) in self.table.key.iter().zip(key) {
+            if !value.is(row.get_ref(usize::from(*column))?) {
+                return Ok(None);
+            }
         }
-        // The column's collation may have found a key that only looks the same.
-        let same = self.table.key.iter().zip(key).all(|(column, value)| values[usize::from(*column)] == *value);
-        Ok(same.then_some(values))
+        self.values_in(row, 0).map(Some)
     }
 
-    /// All touches after one, those of one row together and in the order in which they were made: number, kind, mask, key.
-    /// They need no sorting if they were made in the `sorted` order of the rows.
-    pub(super) fn touches<'a>(&self, database: &'a Connection, sorted: bool) -> Result<CachedStatement<'a>, Error> {
-        let (all, parts) = &self.touches;
-        let parts = if sorted { "" } else { parts };
-        Ok(database.prepare_cached(&format!("{all} ORDER BY {parts} seq"))?)
+    /// All columns' values.
+    fn values_in(&self, result: &SqlRow<'_>, from: usize) -> Result<Vec<Value>, Error> {
+        let mut values = Vec::with_capacity(self.table.columns.len());
+        for at in from..from + self.table.columns.len() {
+            values.push(result.get_ref(at)?.into());
+        }
+        Ok(values)
     }
 
-    /// The statement of `image_by`, for one row after the other.
-    pub(super) fn images<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, Error> {
-        Ok(database.prepare_cached(&self.images)?)
+    /// All touches after one, those of one row together and in the order in which they were made: number, kind, mask and
+    /// key, and for [`touched_row`](Self::touched_row) the row, or with `images` what was kept with the touch of a row that
+    /// is gone. They need no sorting if they were made in the `sorted` order of the rows.
+    pub(super) fn touches<'a>(
+        &self,
+        database: &'a Connection,
+        sorted: bool,
+        images: bool,
+    ) -> Result<CachedStatement<'a>, Error> {
+        Ok(database.prepare_cached(&self.touches.sql(sorted, images))?)
     }
 
-    /// The values that a trigger kept before the row was deleted.
-    pub(super) fn image_by(&self, images: &mut Statement<'_>, seq: i64) -> Result<Option<Vec<Value>>, Error> {
-        let count = self.table.columns.len();
-        Ok(images.query_row([seq], |row| (0..count).map(|at| Ok(row.get_ref(at)?.into())).collect()).optional()?)
+    /// The key of the row that was touched.
+    pub(super) fn touched_key(&self, touch: &SqlRow<'_>) -> Result<Vec<Value>, Error> {
+        let parts = (3..).take(self.table.key.len());
+        Ok(parts.map(|part| touch.get_ref(part).map(Value::from)).collect::<Result<_, _>>()?)
+    }
+
+    /// Is the row that was touched there? And its values, as far as the touch tells them.
+    pub(super) fn touched_row(&self, touch: &SqlRow<'_>) -> Result<(bool, Option<Vec<Value>>), Error> {
+        let at = 3 + self.table.key.len();
+        let values = if touch.get(at + 1)? { Some(self.values_in(touch, at + 2)?) } else { None };
+        Ok((touch.get(at)?, values))
     }
 
     pub(super) fn insert<'a>(
@@ -144,4 +192,30 @@ impl Live {
         database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?;
         Ok(())
     }
+}
+
+/// The condition that the table's key, after `prefix`, equals these operands.
+fn equal_key(table: &Table, prefix: &str, operand: impl Fn(usize) -> String) -> String {
+    let equal = table.key.iter().enumerate().map(|(part, column)| {
+        let name = quoted(&table.columns[usize::from(*column)].name);
+        format!("{prefix}{name} = {} COLLATE {}", operand(part), table.key_collation(*column))
+    });
+    equal.collect::<Vec<_>>().join(" AND ")
+}
+
+/// The same, and the key has exactly these bytes.
+fn same_key(table: &Table, prefix: &str, operand: impl Fn(usize) -> String) -> String {
+    let mut same = equal_key(table, &format!("{prefix}."), &operand);
+    if table.uniques.iter().any(|unique| unique.primary) {
+        for (part, column) in table.key.iter().enumerate() {
+            let column = &table.columns[usize::from(*column)];
+            let one = format!("{prefix}.{}", quoted(&column.name));
+            same += &format!(" AND NOT ({})", differs(column, &one, &operand(part)));
+        }
+    }
+    same
+}
+
+fn list(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
 }

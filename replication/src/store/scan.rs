@@ -42,7 +42,12 @@ impl Compared {
         let name = |column: &u16| quoted(&self.live.table.columns[usize::from(*column)].name);
         let list = |columns: &[u16]| columns.iter().map(name).collect::<Vec<_>>().join(",");
         let key = list(&self.live.table.key);
-        let marks = vec!["?"; self.key.len()].join(",");
+        let collated =
+            |what: String, column: &u16| format!("{what} COLLATE {}", self.live.table.key_collation(*column));
+        let of_key = |what: &dyn Fn(&u16) -> String| {
+            self.live.table.key.iter().map(|column| collated(what(column), column)).collect::<Vec<_>>().join(",")
+        };
+        let (marks, order) = (of_key(&|_| "?".to_owned()), of_key(&name));
         let mut terms = Vec::new();
         if range.after.is_some() {
             terms.push(format!("({key}) > ({marks})"));
@@ -55,7 +60,7 @@ impl Compared {
             terms.extend(self.live.table.key.iter().map(|column| format!("{} NOT NULL", name(column))));
         }
         let terms = if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
-        format!("SELECT {} FROM {}{terms} ORDER BY {key}", list(&self.columns), quoted(&self.live.table.name))
+        format!("SELECT {} FROM {}{terms} ORDER BY {order}", list(&self.columns), quoted(&self.live.table.name))
     }
 
     /// Visits the range's rows in order, for as long as `each` says.

@@ -28,14 +28,14 @@ pub(super) struct Touched {
     inserted: Option<Stamp>,
     edits: Vec<(u64, Stamp)>,
     deleted: Option<Stamp>,
-    /// The newest touch after which the row may be gone, and where its values were kept then.
-    gone: Option<(Stamp, i64)>,
+    /// The newest touch after which the row may be gone.
+    gone: Option<Stamp>,
     newest: Stamp,
 }
 
 impl Touched {
     /// The next touch, in the order in which they were made.
-    pub(super) fn add(&mut self, op: Op, stamp: Stamp, seq: i64) {
+    pub(super) fn add(&mut self, op: Op, stamp: Stamp) {
         self.newest = stamp;
         match op {
             Op::Insert => {
@@ -47,19 +47,14 @@ impl Touched {
             Op::Update(mask) => self.edits.push((mask, stamp)),
             Op::Delete => {
                 self.deleted = Some(stamp);
-                self.gone = Some((stamp, seq));
+                self.gone = Some(stamp);
             }
-            Op::Evict => self.gone = Some((stamp, seq)),
+            Op::Evict => self.gone = Some(stamp),
         }
     }
 
-    /// Where the row's last values were kept, if it is gone.
-    pub(super) fn image(&self) -> Option<i64> {
-        self.gone.map(|(_, seq)| seq)
-    }
-
     /// The change. `there`: the row is in the table. `last` are its values, the last ones if it is gone, nothing if nobody
-    /// knows them; `known_alive` is the newest sign of life of it that this site knows of. `None`: nothing has changed after
+    /// knows them; the change takes them with it; `known_alive` is the newest sign of life of it that this site knows of. `None`: nothing has changed after
     /// all.
     pub(super) fn change(
         mut self,
@@ -67,7 +62,7 @@ impl Touched {
         table: &Table,
         rules: Rules,
         there: bool,
-        last: &[Option<Value>],
+        last: &mut [Option<Value>],
         known_alive: Version,
     ) -> Option<Change> {
         let returned = there && self.deleted > self.inserted;
@@ -82,7 +77,7 @@ impl Touched {
         };
         let cells = self.cells(table, rules, last);
         let deleted = (!there).then(|| {
-            let stamp = self.gone.map_or(self.newest, |(stamp, _)| stamp);
+            let stamp = self.gone.unwrap_or(self.newest);
             let ends = match rules.deletes {
                 Deletes::Lose => alive.map_or(known_alive, |alive| known_alive.max(Version::new(alive, site))),
                 Deletes::Latest | Deletes::Win => Version::new(stamp, site),
@@ -93,7 +88,7 @@ impl Touched {
         (change != Change::default()).then_some(change)
     }
 
-    fn cells(&mut self, table: &Table, rules: Rules, row: &[Option<Value>]) -> Vec<Cell> {
+    fn cells(&mut self, table: &Table, rules: Rules, row: &mut [Option<Value>]) -> Vec<Cell> {
         self.edits.iter_mut().for_each(|(mask, _)| *mask = widen(*mask, table, rules.granularity));
         let stamp_of = |column: u16| {
             let bit = bit(column);
@@ -103,7 +98,7 @@ impl Touched {
         let mut cells = Vec::with_capacity(count);
         let others = (0..).zip(row).filter(|(column, _)| !table.in_key(*column));
         cells.extend(
-            others.filter_map(|(column, value)| Some(Cell { column, stamp: stamp_of(column)?, value: value.clone()? })),
+            others.filter_map(|(column, value)| Some(Cell { column, stamp: stamp_of(column)?, value: value.take()? })),
         );
         cells
     }

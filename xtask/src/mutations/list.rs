@@ -179,17 +179,13 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "deletion-image",
         without: "the values that triggers keep of deleted rows",
-        edits: &[edit(
-            "src/store/fold.rs",
-            "Some(seq) if !there => live.image_by(&mut found.images, seq)?,",
-            "Some(seq) if !there => live.image_by(&mut found.images, seq)?.filter(|_| false),",
-        )],
+        edits: &[edit("src/store/live.rs", "{there}, {there} OR o.seq NOT NULL, {}", "{there}, {there}, {}")],
         noticed_by: THREE,
     },
     Mutation {
         name: "eviction-image",
         without: "the values that triggers keep of rows that a REPLACE evicts",
-        edits: &[edit("src/store/touched.rs", "Op::Evict => self.gone = Some((stamp, seq)),", "Op::Evict => {}")],
+        edits: &[edit("src/store/touched.rs", "Op::Evict => self.gone = Some(stamp),", "Op::Evict => {}")],
         noticed_by: converge("c4_rows_driven_out"),
     },
     Mutation {
