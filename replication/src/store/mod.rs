@@ -54,6 +54,7 @@ pub use status::{Backlog, Status};
 pub use tail::Told;
 pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
+use acknowledge::Sweep;
 use identity::{Identity, Outside};
 use live::Live;
 use work::Work;
@@ -246,6 +247,7 @@ pub struct Store {
     /// The last group when it was opened.
     opened: u64,
     outside: Option<Outside>,
+    sweep: Sweep,
     /// `PRAGMA schema_version` when the tables were last found, or made, to be captured as they are.
     schema: Option<i64>,
 }
@@ -274,7 +276,9 @@ impl Store {
         database.pragma_update(None, "cache_size", CACHE)?;
         database.set_prepared_statement_cache_capacity(512);
         let tables = load(&database, &settings)?;
-        let mut store = Self { database, settings, tables, looked: None, schema: None, opened: 0, outside: None };
+        let sweep = Sweep::default();
+        let mut store =
+            Self { database, settings, tables, looked: None, sweep, schema: None, opened: 0, outside: None };
         match Identity::load(&store.database)? {
             Some(identity) if identity.site != store.settings.site => {
                 return Err(Error::Foreign { site: identity.site });

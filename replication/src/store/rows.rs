@@ -183,7 +183,7 @@ fn name(row: &mut Row, live: &Live, key: &Key) -> Result<(), Error> {
 
 /// Keys of the rows of which something is missing.
 pub(super) fn partial(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
-    let mut statement = database.prepare_cached("SELECT key FROM _ssw_row WHERE newest=? AND tbl=?")?;
-    let keys = statement.query_map(params![Stamp::MAX, live.table.number], |row| Ok(Key(row.get(0)?)))?;
+    let mut statement = database.prepare_cached("SELECT key FROM _ssw_row WHERE tbl=? AND newest=?")?;
+    let keys = statement.query_map(params![live.table.number, Stamp::MAX], |row| Ok(Key(row.get(0)?)))?;
     Ok(keys.collect::<Result<_, _>>()?)
 }
