@@ -28,6 +28,19 @@ pub struct Row {
     pub versions: Vec<Version>,
     /// Each column's value, as far as it is known. Of a deleted row: as it was last.
     pub values: Vec<Option<Value>>,
+    /// Values of columns that the table does not have here yet.
+    pub parked: Vec<Parked>,
+}
+
+/// A value that another site gave to a column which the table does not have here yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// The column's name.
+    pub column: String,
+    /// Who gave it the value, and when.
+    pub version: Version,
+    /// The value.
+    pub value: Value,
 }
 
 /// Two sites changed the same without knowing of each other, and one of them lost.
@@ -92,6 +105,7 @@ impl Row {
             removed: Version::NONE,
             versions: vec![Version::NONE; columns],
             values: vec![None; columns],
+            parked: Vec::new(),
         }
     }
 
@@ -193,6 +207,34 @@ impl Row {
         } else if unknown && differs && theirs < *mine {
             cells.there.add(*mine, theirs, cell.column, cell.value);
         }
+    }
+}
+
+impl Row {
+    /// Keeps a value for a column that the row does not have yet; of several for one column the newest.
+    pub fn park(&mut self, parked: Parked) {
+        match self.parked.iter_mut().find(|other| other.column.eq_ignore_ascii_case(&parked.column)) {
+            Some(other) if other.version >= parked.version => {}
+            Some(other) => *other = parked,
+            None => self.parked.push(parked),
+        }
+    }
+
+    /// Takes in what was parked for columns that the row has by now, and says what was in conflict.
+    pub fn unpark(&mut self, column: impl Fn(&str) -> Option<u16>) -> Joined {
+        let mut cells = Cells::default();
+        for parked in std::mem::take(&mut self.parked) {
+            let Some(column) = column(&parked.column) else {
+                self.parked.push(parked);
+                continue;
+            };
+            let Version { stamp, site } = parked.version;
+            // Who gave it the value knew nothing of this site's column.
+            self.join_cell(site, &Seen::default(), Cell { column, stamp, value: parked.value }, &mut cells);
+        }
+        let lost = if self.lives() { [cells.here, cells.there] } else { [Lost::default(), Lost::default()] };
+        let conflicts = lost.into_iter().filter_map(|lost| lost.conflict(Kind::UpdateUpdate)).collect();
+        Joined { conflicts, changed: cells.changed }
     }
 }
 
@@ -309,6 +351,7 @@ struct Kept<'a> {
     base: Version,
     others: Vec<(u16, Version)>,
     values: Option<Cow<'a, [Option<Value>]>>,
+    parked: Cow<'a, [Parked]>,
 }
 
 impl Row {
@@ -325,6 +368,7 @@ impl Row {
             base,
             others: others.map(|(column, version)| (column, *version)).collect(),
             values: (!self.visible()).then(|| Cow::from(&self.values)),
+            parked: Cow::from(&self.parked),
         };
         let mut bytes = Vec::with_capacity(64);
         append(&kept, &mut bytes);
@@ -342,6 +386,7 @@ impl Row {
         let kept: Kept<'_> = postcard::from_bytes(bytes).ok()?;
         let mut row = Self::unknown(defaults.len());
         (row.alive, row.dead, row.removed) = (kept.alive, kept.dead, kept.removed);
+        row.parked = kept.parked.into_owned();
         let known = usize::from(kept.columns);
         row.versions.get_mut(..known)?.fill(kept.base);
         for (column, version) in kept.others {

@@ -13,8 +13,8 @@ use crate::{
 
 /// A part is at most this long when unpacked, in bytes; a row may be as large as SQLite's default limit.
 pub const MAX_PART: usize = 1 << 30;
-/// zstd's level: what higher ones save on rows is not worth the time.
-const LEVEL: i32 = 3;
+/// zstd's level: higher ones save next to nothing on rows. See `docs/performance.md`.
+const LEVEL: i32 = 1;
 
 /// A batch, or one of its parts: everything that `origin` changed in its groups above `lo` and up to `hi`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,10 @@
 
 mod sites;
 
-use sites::{Dice, Sites};
-use siteswap_replication::store::{Error, Position, Received};
+use std::collections::BTreeMap;
+
+use sites::{Dice, Sites, each_seed};
+use siteswap_replication::store::{Error, Position};
 
 const SCHEMA: &str = "
 CREATE TABLE item(id INTEGER PRIMARY KEY, a TEXT, b);
@@ -37,6 +39,10 @@ fn both(sites: &Sites, query: &str) -> Vec<String> {
     one
 }
 
+fn lacking(sites: &Sites, at: usize) -> Vec<String> {
+    sites.all[at].store.status(sites.now).expect("a status").lacking
+}
+
 const ITEMS: &str = "SELECT id || ' ' || a || ' ' || b || ' ' || c FROM item ORDER BY id";
 
 #[test]
@@ -64,27 +70,104 @@ fn what_is_written_to_a_new_column_before_the_agent_knows_it_is_not_lost() {
 }
 
 #[test]
-fn changes_to_a_table_with_a_column_that_the_peer_lacks_wait_until_it_has_it() {
+fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_else_does() {
     let (mut sites, mut dice) = two();
+    write(
+        &mut sites,
+        0,
+        &format!(
+            "{ADD} UPDATE item SET c = 'x' WHERE id = 1; INSERT INTO item VALUES(4, 'four', 0, 'y');
+             UPDATE item SET a = 'zwei', c = 'z' WHERE id = 2; UPDATE item SET c = 'gone' WHERE id = 3"
+        ),
+    );
+    sites.settle(&mut dice);
+    let without = "SELECT id || ' ' || a || ' ' || b FROM item ORDER BY id";
+    assert_eq!(both(&sites, without), ["1 one 0", "2 zwei 0", "3 three 0", "4 four 0"]);
+    assert_eq!(lacking(&sites, 1), ["item.c"]);
+    assert!(matches!(sites.all[1].store.fence(sites.now), Err(Error::Lacking(what)) if what == "item.c"));
+    // Also what the site itself changes, moves or deletes meanwhile keeps what is parked for it; only what it writes later
+    // to the column itself is newer.
+    write(&mut sites, 1, "UPDATE item SET b = 7 WHERE id = 1; DELETE FROM item WHERE id = 3");
+    sites.settle(&mut dice);
+    write(&mut sites, 1, &format!("{ADD} UPDATE item SET c = 'newer' WHERE id = 4"));
+    sites.settle(&mut dice);
+    assert_eq!(both(&sites, ITEMS), ["1 one 7 x", "2 zwei 0 z", "4 four 0 newer"]);
+    assert_eq!(lacking(&sites, 1), [""; 0]);
+    assert_eq!([0, 1].map(|at| sites.kept(at)), [(0, 0); 2], "nothing is parked any more");
+}
+
+#[test]
+fn parked_values_appear_with_their_column_also_if_nothing_else_happens() {
+    let (mut sites, mut dice) = two();
+    write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x'"));
+    sites.settle(&mut dice);
+    sites.all[1].app.execute_batch(ADD).expect("a column");
+    sites.fold(1);
+    assert_eq!(both(&sites, ITEMS), ["1 one 0 x", "2 two 0 x", "3 three 0 x"]);
+}
+
+#[test]
+fn a_unique_index_on_an_added_column_is_kept_when_parked_values_collide_in_it() {
+    let (mut sites, mut dice) = two();
+    write(&mut sites, 0, "ALTER TABLE item ADD COLUMN c; UPDATE item SET c = 'same' WHERE id = 1");
+    sites.settle(&mut dice);
+    let index = "CREATE UNIQUE INDEX one ON item(c)";
+    write(&mut sites, 1, &format!("ALTER TABLE item ADD COLUMN c; {index}; UPDATE item SET c = 'same' WHERE id = 2"));
+    write(&mut sites, 0, index);
+    sites.settle(&mut dice);
+    assert_eq!(both(&sites, "SELECT id || ifnull(c, '') FROM item ORDER BY id"), ["1", "2same", "3"]);
+    assert!(sites.all.iter().any(|site| !site.store.conflicts(9).expect("a log").is_empty()));
+}
+
+#[test]
+fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer() {
+    let (mut sites, _) = two();
     write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
     sites.fold(0);
+    sites.all[1].store.fence(sites.now).expect("a schema change to begin");
     let (part, _) = sites.all[0].store.next_part(&Position::default()).expect("a part").expect("something to send");
-    let now = sites.now;
-    let refused = sites.all[1].store.receive(&part, now).expect_err("no such column");
+    let refused = sites.all[1].store.receive(&part, sites.now).expect_err("no such column");
     assert!(matches!(&refused, Error::Unknown(what) if what == "column item.c"), "{refused}");
+}
 
-    // The other way all goes on.
-    write(&mut sites, 1, "INSERT INTO item VALUES(4, 'four', 0); UPDATE item SET a = 'zwei' WHERE id = 2");
-    sites.fold(1);
-    let (back, _) = sites.all[1].store.next_part(&Position::default()).expect("a part").expect("something to send");
-    let received = sites.all[0].store.receive(&back, now).expect("it fits");
-    assert!(matches!(received, Received::Applied { rows: 2, conflicts: 0 }), "{received:?}");
-
-    write(&mut sites, 1, &format!("{ADD} UPDATE item SET c = 'y' WHERE id = 2"));
-    let received = sites.all[1].store.receive(&part, now).expect("the column is there");
-    assert!(matches!(received, Received::Applied { rows: 1, conflicts: 0 }), "{received:?}");
-    sites.settle(&mut dice);
-    assert_eq!(both(&sites, ITEMS), ["1 one 0 x", "2 zwei 0 y", "3 three 0 none", "4 four 0 none"]);
+#[test]
+fn columns_added_at_any_time_at_each_site_lose_nothing_that_is_written_to_them() {
+    each_seed(40, |seed| {
+        let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(seed));
+        // The newest value of each row's `a` and `c`: every write is later than all before it.
+        let mut newest: BTreeMap<(u64, &str), String> = BTreeMap::new();
+        let mut has = [false; 3];
+        for step in 0..60 {
+            let at = dice.below(3);
+            let (id, value) = (1 + dice.below(3) as u64, format!("v{step}"));
+            match dice.below(8) {
+                0 if !has[at] => {
+                    has[at] = true;
+                    write(&mut sites, at, ADD);
+                    // What is written before the triggers know the column gets the stamp of the row's next change.
+                    sites.all[at].store.refresh().expect("a look at the schema");
+                }
+                0..=3 => {
+                    let column = if has[at] && dice.chance(60) { "c" } else { "a" };
+                    write(&mut sites, at, &format!("UPDATE item SET {column} = '{value}' WHERE id = {id}"));
+                    newest.insert((id, column), value);
+                }
+                4 => sites.fold(at),
+                5 => (0..3).filter(|to| *to != at).for_each(|to| sites.send(at, to)),
+                6 => (0..3).filter(|to| *to != at).for_each(|to| sites.report(at, to)),
+                _ => (0..5).for_each(|_| sites.deliver(&mut dice, true)),
+            }
+        }
+        (0..3).filter(|at| !has[*at]).for_each(|at| write(&mut sites, at, ADD));
+        sites.settle(&mut dice);
+        let rows = sites.all.iter().map(|site| site.rows("item")).collect::<Vec<_>>();
+        assert!(rows[0] == rows[1] && rows[1] == rows[2], "{rows:?}");
+        for ((id, column), value) in newest {
+            let sql = format!("SELECT {column} FROM item WHERE id = {id}");
+            assert_eq!(both(&sites, &sql), [value], "{column} of row {id}");
+        }
+        assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+    });
 }
 
 #[test]

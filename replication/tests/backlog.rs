@@ -101,7 +101,8 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
 #[test]
 fn of_rows_that_every_site_has_nothing_is_kept_however_many_became_so_at_once() {
     let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));
-    let many = "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100000) INSERT INTO item SELECT n, 0, 0 FROM n";
+    let many =
+        "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100000) INSERT INTO item SELECT n, 0, 0 FROM n";
     write(&mut sites, 0, many);
     sites.tell(0, &mut dice);
     assert_eq!(sites.kept(1), (0, 100_000), "it does not know that the third site has them");

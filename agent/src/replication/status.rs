@@ -22,6 +22,8 @@ pub struct Status {
     pub unsettled: u64,
     /// Conflicts in the log.
     pub conflicts: u64,
+    /// Columns that peers have and this site lacks, as `table.column`: what is written to them there waits here.
+    pub lacking: Vec<String>,
     /// Each peer by name.
     pub peers: BTreeMap<String, Peer>,
 }
@@ -111,6 +113,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
             group: found.group,
             unsettled: found.unsettled,
             conflicts: found.conflicts,
+            lacking: found.lacking,
             peers: found
                 .peers
                 .into_iter()

@@ -1,17 +1,17 @@
 //! Apply: a peer's batch is joined with what is here, in one transaction that also remembers it.
 
-use std::rc::Rc;
+use std::{mem::replace, rc::Rc};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use crate::{
     clock::{Seen, SiteId, Version},
-    merge::{Joined, Row},
+    merge::{Joined, Parked, Row},
     value::{Key, Value},
     wire::{Part, RowChange},
 };
 
-use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, repair, work, work::Work};
+use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, parked, repair, work, work::Work};
 
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub enum Received {
 }
 
 /// A sender's table as it looks here.
-struct Resolved<'a> {
+pub(super) struct Resolved<'a> {
     live: Rc<Live>,
-    /// Where each of the sender's columns is here.
-    columns: Vec<u16>,
+    /// Where each of the sender's columns is here, or the name of one that is not.
+    columns: Vec<Result<u16, String>>,
     reader: CachedStatement<'a>,
     inserter: CachedStatement<'a>,
     /// The columns that were set last, and the statement that sets them.
@@ -165,9 +165,9 @@ fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), 
     for row in part.rows() {
         let mut row = row.ok_or(Error::Malformed("a row that is none"))?;
         let table = tables.get_mut(row.table as usize).ok_or(Error::Malformed("a row of no table"))?;
-        translate(&mut row, table, part)?;
+        let parked = translate(&mut row, table, part)?;
         let seen = part.seen.get(row.place as usize).unwrap_or(&nothing);
-        join_row(work, table, (part.origin, seen), row, found)?;
+        join_row(work, table, (part.origin, seen), row, parked, found)?;
         found.rows += 1;
     }
     Ok(())
@@ -180,27 +180,41 @@ fn resolve<'a>(work: &Work<'a>, part: &Part) -> Result<Vec<Resolved<'a>>, Error>
         .iter()
         .map(|shape| {
             let live = find(&shape.name).ok_or_else(|| Error::Unknown(format!("table {}", shape.name)))?;
-            let column = |name: &String| {
-                live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", shape.name)))
-            };
-            let columns = shape.columns.iter().map(column).collect::<Result<Vec<u16>, _>>()?;
-            let (reader, inserter) = (live.reader(work.transaction)?, live.inserter(work.transaction)?);
-            Ok(Resolved { live: Rc::clone(live), columns, reader, inserter, updater: None })
+            let column = |name: &String| live.table.column(name).ok_or_else(|| name.clone());
+            let columns: Vec<Result<u16, String>> = shape.columns.iter().map(column).collect();
+            for name in columns.iter().filter_map(|column| column.as_ref().err()) {
+                parked::note(work.transaction, &live.table.name, name)?;
+            }
+            Resolved::new(live, columns, work.transaction)
         })
         .collect()
 }
 
-/// Checks a row's change, and makes it name our columns.
-fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<(), Error> {
+/// Checks a row's change, and makes it name our columns. Returns the values of columns that are none of ours.
+fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<Vec<Parked>, Error> {
     if row.change.newest() > part.clock {
         return Err(Error::Malformed("a stamp that is newer than its batch"));
     }
-    for cell in &mut row.change.cells {
-        let column = table.columns.get(usize::from(cell.column)).copied();
-        cell.column =
-            column.filter(|column| !table.live.table.in_key(*column)).ok_or(Error::Malformed("a cell of no column"))?;
+    let (mut parked, mut unknown) = (Vec::new(), false);
+    row.change.cells.retain_mut(|cell| match table.columns.get(usize::from(cell.column)) {
+        Some(Ok(column)) if !table.live.table.in_key(*column) => {
+            cell.column = *column;
+            true
+        }
+        Some(Err(name)) => {
+            let (version, value) = (Version::new(cell.stamp, part.origin), replace(&mut cell.value, Value::Null));
+            parked.push(Parked { column: name.clone(), version, value });
+            false
+        }
+        _ => {
+            unknown = true;
+            false
+        }
+    });
+    if unknown {
+        return Err(Error::Malformed("a cell of no column"));
     }
-    Ok(())
+    Ok(parked)
 }
 
 fn join_row<'a>(
@@ -208,6 +222,7 @@ fn join_row<'a>(
     table: &mut Resolved<'a>,
     (origin, seen): (SiteId, &Seen),
     RowChange { key, change, .. }: RowChange,
+    parked: Vec<Parked>,
     found: &mut Found,
 ) -> Result<(), Error> {
     let live = Rc::clone(&table.live);
@@ -220,6 +235,7 @@ fn join_row<'a>(
     let (mut row, kept) = work.rows.load(&live, &key, now)?;
     let whole = change.whole;
     let Joined { conflicts, changed } = row.join(origin, seen, change);
+    parked.into_iter().for_each(|parked| row.park(parked));
     if whole {
         // The sender told all columns that it had then.
         for (value, default) in row.values.iter_mut().zip(&live.defaults) {
@@ -260,6 +276,15 @@ fn lay_over(row: &mut Row, was: Vec<Value>) -> Vec<u16> {
 }
 
 impl<'a> Resolved<'a> {
+    pub(super) fn new(
+        live: &Rc<Live>,
+        columns: Vec<Result<u16, String>>,
+        database: &'a Connection,
+    ) -> Result<Self, Error> {
+        let (reader, inserter) = (live.reader(database)?, live.inserter(database)?);
+        Ok(Self { live: Rc::clone(live), columns, reader, inserter, updater: None })
+    }
+
     /// Sets these columns of a row that is there.
     fn update(
         &mut self,
@@ -282,7 +307,7 @@ impl<'a> Resolved<'a> {
 
 /// Makes the table show the row, which differs in the columns `changed` if it is `there`. Says no if another row is in the
 /// way; the row is not in the table then.
-fn write<'a>(
+pub(super) fn write<'a>(
     work: &Work<'a>,
     table: &mut Resolved<'a>,
     key: &[Value],

@@ -15,7 +15,7 @@ use crate::{
     schema::Table,
 };
 
-use super::{Error, Store, damaged, fold};
+use super::{Error, Store, damaged, fold, parked};
 
 /// What an application's write fails with meanwhile.
 const MESSAGE: &str = "siteswap: a schema change is under way; siteswap db schema commit ends it";
@@ -25,12 +25,16 @@ impl Store {
     /// says yes: then every peer has applied what was written here. When all sites say so, the schema can be changed.
     ///
     /// # Errors
-    /// `Capture`, `Damaged`, `Sqlite`.
+    /// `Lacking`, `Capture`, `Damaged`, `Sqlite`.
     pub fn fence(&mut self, now: i64) -> Result<bool, Error> {
         let fenced = fenced(&self.database)?;
         self.transact(|work| {
             if !fenced {
                 fold::fold(work, now)?;
+                let lacking = parked::lacking(work.transaction)?;
+                if !lacking.is_empty() {
+                    return Err(Error::Lacking(lacking.join(", ")));
+                }
                 work.close_group()?;
                 for live in work.tables.values() {
                     capture::disarm(work.transaction, &live.table).map_err(capture::Error::from)?;

@@ -12,6 +12,7 @@ use crate::{
 use super::{
     Error, Store, damaged,
     live::Live,
+    parked,
     touched::{Op, Touched},
     work::Work,
 };
@@ -48,15 +49,23 @@ impl Store {
             .database
             .prepare_cached("SELECT ifnull(max(seq), 0) FROM _ssw_touch")?
             .query_row([], |row| row.get(0))?;
-        if newest <= super::State::load(&self.database)?.folded {
+        let nothing_new = newest <= super::State::load(&self.database)?.folded;
+        if nothing_new && !parked::may_be_there(&self.database)? {
             return Ok(Folded::default());
         }
         self.transact(|work| fold(work, now))
     }
 }
 
-/// Folds all touches into the open group and closes it.
+/// Folds all touches into the open group and closes it. Then nothing stands in the way of parked values whose columns were
+/// added.
 pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
+    let folded = fold_touches(work, now)?;
+    parked::take_up(work, now)?;
+    Ok(folded)
+}
+
+fn fold_touches(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
     let (stamps, mut folded) = Stamps::read(work, now)?;
     if folded.touches == 0 {
         return Ok(folded);

@@ -15,6 +15,7 @@ mod identity;
 mod join;
 mod live;
 mod local;
+mod parked;
 mod repair;
 mod rows;
 mod scan;
@@ -149,6 +150,9 @@ pub enum Error {
     /// A peer's change is to something that this database does not have.
     #[error("{0} is not replicated here, or does not exist; changes wait at the peer until it does")]
     Unknown(String),
+    /// A schema change must wait: nothing would be known any more of what is parked for these columns.
+    #[error("peers have columns that this site lacks: {0}; add them first")]
+    Lacking(String),
     /// The changes after this group are not kept any more.
     #[error(
         "changes from group {wanted} are not kept any more, the oldest is {oldest}: verify and repair, or join again"

@@ -34,7 +34,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn new(live: &Rc<Live>, key: &Key) -> Self {
+    pub(super) fn new(live: &Rc<Live>, key: &Key) -> Self {
         Self { live: Rc::clone(live), key: key.clone(), told: Version::NONE }
     }
 }

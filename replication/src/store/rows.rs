@@ -138,10 +138,19 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The stamp up to which all must be settled before the row is. One of which something is missing is kept until it is told.
+/// The stamp up to which all must be settled before the row is. One of which something is missing is kept until it is told;
+/// one for which something is parked, until its table has the column.
 fn newest(row: &Row) -> Stamp {
-    if row.lives() && !row.visible() { Stamp::MAX } else { row.newest() }
+    match row.lives() {
+        true if !row.visible() => MISSING,
+        true if !row.parked.is_empty() => PARKED,
+        _ => row.newest(),
+    }
 }
+
+/// Above all stamps.
+const MISSING: Stamp = Stamp::MAX;
+const PARKED: Stamp = Stamp::MAX - 1;
 
 /// The same as [`Rows::load`], for one row, outside a transaction that writes.
 pub(super) fn load(database: &Connection, live: &Live, key: &Key, now: Option<&[Value]>) -> Result<(Row, bool), Error> {
@@ -183,7 +192,16 @@ fn name(row: &mut Row, live: &Live, key: &Key) -> Result<(), Error> {
 
 /// Keys of the rows of which something is missing.
 pub(super) fn partial(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
+    marked(database, live, MISSING)
+}
+
+/// Keys of the rows for which something is parked.
+pub(super) fn parked(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
+    marked(database, live, PARKED)
+}
+
+fn marked(database: &Connection, live: &Live, mark: Stamp) -> Result<Vec<Key>, Error> {
     let mut statement = database.prepare_cached("SELECT key FROM _ssw_row WHERE tbl=? AND newest=?")?;
-    let keys = statement.query_map(params![live.table.number, Stamp::MAX], |row| Ok(Key(row.get(0)?)))?;
+    let keys = statement.query_map(params![live.table.number, mark], |row| Ok(Key(row.get(0)?)))?;
     Ok(keys.collect::<Result<_, _>>()?)
 }

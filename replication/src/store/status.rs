@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::params;
 
-use super::{Error, State, Store};
+use super::{Error, State, Store, parked};
 
 /// How a database stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Status {
     pub unsettled: u64,
     /// Conflicts in the log.
     pub conflicts: u64,
+    /// Columns that peers have and this site lacks, as `table.column`: what is written to them waits here.
+    pub lacking: Vec<String>,
     /// What each peer, by name, has not applied yet.
     pub peers: BTreeMap<String, Backlog>,
 }
@@ -48,6 +50,7 @@ impl Store {
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,
+            lacking: parked::lacking(&self.database)?,
             peers: self.backlogs(now)?,
         })
     }

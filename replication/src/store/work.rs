@@ -151,7 +151,7 @@ impl<'a> Work<'a> {
     /// collection in any case: children of it may be found before this transaction ends.
     pub(super) fn keep(&mut self, live: &Live, key: &Key, row: &Row, kept: bool) -> Result<(), Error> {
         let settled = row.all_versions().all(|version| self.settled(version));
-        let complete = row.visible() == row.lives();
+        let complete = row.visible() == row.lives() && (!row.lives() || row.parked.is_empty());
         if !(settled && complete && (row.visible() || !live.is_parent)) {
             return self.rows.save(live, key.clone(), row);
         }

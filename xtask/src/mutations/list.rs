@@ -50,6 +50,10 @@ const fn backlog(name: &'static str) -> Test {
     Test { target: "backlog", name }
 }
 
+const fn added(name: &'static str) -> Test {
+    Test { target: "added_columns", name }
+}
+
 const THREE: Test = converge("c4_three_sites");
 const LINKED: Test = converge("c4_unique_columns");
 
@@ -300,5 +304,47 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "a restored backup's question about rows of which it has heard in part",
         edits: &[edit("src/store/verify.rs", "self.suspect_partial(store)\n", "Ok(())\n")],
         noticed_by: converge("a_restored_backup_hears"),
+    },
+    Mutation {
+        name: "parked-values",
+        without: "the values of columns that a site does not have yet",
+        edits: &[edit(
+            "src/store/apply.rs",
+            "parked.into_iter().for_each(|parked| row.park(parked));",
+            "drop(parked);",
+        )],
+        noticed_by: added("values_of_a_column"),
+    },
+    Mutation {
+        name: "parked-rows",
+        without: "keeping rows until parked values have their column",
+        edits: &[edit("src/store/rows.rs", "true if !row.parked.is_empty() => PARKED,", "true if false => PARKED,")],
+        noticed_by: added("columns_added"),
+    },
+    Mutation {
+        name: "parked-taken-up",
+        without: "folding what was written to a column before parked values come into it",
+        edits: &[edit(
+            "src/store/fold.rs",
+            "let folded = fold_touches(work, now)?;\n    parked::take_up(work, now)?;\n    Ok(folded)",
+            "parked::take_up(work, now)?;\n    fold_touches(work, now)",
+        )],
+        noticed_by: added("values_of_a_column"),
+    },
+    Mutation {
+        name: "sweep",
+        without: "looking further for settled rows when nothing new is heard",
+        edits: &[edit("src/store/acknowledge.rs", "if new || self.sweep.is_under_way() {", "if new {")],
+        noticed_by: backlog("of_rows_that_every_site_has"),
+    },
+    Mutation {
+        name: "key-collation",
+        without: "comparing keys as their index does",
+        edits: &[edit(
+            "src/schema/mod.rs",
+            "quoted(found.map_or(\"BINARY\", |(_, collation)| collation))",
+            "quoted(found.map_or(\"NOCASE\", |(_, collation)| collation))",
+        )],
+        noticed_by: Test { target: "keys", name: "rows_that_only" },
     },
 ];

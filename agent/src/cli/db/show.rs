@@ -25,6 +25,11 @@ pub fn status(status: &Status, colours: bool) -> String {
         status.group, status.unsettled, status.conflicts
     )
     .expect("a String takes everything");
+    for column in &status.lacking {
+        let lacks = painted(&format!("lacks column {column}"), YELLOW, colours);
+        writeln!(out, "  {lacks}: what peers write to it waits here until it is added")
+            .expect("a String takes everything");
+    }
     for (name, peer) in &status.peers {
         writeln!(out, "  {}", line(name, peer, colours)).expect("a String takes everything");
     }
