@@ -1,13 +1,25 @@
 //! The tables that siteswap keeps in an application's database. All begin with `_ssw_`.
 
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, OptionalExtension, Result};
 
 /// What every name of ours in somebody's database begins with.
 pub const PREFIX: &str = "_ssw_";
 
-/// Creates what does not exist yet.
+/// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
+pub const VERSION: i64 = 1;
+
+/// The version of what is in a database with our tables; 0 if it is older than versions are.
 ///
-/// - `_ssw_meta`: this database's site, incarnation, clock and watermarks.
+/// # Errors
+/// Whatever SQLite says.
+pub fn version(database: &Connection) -> Result<i64> {
+    let found = database.query_row("SELECT v FROM _ssw_meta WHERE k='layout'", [], |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(0))
+}
+
+/// Creates what does not exist yet, in a database with nothing of ours or with tables of this [`VERSION`].
+///
+/// - `_ssw_meta`: the layout's version, this database's site, incarnation, clock and watermarks.
 /// - `_ssw_table`: the replicated tables, `schema` being [`Table`](crate::schema::Table) as JSON.
 /// - `_ssw_touch`: written by the triggers alone, one row for each row touched. It has no constraint that could fail: an
 ///   outer `OR IGNORE` would hide that, and the change be lost. `op` is `I` (inserted), `U` (updated; `mask` says which
@@ -25,7 +37,8 @@ pub const PREFIX: &str = "_ssw_";
 /// # Errors
 /// Whatever SQLite says.
 pub fn create(database: &Connection) -> Result<()> {
-    database.execute_batch(TABLES)
+    database.execute_batch(TABLES)?;
+    database.execute("INSERT OR IGNORE INTO _ssw_meta(k, v) VALUES('layout', ?)", [VERSION]).map(drop)
 }
 
 /// Lets touches name rows of a table whose key has so many columns. There are no more of them than the longest key has:

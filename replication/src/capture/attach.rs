@@ -37,6 +37,7 @@ impl Wanted<'_> {
 /// A table cannot be replicated, or is attached already and has changed since. The transaction should then be rolled
 /// back.
 pub fn attach(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Table>, Error> {
+    check_layout(transaction)?;
     layout::create(transaction)?;
     let names = match wanted {
         Wanted::All => schema::names(transaction)?,
@@ -55,6 +56,20 @@ pub fn attach(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<T
         }
     }
     tables(transaction)
+}
+
+/// Can this version of siteswap read what is kept in the database, if anything is?
+///
+/// # Errors
+/// `Layout`, or whatever SQLite says.
+pub fn check_layout(database: &Connection) -> Result<(), Error> {
+    if !is_attached(database)? {
+        return Ok(());
+    }
+    match layout::version(database)? {
+        layout::VERSION => Ok(()),
+        found => Err(Error::Layout { found }),
+    }
 }
 
 fn capture(transaction: &Transaction<'_>, mut table: Table) -> Result<(), Error> {

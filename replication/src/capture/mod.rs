@@ -5,13 +5,13 @@ mod inspect;
 mod refuse;
 mod triggers;
 
-pub use attach::{Wanted, anew, attach, detach, disarm, is_attached, tables};
+pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, tables};
 pub use inspect::{Departure, Difference, inspect, refresh};
 pub use refuse::refuse;
 pub(crate) use triggers::differs;
 pub use triggers::{keyless, nullable_key, unverified};
 
-use crate::schema;
+use crate::{layout, schema};
 
 /// Why tables could not be captured.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,16 @@ pub enum Error {
         table: String,
         /// How.
         what: String,
+    },
+    /// Another version of siteswap has attached the tables.
+    #[error(
+        "what siteswap keeps in this database has layout {found}, and this version reads layout {}: use the other version, or run \
+         siteswap db detach --force and attach, and then siteswap db verify",
+        layout::VERSION
+    )]
+    Layout {
+        /// Which it has; 0 if it is older than their numbers.
+        found: i64,
     },
     /// A table is not captured.
     #[error("table {0:?} is not attached")]

@@ -210,7 +210,7 @@ impl Stamps {
         let mut touches = statement.query(params![work.state.folded])?;
         let mut stamps = Self { steps: Vec::new(), newest: 0, tables: BTreeMap::new() };
         let mut folded = Folded::default();
-        let latest = now.saturating_add(work.settings.max_skew);
+        let latest = now.saturating_add(work.waited).saturating_add(work.settings.max_skew);
         let mut last = work.state.clock.0;
         while let Some(touch) = touches.next()? {
             let seq: i64 = touch.get(0)?;

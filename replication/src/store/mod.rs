@@ -31,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig};
@@ -263,7 +263,7 @@ impl Store {
     /// Opens a database whose tables are attached ([`capture::attach`]).
     ///
     /// # Errors
-    /// `Journal`, `Foreign`, `Damaged`, `Sqlite`.
+    /// `Journal`, `Capture`, `Foreign`, `Damaged`, `Sqlite`.
     pub fn open(file: &Path, settings: Settings) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut database = Connection::open_with_flags(file, flags)?;
@@ -279,6 +279,7 @@ impl Store {
         )?;
         database.pragma_update(None, "cache_size", CACHE)?;
         database.set_prepared_statement_cache_capacity(512);
+        capture::check_layout(&database)?;
         let tables = load(&database, &settings)?;
         let sweep = Sweep::default();
         let mut store =
@@ -381,9 +382,12 @@ impl Store {
 
     /// Does `act` in one transaction that has the write lock from its beginning, and makes it durable.
     fn transact<T>(&mut self, act: impl FnOnce(&mut Work<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let start = Instant::now();
         let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
+        let waited = i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
         let tables = take_up(&transaction, &self.settings, self.schema)?;
         let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
+        work.waited = waited;
         let result = act(&mut work)?;
         work.finish()?;
         // Triggers of ours are part of the schema.

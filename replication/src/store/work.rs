@@ -1,6 +1,6 @@
 //! What all transactions share: the state that moves with them, and the group that collects this site's changes.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, mem::replace, rc::Rc};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -25,6 +25,8 @@ pub(super) struct Work<'a> {
     pub(super) state: State,
     pub(super) peers: BTreeMap<SiteId, Peer>,
     pub(super) rows: Rows<'a>,
+    /// For so many milliseconds it waited for the write lock, since somebody looked at the clock.
+    pub(super) waited: i64,
     /// Changes that are not in the tables yet.
     soon: Vec<Soon>,
     group: Option<Group>,
@@ -59,7 +61,7 @@ impl<'a> Work<'a> {
         let peers = peers(transaction, settings)?;
         let rows = Rows::open(transaction)?;
         let (soon, group) = (Vec::new(), None);
-        Ok(Self { transaction, settings, tables, before: state.clone(), state, peers, rows, soon, group })
+        Ok(Self { transaction, settings, tables, before: state.clone(), state, peers, rows, waited: 0, soon, group })
     }
 
     /// The same as [`record`](Self::record), if the group has no change of the row yet and nobody looks at it before the
@@ -150,9 +152,12 @@ impl<'a> Work<'a> {
     /// Keeps what is known of the row for as long as that can matter. A deleted parent is kept until the next
     /// collection in any case: children of it may be found before this transaction ends.
     pub(super) fn keep(&mut self, live: &Live, key: &Key, row: &Row, kept: bool) -> Result<(), Error> {
-        let settled = row.all_versions().all(|version| self.settled(version));
-        let complete = row.visible() == row.lives() && (!row.lives() || row.parked.is_empty());
-        if !(settled && complete && (row.visible() || !live.is_parent)) {
+        // Usually most versions of a row are one and the same.
+        let mut last = Version::NONE;
+        let settled = row.all_versions().all(|version| version == replace(&mut last, version) || self.settled(version));
+        let (visible, lives) = (row.visible(), row.lives());
+        let complete = visible == lives && (!lives || row.parked.is_empty());
+        if !(settled && complete && (visible || !live.is_parent)) {
             return self.rows.save(live, key.clone(), row);
         }
         self.state.settled = self.state.settled.max(row.newest());
