@@ -370,7 +370,7 @@ impl Row {
             values: (!self.visible()).then(|| Cow::from(&self.values)),
             parked: Cow::from(&self.parked),
         };
-        let mut bytes = Vec::with_capacity(64);
+        let mut bytes = Vec::with_capacity(if kept.values.is_some() { 256 } else { 64 });
         append(&kept, &mut bytes);
         bytes
     }
