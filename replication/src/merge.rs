@@ -380,6 +380,11 @@ impl Row {
         postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| kept.values.is_none())
     }
 
+    /// Was anything parked for the row when this was kept? `None`: this is not what was kept.
+    pub fn kept_parked(bytes: &[u8]) -> Option<bool> {
+        postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| !kept.parked.is_empty())
+    }
+
     /// Reads what was kept of a row whose columns have these defaults; `live` is the row in the table, if it is there.
     /// `None`: this is not what was kept.
     pub fn kept(bytes: &[u8], defaults: &[Value], live: Option<Vec<Value>>) -> Option<Self> {

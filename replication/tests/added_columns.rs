@@ -107,6 +107,21 @@ fn parked_values_appear_with_their_column_also_if_nothing_else_happens() {
 }
 
 #[test]
+fn a_deleted_row_that_an_edit_brings_back_has_what_was_parked_for_it() {
+    let (mut sites, mut dice) = two();
+    write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
+    sites.settle(&mut dice);
+    write(&mut sites, 1, "DELETE FROM item WHERE id = 1");
+    sites.fold(1);
+    write(&mut sites, 1, ADD);
+    sites.fold(1);
+    write(&mut sites, 0, "UPDATE item SET b = 'newer' WHERE id = 1");
+    sites.settle(&mut dice);
+    assert_eq!(both(&sites, ITEMS), ["1 one newer x", "2 two 0 none", "3 three 0 none"]);
+    assert_eq!([0, 1].map(|at| sites.kept(at)), [(0, 0); 2]);
+}
+
+#[test]
 fn a_unique_index_on_an_added_column_is_kept_when_parked_values_collide_in_it() {
     let (mut sites, mut dice) = two();
     write(&mut sites, 0, "ALTER TABLE item ADD COLUMN c; UPDATE item SET c = 'same' WHERE id = 1");
@@ -133,14 +148,15 @@ fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer
 #[test]
 fn columns_added_at_any_time_at_each_site_lose_nothing_that_is_written_to_them() {
     each_seed(40, |seed| {
-        let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(seed));
-        // The newest value of each row's `a` and `c`: every write is later than all before it.
+        let schema = format!("{SCHEMA} INSERT INTO item SELECT id + 3, a, b FROM item");
+        let (mut sites, mut dice) = (Sites::new(&schema, &[0, 0, 0], &[]), Dice::new(seed));
+        // The newest value of `a` and `c` in each row that nobody deletes: every write is later than all before it.
         let mut newest: BTreeMap<(u64, &str), String> = BTreeMap::new();
         let mut has = [false; 3];
         for step in 0..60 {
             let at = dice.below(3);
-            let (id, value) = (1 + dice.below(3) as u64, format!("v{step}"));
-            match dice.below(8) {
+            let (id, value) = (1 + dice.below(6) as u64, format!("v{step}"));
+            match dice.below(9) {
                 0 if !has[at] => {
                     has[at] = true;
                     write(&mut sites, at, ADD);
@@ -150,11 +166,14 @@ fn columns_added_at_any_time_at_each_site_lose_nothing_that_is_written_to_them()
                 0..=3 => {
                     let column = if has[at] && dice.chance(60) { "c" } else { "a" };
                     write(&mut sites, at, &format!("UPDATE item SET {column} = '{value}' WHERE id = {id}"));
-                    newest.insert((id, column), value);
+                    if id <= 3 {
+                        newest.insert((id, column), value);
+                    }
                 }
                 4 => sites.fold(at),
-                5 => (0..3).filter(|to| *to != at).for_each(|to| sites.send(at, to)),
-                6 => (0..3).filter(|to| *to != at).for_each(|to| sites.report(at, to)),
+                5 => write(&mut sites, at, &format!("DELETE FROM item WHERE id = {id} AND id > 3")),
+                6 => (0..3).filter(|to| *to != at).for_each(|to| sites.send(at, to)),
+                7 => (0..3).filter(|to| *to != at).for_each(|to| sites.report(at, to)),
                 _ => (0..5).for_each(|_| sites.deliver(&mut dice, true)),
             }
         }

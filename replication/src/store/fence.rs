@@ -31,7 +31,7 @@ impl Store {
         self.transact(|work| {
             if !fenced {
                 fold::fold(work, now)?;
-                let lacking = parked::lacking(work.transaction)?;
+                let lacking = parked::lacking(work.transaction, work.tables)?;
                 if !lacking.is_empty() {
                     return Err(Error::Lacking(lacking.join(", ")));
                 }

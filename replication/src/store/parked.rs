@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error,
+    Error, Tables,
     apply::{Found, Resolved, Waiting, write},
     conflicts, damaged, fence,
     live::Live,
@@ -64,10 +64,11 @@ pub(super) fn note(database: &Connection, table: &str, column: &str) -> Result<(
     Ok(())
 }
 
-/// The columns that peers have and this site lacks, as `table.column`.
-pub(super) fn lacking(database: &Connection) -> Result<Vec<String>, Error> {
-    let columns = Lacking::load(database)?.columns;
-    Ok(columns.into_iter().map(|(table, column)| format!("{table}.{column}")).collect())
+/// The columns of these tables that peers have and this site lacks, as `table.column`.
+pub(super) fn lacking(database: &Connection, tables: &Tables) -> Result<Vec<String>, Error> {
+    let is_replicated = |name: &str| tables.values().any(|live| live.table.name.eq_ignore_ascii_case(name));
+    let columns = Lacking::load(database)?.columns.into_iter().filter(|(table, _)| is_replicated(table));
+    Ok(columns.map(|(table, column)| format!("{table}.{column}")).collect())
 }
 
 /// May there be a column that was lacking?

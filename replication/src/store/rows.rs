@@ -192,16 +192,21 @@ fn name(row: &mut Row, live: &Live, key: &Key) -> Result<(), Error> {
 
 /// Keys of the rows of which something is missing.
 pub(super) fn partial(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
-    marked(database, live, MISSING)
-}
-
-/// Keys of the rows for which something is parked.
-pub(super) fn parked(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
-    marked(database, live, PARKED)
-}
-
-fn marked(database: &Connection, live: &Live, mark: Stamp) -> Result<Vec<Key>, Error> {
     let mut statement = database.prepare_cached("SELECT key FROM _ssw_row WHERE tbl=? AND newest=?")?;
-    let keys = statement.query_map(params![live.table.number, mark], |row| Ok(Key(row.get(0)?)))?;
+    let keys = statement.query_map(params![live.table.number, MISSING], |row| Ok(Key(row.get(0)?)))?;
     Ok(keys.collect::<Result<_, _>>()?)
+}
+
+/// Keys of the rows for which something is parked, also of those that are gone: an edit may bring them back.
+pub(super) fn parked(database: &Connection, live: &Live) -> Result<Vec<Key>, Error> {
+    let mut statement = database.prepare_cached("SELECT key, state FROM _ssw_row WHERE tbl=?")?;
+    let mut rows = statement.query([live.table.number])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        let state = row.get_ref(1)?.as_blob().unwrap_or_default();
+        if Row::kept_parked(state).ok_or_else(|| damaged("a row's versions", "_ssw_row"))? {
+            keys.push(Key(row.get(0)?));
+        }
+    }
+    Ok(keys)
 }

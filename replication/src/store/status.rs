@@ -50,7 +50,7 @@ impl Store {
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,
-            lacking: parked::lacking(&self.database)?,
+            lacking: parked::lacking(&self.database, &self.tables)?,
             peers: self.backlogs(now)?,
         })
     }
