@@ -191,15 +191,11 @@ fn reinstall(transaction: &Transaction<'_>, stored: &Table, found: &Table) -> Re
 fn take_up(transaction: &Transaction<'_>, table: &Table, at: usize) -> Result<(), Error> {
     let column = &table.columns[at];
     let default = column.default_value(transaction)?;
-    let key = (0..).zip(&table.key).map(|(part, key)| {
-        let name = quoted(&table.columns[usize::from(*key)].name);
-        format!("x.{name} = _ssw_touch.k{part} COLLATE {}", table.key_collation(*key))
-    });
     let sql = format!(
         "UPDATE _ssw_touch SET mask = mask | ?2 WHERE tbl = ?1 AND op = 'U' AND EXISTS(
            SELECT 1 FROM {} AS x WHERE {} AND ({}))",
         quoted(&table.name),
-        key.collect::<Vec<_>>().join(" AND "),
+        table.key_equals("x.", |part| format!("_ssw_touch.k{part}")),
         differs(column, &format!("x.{}", quoted(&column.name)), "?3"),
     );
     transaction.execute(&sql, (table.number, 1_i64 << at.min(MASK_BITS), &default))?;

@@ -8,7 +8,7 @@ mod triggers;
 pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, tables};
 pub use inspect::{Departure, Difference, inspect, refresh};
 pub use refuse::refuse;
-pub(crate) use triggers::differs;
+pub(crate) use triggers::{differs, list};
 pub use triggers::{keyless, nullable_key, unverified};
 
 use crate::{layout, schema};

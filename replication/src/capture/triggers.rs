@@ -238,6 +238,6 @@ fn of(row: &str, column: &Column) -> String {
     format!("{row}.{}", quoted(&column.name))
 }
 
-pub(super) fn list(parts: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn list(parts: impl IntoIterator<Item = String>) -> String {
     parts.into_iter().collect::<Vec<_>>().join(", ")
 }

@@ -113,6 +113,16 @@ impl Table {
         let found = index.and_then(|index| index.columns.iter().find(|(of, _)| *of == column));
         quoted(found.map_or("BINARY", |(_, collation)| collation))
     }
+
+    /// The condition, as SQL, that the primary key's columns, each after `prefix`, equal these operands as the key's index
+    /// compares them. An operand is asked for by its place in the key.
+    pub fn key_equals(&self, prefix: &str, operand: impl Fn(usize) -> String) -> String {
+        let equal = self.key.iter().enumerate().map(|(part, column)| {
+            let name = quoted(&self.columns[usize::from(*column)].name);
+            format!("{prefix}{name} = {} COLLATE {}", operand(part), self.key_collation(*column))
+        });
+        equal.collect::<Vec<_>>().join(" AND ")
+    }
 }
 
 /// An identifier, quoted for SQL.

@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Connection, Row as SqlRow, Statement, params_from_iter};
 
 use crate::{
-    capture::differs,
+    capture::{differs, list},
     schema::{Table, quoted},
     value::Value,
 };
@@ -51,7 +51,7 @@ impl Touches {
         let or_image =
             (0..).zip(&table.columns).map(|(at, _)| format!("CASE WHEN {there} THEN x.{} ELSE o.c{at} END", name(at)));
         let rows =
-            format!("LEFT JOIN {} AS x ON {}", quoted(&table.name), same_key(table, "x", |part| format!("u.k{part}")));
+            format!("LEFT JOIN {} AS x ON {}", quoted(&table.name), same_key(table, "x.", |part| format!("u.k{part}")));
         Self {
             touches: format!("SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
             key: parts,
@@ -76,7 +76,7 @@ impl Live {
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
         let all = columns.join(",");
         let marks = vec!["?"; columns.len()].join(",");
-        let matches = equal_key(&table, "", |_| "?".to_owned());
+        let matches = table.key_equals("", |_| "?".to_owned());
         let defaults = table.columns.iter().map(|column| column.default_value(database));
         Ok(Self {
             defaults: defaults.collect::<Result<_, _>>()?,
@@ -194,28 +194,15 @@ impl Live {
     }
 }
 
-/// The condition that the table's key, after `prefix`, equals these operands.
-fn equal_key(table: &Table, prefix: &str, operand: impl Fn(usize) -> String) -> String {
-    let equal = table.key.iter().enumerate().map(|(part, column)| {
-        let name = quoted(&table.columns[usize::from(*column)].name);
-        format!("{prefix}{name} = {} COLLATE {}", operand(part), table.key_collation(*column))
-    });
-    equal.collect::<Vec<_>>().join(" AND ")
-}
-
-/// The same, and the key has exactly these bytes.
+/// The condition that the table's key, after `prefix`, has exactly the bytes of these operands.
 fn same_key(table: &Table, prefix: &str, operand: impl Fn(usize) -> String) -> String {
-    let mut same = equal_key(table, &format!("{prefix}."), &operand);
+    let mut same = table.key_equals(prefix, &operand);
     if table.uniques.iter().any(|unique| unique.primary) {
         for (part, column) in table.key.iter().enumerate() {
             let column = &table.columns[usize::from(*column)];
-            let one = format!("{prefix}.{}", quoted(&column.name));
+            let one = format!("{prefix}{}", quoted(&column.name));
             same += &format!(" AND NOT ({})", differs(column, &one, &operand(part)));
         }
     }
     same
-}
-
-fn list(parts: impl Iterator<Item = String>) -> String {
-    parts.collect::<Vec<_>>().join(", ")
 }

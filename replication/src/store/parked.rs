@@ -33,6 +33,10 @@ impl Lacking {
         bytes.map_or_else(|| Ok(Self::default()), |bytes| postcard::from_bytes(&bytes).map_err(|_| unreadable()))
     }
 
+    fn may_be_there(&self, database: &Connection) -> Result<bool, Error> {
+        Ok(!self.columns.is_empty() && self.looked != schema_version(database)?)
+    }
+
     fn save(&self, database: &Connection) -> Result<(), Error> {
         if self.columns.is_empty() {
             database.execute("DELETE FROM _ssw_meta WHERE k='lacking'", [])?;
@@ -73,16 +77,15 @@ pub(super) fn lacking(database: &Connection, tables: &Tables) -> Result<Vec<Stri
 
 /// May there be a column that was lacking?
 pub(super) fn may_be_there(database: &Connection) -> Result<bool, Error> {
-    let lacking = Lacking::load(database)?;
-    Ok(!lacking.columns.is_empty() && lacking.looked != schema_version(database)?)
+    Lacking::load(database)?.may_be_there(database)
 }
 
 /// Puts parked values into columns that were added. What applications have written to these must have been folded.
 pub(super) fn take_up(work: &mut Work<'_>, now: i64) -> Result<(), Error> {
-    if !may_be_there(work.transaction)? {
+    let mut lacking = Lacking::load(work.transaction)?;
+    if !lacking.may_be_there(work.transaction)? {
         return Ok(());
     }
-    let mut lacking = Lacking::load(work.transaction)?;
     let (mut found, mut checks) = (Found::default(), Checks::new());
     for live in work.tables.values() {
         let before = lacking.columns.len();

@@ -54,8 +54,8 @@ impl Touched {
     }
 
     /// The change. `there`: the row is in the table. `last` are its values, the last ones if it is gone, nothing if nobody
-    /// knows them; the change takes them with it; `known_alive` is the newest sign of life of it that this site knows of. `None`: nothing has changed after
-    /// all.
+    /// knows them; the change takes them with it. `known_alive` is the newest sign of life of it that this site knows of.
+    /// `None`: nothing has changed after all.
     pub(super) fn change(
         mut self,
         site: SiteId,
