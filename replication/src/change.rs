@@ -66,8 +66,13 @@ enum Passed<'a> {
 impl Change {
     /// The newest stamp in it.
     pub fn newest(&self) -> Stamp {
+        self.stamps().max().unwrap_or(0)
+    }
+
+    /// All stamps in it.
+    pub fn stamps(&self) -> impl Iterator<Item = Stamp> + '_ {
         let cells = self.cells.iter().map(|cell| cell.stamp);
-        cells.chain(self.alive).chain(self.deleted.map(|deleted| deleted.stamp)).max().unwrap_or(0)
+        cells.chain(self.alive).chain(self.deleted.map(|deleted| deleted.stamp))
     }
 
     /// Combines two changes of one site to one row into one: of two to the same column the newer stays, those to

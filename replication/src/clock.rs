@@ -4,7 +4,7 @@
 //! given when a change is folded, in the order in which SQLite committed, and is above every stamp that the site has
 //! applied before; so what was made knowing another change compares greater, whatever the clocks say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,44 @@ impl Seen {
     }
 }
 
+/// What the maker of changes had seen, by their stamps: each entry is of those up to its own that none before it is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight(Vec<(Stamp, Seen)>);
+
+impl Sight {
+    /// Of all changes up to `newest`.
+    pub fn new(newest: Stamp, seen: Seen) -> Self {
+        Self(vec![(newest, seen)])
+    }
+
+    /// What the maker of a change with this stamp had seen.
+    pub fn at(&self, stamp: Stamp) -> &Seen {
+        static NOTHING: Seen = Seen(BTreeMap::new());
+        self.0.get(self.of(stamp)).map_or(&NOTHING, |(_, seen)| seen)
+    }
+
+    fn of(&self, stamp: Stamp) -> usize {
+        self.0.partition_point(|(newest, _)| *newest < stamp)
+    }
+
+    /// Goes on with that of later changes.
+    pub fn append(&mut self, later: Self) {
+        for (newest, seen) in later.0 {
+            match self.0.last_mut() {
+                Some(last) if last.1 == seen => last.0 = newest,
+                _ => self.0.push((newest, seen)),
+            }
+        }
+    }
+
+    /// Forgets what is of none of these stamps.
+    pub fn keep(&mut self, stamps: impl Iterator<Item = Stamp>) {
+        let used: BTreeSet<usize> = stamps.map(|stamp| self.of(stamp)).collect();
+        let mut at = 0..;
+        self.0.retain(|_| at.next().is_some_and(|at| used.contains(&at)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +156,26 @@ mod tests {
         for ms in [i64::MIN, -1, i64::MAX] {
             assert!(stamp(ms) >= 0);
         }
+    }
+
+    #[test]
+    fn what_was_seen_is_found_by_a_changes_stamp() {
+        let seen = |stamp| {
+            let mut seen = Seen::default();
+            seen.pass(2, stamp);
+            seen
+        };
+        let mut sight = Sight::new(10, seen(1));
+        for (newest, of) in [(20, 1), (30, 2), (40, 3)] {
+            sight.append(Sight::new(newest, seen(of)));
+        }
+        let of = |sight: &Sight| [1, 10, 11, 20, 21, 30, 31, 40].map(|stamp| sight.at(stamp).of(2));
+        assert_eq!(of(&sight), [1, 1, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(sight.at(41).of(2), 0, "nobody knows");
+        assert_eq!(sight.0.len(), 3, "what is the same is there once");
+        sight.keep([35, 12].into_iter());
+        assert_eq!(sight, Sight(vec![(20, seen(1)), (40, seen(3))]));
+        assert_eq!((sight.at(35).of(2), sight.at(12).of(2)), (3, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result};
 pub const PREFIX: &str = "_ssw_";
 
 /// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// The version of what is in a database with our tables; 0 if it is older than versions are.
 ///
@@ -28,7 +28,8 @@ pub fn version(database: &Connection) -> Result<i64> {
 ///   `_ssw_old_<number>` under the same `seq`.
 /// - `_ssw_change`: the change table. One row for each row changed in a group.
 /// - `_ssw_group`: groups of whole transactions; `grp` is its first number, `last` its last (they differ after
-///   consolidation on disk), `clock` the newest stamp in it, `seen` what its writers could have seen of other sites.
+///   consolidation on disk), `clock` the newest stamp in it, `seen` what its writers could have seen of other sites
+///   ([`Sight`](crate::clock::Sight)).
 /// - `_ssw_row`: versions of rows that are not yet known to be the same everywhere, and what is left of deleted ones.
 /// - `_ssw_peer`: what each peer has applied, and what of each is applied here.
 /// - `_ssw_inbox`: parts of a batch too large for one message, until the rest has come.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{Cell, Change, Deleted, append},
-    clock::{Seen, SiteId, Stamp, Version},
+    clock::{Seen, Sight, SiteId, Stamp, Version},
     value::Value,
 };
 
@@ -167,15 +167,15 @@ impl Row {
         }
     }
 
-    /// Takes in a change that `origin` made when it had `seen` so much, and says what was in conflict. Cells of columns
+    /// Takes in a change that `origin` made, with what it had seen then, and says what was in conflict. Cells of columns
     /// that the row does not have are passed over.
-    pub fn join(&mut self, origin: SiteId, seen: &Seen, change: Change) -> Joined {
-        let before = Before::of(self, origin, seen, &change);
+    pub fn join(&mut self, origin: SiteId, sight: &Sight, change: Change) -> Joined {
+        let before = Before::of(self, origin, sight, &change);
         let mut cells = Cells { changed: Vec::with_capacity(change.cells.len()), ..Cells::default() };
         let twice = change.whole && before.inserted;
         self.join_life(origin, &change);
         for cell in change.cells {
-            self.join_cell(origin, seen, cell, &mut cells);
+            self.join_cell(origin, sight.at(cell.stamp), cell, &mut cells);
         }
         let conflicts = match before.conflict_of_life(self) {
             Some(conflict) => vec![conflict],
@@ -256,11 +256,13 @@ struct Before {
 }
 
 impl Before {
-    fn of(row: &Row, origin: SiteId, seen: &Seen, change: &Change) -> Self {
-        let unknown = |version: Version| (!seen.knew(origin, version)).then_some(version);
-        let visible = row.visible();
-        let (edited, removed) = (unknown(row.edited()), unknown(row.removed));
-        let deletes = change.deleted.is_some_and(|deleted| change.alive.is_none_or(|alive| alive <= deleted.stamp));
+    fn of(row: &Row, origin: SiteId, sight: &Sight, change: &Change) -> Self {
+        let unknown = |version: Version, at| (!sight.at(at).knew(origin, version)).then_some(version);
+        let (visible, newest) = (row.visible(), change.newest());
+        let ends = change.deleted.filter(|deleted| change.alive.is_none_or(|alive| alive <= deleted.stamp));
+        let deletes = ends.is_some();
+        let edited = unknown(row.edited(), ends.map_or(newest, |deleted| deleted.stamp));
+        let removed = unknown(row.removed, newest);
         let image = match deletes {
             true if visible && edited.is_some() => row.image(),
             false if !visible && removed.is_some() => row.image_with(&change.cells),
@@ -268,11 +270,13 @@ impl Before {
         };
         Self {
             visible,
-            theirs: Version::new(change.newest(), origin),
+            theirs: Version::new(newest, origin),
             deletes,
             edited,
             removed,
-            inserted: visible && unknown(row.alive).is_some() && row.versions.iter().any(|version| version.is_change()),
+            inserted: visible
+                && unknown(row.alive, change.alive.unwrap_or(newest)).is_some()
+                && row.versions.iter().any(|version| version.is_change()),
             image,
         }
     }

@@ -7,7 +7,7 @@ use serde_bytes::Bytes;
 
 use crate::{
     change::{Change, append},
-    clock::{Seen, SiteId, Stamp},
+    clock::{Seen, Sight, SiteId, Stamp},
     value::Key,
 };
 
@@ -29,8 +29,8 @@ pub struct Part {
     pub schema: u32,
     /// No stamp of `origin` in groups up to `hi` is above this.
     pub clock: Stamp,
-    /// What the makers of the changes could have seen, one entry for each group.
-    pub seen: Vec<Seen>,
+    /// What the makers of the changes could have seen.
+    pub sight: Sight,
     /// Counts the batch's parts from 0.
     pub number: u32,
     /// It is the last one.
@@ -147,11 +147,11 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Adds a row's change as it is encoded, made in the batch's group at `place`.
-    pub fn add(&mut self, table: u32, key: &[u8], place: u32, change: &[u8]) {
+    /// Adds a row's change as it is encoded.
+    pub fn add(&mut self, table: u32, key: &[u8], change: &[u8]) {
         let next = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
         let table = *self.tables.entry(table).or_insert(next);
-        append(&(table, place, Bytes::new(key)), &mut self.bytes);
+        append(&(table, Bytes::new(key)), &mut self.bytes);
         self.bytes.extend_from_slice(change);
         self.rows += 1;
     }
@@ -181,8 +181,6 @@ impl Rows {
 pub struct RowChange {
     /// Which of the part's tables.
     pub table: u32,
-    /// Which of the batch's groups.
-    pub place: u32,
     /// Which row.
     pub key: Key,
     /// What was done to it.
@@ -195,10 +193,10 @@ impl Part {
         let mut bytes = self.changes.as_slice();
         let origin = self.origin;
         (0..self.rows).map(move |_| {
-            let ((table, place, key), rest) = postcard::take_from_bytes(bytes).ok()?;
+            let ((table, key), rest) = postcard::take_from_bytes(bytes).ok()?;
             bytes = rest;
             let change = Change::decode(origin, &mut bytes)?;
-            Some(RowChange { table, place, key, change })
+            Some(RowChange { table, key, change })
         })
     }
 }

@@ -140,7 +140,7 @@ fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer
     write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
     sites.fold(0);
     sites.all[1].store.fence(sites.now).expect("a schema change to begin");
-    let (part, _) = sites.all[0].store.next_part(&Position::default()).expect("a part").expect("something to send");
+    let (part, _) = sites.all[0].store.next_part(2, &Position::default()).expect("a part").expect("something to send");
     let refused = sites.all[1].store.receive(&part, sites.now).expect_err("no such column");
     assert!(matches!(&refused, Error::Unknown(what) if what == "column item.c"), "{refused}");
 }

@@ -2,7 +2,7 @@
 
 mod sites;
 
-use sites::{Dice, Sites};
+use sites::{Dice, Outside, Sites};
 
 const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b)";
 
@@ -66,6 +66,62 @@ fn what_a_peer_has_been_told_is_not_consolidated() {
     }
     while sites.all[0].store.compact(1).expect("a transaction") {}
     assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_group"), 3, "two that may be there, and one of two");
+}
+
+/// Three sites with the same 500 rows, of which the third is away from then on.
+fn without_the_third() -> (Sites, Dice) {
+    let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));
+    write(
+        &mut sites,
+        0,
+        "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500) INSERT INTO item SELECT n, 0, 0 FROM n",
+    );
+    sites.settle(&mut dice);
+    (sites, dice)
+}
+
+/// The first two sites write in turn and tell each other.
+fn write_in_turn(sites: &mut Sites, dice: &mut Dice, rounds: std::ops::RangeInclusive<u32>) {
+    for round in rounds {
+        write(sites, 0, &format!("UPDATE item SET a = {round}"));
+        sites.send_all(0, 1);
+        write(sites, 1, &format!("UPDATE item SET b = {round}"));
+        sites.send_all(1, 0);
+        sites.drain(dice);
+        for at in [0, 1] {
+            while sites.all[at].store.compact(1).expect("a transaction") {}
+        }
+    }
+}
+
+#[test]
+fn what_one_of_two_peers_has_is_consolidated_for_the_other() {
+    let (mut sites, mut dice) = without_the_third();
+    write_in_turn(&mut sites, &mut dice, 1..=20);
+    for at in [0, 1] {
+        assert_eq!(count(&sites, at, "SELECT count(*) FROM _ssw_change"), 500, "each row once");
+        assert_eq!(count(&sites, at, "SELECT count(*) FROM _ssw_group"), 1);
+    }
+    sites.settle(&mut dice);
+    assert_eq!(count(&sites, 2, "SELECT count(*) FROM item WHERE a = 20 AND b = 20"), 500);
+    assert_eq!([0, 1, 2].map(|at| count(&sites, at, "SELECT count(*) FROM _ssw_conflict")), [0; 3]);
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+}
+
+#[test]
+fn a_peer_set_back_to_before_the_end_of_what_was_consolidated_is_compared() {
+    let (mut sites, mut dice) = without_the_third();
+    write_in_turn(&mut sites, &mut dice, 1..=3);
+    let backup = sites.back_up(1);
+    write_in_turn(&mut sites, &mut dice, 4..=6);
+    sites.restore(1, &backup, Outside::Kept);
+    sites.settle(&mut dice);
+    sites.mend(1, &mut dice);
+    sites.settle(&mut dice);
+    for at in [0, 1, 2] {
+        assert_eq!(count(&sites, at, "SELECT count(*) FROM item WHERE a = 6 AND b = 6"), 500, "site {at}");
+    }
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
 }
 
 #[test]

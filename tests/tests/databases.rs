@@ -17,6 +17,7 @@ use lab::{
     wait_until,
 };
 use rusqlite::ErrorCode;
+use siteswap_common::steer::tunnel;
 use siteswap_replication::{Value, clock::millis, store::Position};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -144,10 +145,11 @@ fn c3_many_changes_to_one_row_are_sent_as_one() -> Result<()> {
         }
     }
     assert!(lab.waiting(EAST)?.len() > 1, "it was seen again and again");
-    let (part, rest) =
-        lab.store(EAST)?.next_part(&Position::after(lab.acknowledged(EAST)?))?.context("nothing is due to be sent")?;
+    let store = lab.store(EAST)?;
+    let next = |position: &Position| store.next_part(tunnel::site(WEST.name), position);
+    let (part, rest) = next(&Position::after(lab.acknowledged(EAST)?))?.context("nothing is due to be sent")?;
     assert_eq!(part.rows().count(), 1, "one row");
-    assert!(lab.store(EAST)?.next_part(&rest)?.is_none(), "and nothing else");
+    assert!(next(&rest)?.is_none(), "and nothing else");
 
     lab.mend("link")?;
     lab.await_same_databases(DEADLINE)?;

@@ -96,8 +96,8 @@ impl<'a> Sender<'a> {
 
     async fn send_what_is_due(&mut self) -> Result<(), String> {
         while self.unacknowledged.len() < CREDIT {
-            let position = self.position.clone();
-            let next = self.shared.database.run(move |store| store.next_part(&position)).await;
+            let (site, position) = (number(self.peer), self.position.clone());
+            let next = self.shared.database.run(move |store| store.next_part(site, &position)).await;
             let Some((part, position)) = next.map_err(|error| error.to_string())? else { return Ok(()) };
             let (last, hi) = (part.last, part.hi);
             messages::send(&mut self.frames.sender, &Message::Part(part)).await?;

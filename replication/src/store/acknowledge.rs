@@ -33,7 +33,7 @@ impl Store {
             seen: state.seen,
             incarnation: self.incarnation()?,
             acknowledged: peer.acknowledged,
-            forgotten: forgotten(&self.database, state.group)?,
+            forgotten: forgotten_for(&self.database, state.group, peer.acknowledged)?,
         })
     }
 
@@ -75,6 +75,14 @@ fn forgotten(database: &Connection, last: u64) -> Result<u64, Error> {
     let first: Option<u64> =
         database.prepare_cached("SELECT min(grp) FROM _ssw_group")?.query_row([], |row| row.get(0))?;
     Ok(first.map_or(last, |first| first - 1))
+}
+
+/// The same for a peer that has `applied` so much: if it was set back and has a part of groups that were consolidated
+/// since, it cannot have the rest.
+fn forgotten_for(database: &Connection, last: u64, applied: u64) -> Result<u64, Error> {
+    let sql = "SELECT last FROM _ssw_group WHERE grp <= ?1 AND last > ?1 AND rows > 0";
+    let part: Option<u64> = database.prepare_cached(sql)?.query_row([applied], |row| row.get(0)).optional()?;
+    Ok(forgotten(database, last)?.max(part.unwrap_or(0)))
 }
 
 /// Says whether anything was new.

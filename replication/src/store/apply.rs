@@ -5,7 +5,7 @@ use std::{mem::replace, rc::Rc};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use crate::{
-    clock::{Seen, SiteId, Version},
+    clock::Version,
     merge::{Joined, Parked, Row},
     value::{Key, Value},
     wire::{Part, RowChange},
@@ -134,6 +134,10 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
     // What was committed here before must be in the change table before anything overwrites it.
     fold::fold(work, now)?;
     work.state.clock.pass(last.clock);
+    // What is changed from here on is changed by one who knows the batch.
+    if !work.state.missed.contains(&last.origin) {
+        work.state.seen.pass(last.origin, last.clock);
+    }
     let mut found = Found::default();
     for number in earlier {
         join_part(work, &read_kept(work, last, *number)?, &mut found)?;
@@ -146,9 +150,6 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
     repair::references(work, last, &mut found, now)?;
     repair::check_all(work, &mut checks, &mut found, now)?;
 
-    if !work.state.missed.contains(&last.origin) {
-        work.state.seen.pass(last.origin, last.clock);
-    }
     if let Some(peer) = work.peers.get_mut(&last.origin) {
         peer.applied = last.hi;
     }
@@ -161,13 +162,11 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
 
 fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), Error> {
     let mut tables = resolve(work, part)?;
-    let nothing = Seen::default();
     for row in part.rows() {
         let mut row = row.ok_or(Error::Malformed("a row that is none"))?;
         let table = tables.get_mut(row.table as usize).ok_or(Error::Malformed("a row of no table"))?;
         let parked = translate(&mut row, table, part)?;
-        let seen = part.seen.get(row.place as usize).unwrap_or(&nothing);
-        join_row(work, table, (part.origin, seen), row, parked, found)?;
+        join_row(work, table, part, row, parked, found)?;
         found.rows += 1;
     }
     Ok(())
@@ -220,7 +219,7 @@ fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<V
 fn join_row<'a>(
     work: &mut Work<'a>,
     table: &mut Resolved<'a>,
-    (origin, seen): (SiteId, &Seen),
+    part: &Part,
     RowChange { key, change, .. }: RowChange,
     parked: Vec<Parked>,
     found: &mut Found,
@@ -234,7 +233,7 @@ fn join_row<'a>(
     let there = now.is_some();
     let (mut row, kept) = work.rows.load(&live, &key, now)?;
     let whole = change.whole;
-    let Joined { conflicts, changed } = row.join(origin, seen, change);
+    let Joined { conflicts, changed } = row.join(part.origin, &part.sight, change);
     parked.into_iter().for_each(|parked| row.park(parked));
     if whole {
         // The sender told all columns that it had then.

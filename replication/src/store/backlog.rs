@@ -4,41 +4,48 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use rusqlite::{Connection, params};
 
-use crate::change::Change;
+use crate::{
+    change::Change,
+    clock::{Sight, SiteId, Stamp},
+};
 
 use super::{
-    Error, Store,
-    batch::{BYTES, ROWS},
+    Error, Peer, Store,
+    batch::{BYTES, ROWS, sight},
     damaged,
 };
 
 /// Neighbouring groups that may be consolidated.
+#[derive(Clone, Copy)]
 struct Run {
     first: u64,
     last: u64,
     groups: u64,
     rows: u64,
     bytes: u64,
-    /// What their writers could have seen: the same for all.
-    seen: Vec<u8>,
-    /// They were recorded before the database was opened.
-    early: bool,
 }
 
 impl Run {
-    /// The run with the next one behind it, if both are alike and go into one batch.
+    /// The run with the next one behind it, if both go into one batch.
     fn with(&self, next: &Self) -> Option<Self> {
         let (rows, bytes) = (self.rows + next.rows, self.bytes + next.bytes);
-        let alike = self.seen == next.seen && self.early == next.early;
-        (alike && rows <= ROWS && bytes <= BYTES).then(|| Self {
-            first: self.first,
-            last: next.last,
-            groups: self.groups + next.groups,
-            rows,
-            bytes,
-            seen: next.seen.clone(),
-            early: self.early,
-        })
+        let groups = self.groups + next.groups;
+        (rows <= ROWS && bytes <= BYTES).then_some(Self { first: self.first, last: next.last, groups, rows, bytes })
+    }
+}
+
+/// How much of this site a peer has.
+struct Extent {
+    /// All up to this group, for certain.
+    acknowledged: u64,
+    /// Nothing after this one.
+    told: u64,
+}
+
+impl Extent {
+    /// It has all of these groups, or none of them.
+    fn is_beside(&self, run: &Run) -> bool {
+        run.last <= self.acknowledged || self.told < run.first
     }
 }
 
@@ -46,23 +53,27 @@ impl Store {
     /// Consolidates the changes of neighbouring groups, `least` or more of them, into one group: of changes to one row the
     /// newest of each column stays. Says whether it did; then there may be more to do.
     ///
-    /// Only groups that no peer can have are taken, because the new one is applied as a whole, and only as many as go
-    /// into one batch.
+    /// Only groups are taken of which each peer has all or none, because the new one is applied as a whole, and only as
+    /// many as go into one batch.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn compact(&mut self, least: u64) -> Result<bool, Error> {
-        let Some(told) = self.told() else { return Ok(false) };
-        let bounds = (told, self.opened);
-        // Nobody waits for the write lock if there is nothing to do.
-        if run(&self.database, bounds, least)?.is_none() {
+        if self.outside.is_none() {
             return Ok(false);
         }
-        self.transact(|work| {
-            let Some((first, last)) = run(work.transaction, bounds, least)? else { return Ok(false) };
-            consolidate(work.transaction, work.settings.site, first, last)?;
-            Ok(true)
-        })
+        let extents = self.extents()?;
+        // Nobody waits for the write lock if there is nothing to do. Only this store tells peers anything, and only it
+        // consolidates.
+        let Some(run) = run(&self.database, &extents, least)? else { return Ok(false) };
+        self.transact(|work| consolidate(work.transaction, work.settings.site, run))?;
+        Ok(true)
+    }
+
+    fn extents(&self) -> Result<Vec<Extent>, Error> {
+        let told = |site| self.told.borrow().get(&site).map_or(self.opened, |told| self.opened.max(*told));
+        let extent = |(site, peer): (SiteId, Peer)| Extent { acknowledged: peer.acknowledged, told: told(site) };
+        Ok(self.peers()?.into_iter().map(extent).collect())
     }
 
     /// Forgets the oldest groups while all of them take more than `limit` bytes. A peer that lacks them goes on behind them
@@ -90,29 +101,26 @@ impl Store {
     }
 }
 
-/// Neighbouring groups above `told` with `least` rows or more that go into one batch, by the numbers of the first and the
-/// last. Those from before the database was `opened` are kept apart from later ones.
-fn run(database: &Connection, (told, opened): (u64, u64), least: u64) -> Result<Option<(u64, u64)>, Error> {
+/// Neighbouring groups with `least` rows or more that may be consolidated.
+fn run(database: &Connection, extents: &[Extent], least: u64) -> Result<Option<Run>, Error> {
+    let free = |run: &Run| extents.iter().all(|extent| extent.is_beside(run));
     let worth = |run: &Run| run.groups > 1 && run.rows >= least;
-    let sql = "SELECT grp, last, seen, rows, bytes FROM _ssw_group WHERE grp > ? ORDER BY grp";
-    let mut statement = database.prepare_cached(sql)?;
-    let mut groups = statement.query([told])?;
+    let mut statement = database.prepare_cached("SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp")?;
+    let mut groups = statement.query([])?;
     let mut run: Option<Run> = None;
     while let Some(row) = groups.next()? {
-        let first = row.get(0)?;
-        let (last, seen, rows, bytes) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-        let next = Run { first, last, groups: 1, rows, bytes, seen, early: first <= opened };
-        match run.as_ref().and_then(|run| run.with(&next)) {
+        let next = Run { first: row.get(0)?, last: row.get(1)?, groups: 1, rows: row.get(2)?, bytes: row.get(3)? };
+        match run.and_then(|run| run.with(&next)).filter(free) {
             Some(longer) => run = Some(longer),
             None if run.as_ref().is_some_and(worth) => break,
-            None => run = Some(next),
+            None => run = Some(next).filter(free),
         }
     }
-    Ok(run.filter(worth).map(|run| (run.first, run.last)))
+    Ok(run.filter(worth))
 }
 
-/// Makes one group of those between these numbers.
-fn consolidate(database: &Connection, site: u32, first: u64, last: u64) -> Result<(), Error> {
+/// Makes one group of these.
+fn consolidate(database: &Connection, site: u32, Run { first, last, .. }: Run) -> Result<(), Error> {
     let mut all: BTreeMap<(u32, Vec<u8>), Change> = BTreeMap::new();
     let mut statement =
         database.prepare_cached("SELECT tbl, key, body FROM _ssw_change WHERE grp BETWEEN ? AND ? ORDER BY grp")?;
@@ -135,14 +143,26 @@ fn consolidate(database: &Connection, site: u32, first: u64, last: u64) -> Resul
         insert.execute(params![first, table, key, body])?;
         bytes += key.len() + body.len();
     }
-    let clock: i64 =
-        database.query_row("SELECT max(clock) FROM _ssw_group WHERE grp BETWEEN ? AND ?", [first, last], |row| {
-            row.get(0)
-        })?;
+    let (clock, mut sight) = seen(database, first, last)?;
+    sight.keep(all.values().flat_map(Change::stamps));
+    let sight = postcard::to_stdvec(&sight).map_err(|_| damaged("what was seen", "_ssw_group"))?;
     database.execute("DELETE FROM _ssw_group WHERE grp > ? AND grp <= ?", [first, last])?;
     database.execute(
-        "UPDATE _ssw_group SET last=?2, clock=?3, rows=?4, bytes=?5 WHERE grp=?1",
-        params![first, last, clock, all.len(), bytes],
+        "UPDATE _ssw_group SET last=?2, clock=?3, seen=?4, rows=?5, bytes=?6 WHERE grp=?1",
+        params![first, last, clock, sight, all.len(), bytes],
     )?;
     Ok(())
+}
+
+/// The newest stamp in these groups, and what their writers could have seen.
+fn seen(database: &Connection, first: u64, last: u64) -> Result<(Stamp, Sight), Error> {
+    let mut statement =
+        database.prepare_cached("SELECT clock, seen FROM _ssw_group WHERE grp BETWEEN ? AND ? ORDER BY grp")?;
+    let mut groups = statement.query([first, last])?;
+    let (mut clock, mut all) = (0, Sight::default());
+    while let Some(group) = groups.next()? {
+        clock = group.get(0)?;
+        all.append(sight(group.get_ref(1)?)?);
+    }
+    Ok((clock, all))
 }

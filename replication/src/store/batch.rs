@@ -1,10 +1,10 @@
 //! Batches: what a peer has not applied yet, consolidated and in parts that fit a message.
 
-use rusqlite::{Row as SqlRow, params};
+use rusqlite::{Row as SqlRow, params, types::ValueRef};
 
 use crate::{
     change::Change,
-    clock::Stamp,
+    clock::{Sight, SiteId, Stamp},
     value::Key,
     wire::{Part, Rows, Shape},
 };
@@ -38,8 +38,8 @@ struct Span {
     clock: Stamp,
     rows: u64,
     bytes: u64,
-    /// Each group's first number, in ascending order, and what its makers had seen.
-    seen: Vec<(u64, Vec<u8>)>,
+    groups: usize,
+    sight: Sight,
 }
 
 impl Span {
@@ -50,23 +50,26 @@ impl Span {
 }
 
 impl Store {
-    /// What comes after `position`, and the position after that. `None`: the peer has everything.
+    /// What `peer` is to be told after `position`, and the position after that. `None`: it has everything.
     ///
     /// # Errors
     /// `Gone`, `File`, `Damaged`, `Sqlite`.
-    pub fn next_part(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
+    pub fn next_part(&self, peer: SiteId, position: &Position) -> Result<Option<(Part, Position)>, Error> {
         let mut next = self.part_after(position)?;
         if let Some((part, _)) = &mut next {
             part.schema = fence::schema(&self.database)?;
             self.note(part.hi, part.clock)?;
+            let mut told = self.told.borrow_mut();
+            let told = told.entry(peer).or_default();
+            *told = part.hi.max(*told);
         }
         Ok(next)
     }
 
     fn part_after(&self, position: &Position) -> Result<Option<(Part, Position)>, Error> {
         let Some(span) = self.span(position)? else { return Ok(None) };
-        if span.fits() && span.seen.len() > 1 {
-            let rows = self.consolidated(position.group, &span)?;
+        if span.fits() && span.groups > 1 {
+            let rows = self.consolidated(position.group, span.hi)?;
             let part = self.part(position.group, &span, 0, true, rows);
             return Ok(Some((part, Position::after(span.hi))));
         }
@@ -89,21 +92,24 @@ impl Store {
         let mut span: Option<Span> = None;
         while let Some(group) = groups.next()? {
             let (first, last): (u64, u64) = (group.get(0)?, group.get(1)?);
+            let (clock, sight) = (group.get(2)?, sight(group.get_ref(3)?)?);
             let (rows, bytes): (u64, u64) = (group.get(4)?, group.get(5)?);
             match &mut span {
-                // A peer may have some of the groups in place of which there is an empty one.
                 None if first > position.group + 1 => {
                     return Err(Error::Gone { wanted: position.group + 1, oldest: first });
                 }
-                None => {
-                    let seen = vec![(first, group.get(3)?)];
-                    span = Some(Span { hi: last, clock: group.get(2)?, rows, bytes, seen });
+                // A peer may have some of the groups in place of which there is an empty one; but one that was set back
+                // cannot have a part of those that were consolidated.
+                None if first <= position.group && rows > 0 => {
+                    return Err(Error::Gone { wanted: position.group + 1, oldest: last + 1 });
                 }
+                None => span = Some(Span { hi: last, clock, rows, bytes, groups: 1, sight }),
                 Some(span) if span.rows + rows <= ROWS && span.bytes + bytes <= BYTES => {
-                    (span.hi, span.clock) = (last, group.get(2)?);
+                    (span.hi, span.clock) = (last, clock);
                     span.rows += rows;
                     span.bytes += bytes;
-                    span.seen.push((first, group.get(3)?));
+                    span.groups += 1;
+                    span.sight.append(sight);
                 }
                 Some(_) => break,
             }
@@ -111,25 +117,26 @@ impl Store {
         Ok(span)
     }
 
-    /// The span's changes with those to one row combined. A row's only change goes as it is kept.
-    fn consolidated(&self, lo: u64, span: &Span) -> Result<Rows, Error> {
+    /// The changes in groups above `lo` and up to `hi`, with those to one row combined. A row's only change goes as it is
+    /// kept.
+    fn consolidated(&self, lo: u64, hi: u64) -> Result<Rows, Error> {
         let mut statement = self.database.prepare_cached(
-            "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND grp <= ? ORDER BY tbl, key, grp",
+            "SELECT tbl, key, body FROM _ssw_change WHERE grp > ? AND grp <= ? ORDER BY tbl, key, grp",
         )?;
-        let mut changes = statement.query(params![lo, span.hi])?;
+        let mut changes = statement.query(params![lo, hi])?;
         let mut rows = Rows::default();
         let mut open = Open::default();
         while let Some(row) = changes.next()? {
-            let (group, table): (u64, u32) = (row.get(0)?, row.get(1)?);
-            let (key, body) = (bytes(row, 2)?, bytes(row, 3)?);
+            let table: u32 = row.get(0)?;
+            let (key, body) = (bytes(row, 1)?, bytes(row, 2)?);
             if open.is_of(table, key) {
                 open.combine(self.settings.site, body)?;
             } else {
-                open.close(self.settings.site, span, &mut rows)?;
-                open.begin(group, table, key, body);
+                open.close(self.settings.site, &mut rows)?;
+                open.begin(table, key, body);
             }
         }
-        open.close(self.settings.site, span, &mut rows)?;
+        open.close(self.settings.site, &mut rows)?;
         Ok(rows)
     }
 
@@ -150,7 +157,7 @@ impl Store {
             }
             let table: u32 = row.get(0)?;
             let (key, body) = (bytes(row, 1)?, checked(bytes(row, 2)?)?);
-            stretch.rows.add(table, key, place(span, position.group + 1), body);
+            stretch.rows.add(table, key, body);
             let (last_table, last_key) = last.get_or_insert_with(|| (table, Key(Vec::new())));
             *last_table = table;
             last_key.0.clear();
@@ -166,13 +173,12 @@ impl Store {
                 columns: live.table.columns.iter().map(|column| column.name.clone()).collect(),
             })
         };
-        let seen = span.seen.iter().map(|(_, seen)| postcard::from_bytes(seen).unwrap_or_default()).collect();
         Part {
             origin: self.settings.site,
             lo,
             hi: span.hi,
             clock: span.clock,
-            seen,
+            sight: span.sight.clone(),
             number,
             last,
             ..rows.into_part(shape)
@@ -185,15 +191,9 @@ struct Stretch {
     last: Option<(u32, Key)>,
 }
 
-/// Which of the span's groups this is.
-fn place(span: &Span, group: u64) -> u32 {
-    u32::try_from(span.seen.binary_search_by_key(&group, |(first, _)| *first).unwrap_or(0)).unwrap_or(u32::MAX)
-}
-
 /// A row of a batch that may get more changes.
 #[derive(Default)]
 struct Open {
-    group: u64,
     table: u32,
     key: Vec<u8>,
     /// Its first change. Nothing, if there is no row.
@@ -207,8 +207,8 @@ impl Open {
         !self.body.is_empty() && self.table == table && self.key == key
     }
 
-    fn begin(&mut self, group: u64, table: u32, key: &[u8], body: &[u8]) {
-        (self.group, self.table) = (group, table);
+    fn begin(&mut self, table: u32, key: &[u8], body: &[u8]) {
+        self.table = table;
         self.key.clear();
         self.key.extend_from_slice(key);
         self.body.clear();
@@ -224,16 +224,22 @@ impl Open {
         Ok(())
     }
 
-    fn close(&mut self, site: u32, span: &Span, rows: &mut Rows) -> Result<(), Error> {
+    fn close(&mut self, site: u32, rows: &mut Rows) -> Result<(), Error> {
         if let Some(all) = self.combined.take() {
             self.body.clear();
             all.encode(site, &mut self.body);
         }
         if !self.body.is_empty() {
-            rows.add(self.table, &self.key, place(span, self.group), checked(&self.body)?);
+            rows.add(self.table, &self.key, checked(&self.body)?);
         }
         Ok(())
     }
+}
+
+/// What the makers of a group's changes could have seen.
+pub(super) fn sight(kept: ValueRef<'_>) -> Result<Sight, Error> {
+    let bytes = kept.as_blob().unwrap_or_default();
+    postcard::from_bytes(bytes).map_err(|_| damaged("what was seen", "_ssw_group"))
 }
 
 fn bytes<'a>(row: &'a SqlRow<'_>, column: usize) -> Result<&'a [u8], Error> {

@@ -25,12 +25,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::unverified,
-    clock::{SiteId, Stamp, millis},
+    clock::{SiteId, Stamp},
     value::Key,
     verify::{History, Standing},
     wire::Incarnation,
@@ -231,11 +231,6 @@ impl Store {
         Ok(Identity::load(&self.database)?.ok_or_else(|| damaged("the identity", "_ssw_meta"))?.incarnation)
     }
 
-    /// No peer was told more than up to this group. `None`: nobody knows.
-    pub(super) fn told(&self) -> Option<u64> {
-        self.outside.as_ref().map(|outside| outside.noted.get().group)
-    }
-
     /// Before this is told to a peer.
     pub(super) fn note(&self, group: u64, clock: Stamp) -> Result<(), Error> {
         let Some(outside) = &self.outside else { return Ok(()) };
@@ -363,13 +358,7 @@ fn renew(work: &mut Work<'_>, told: u64, clock: Stamp) -> Result<(), Error> {
     Identity::renew(work.transaction, work.settings.site)?;
     work.state.clock.pass(clock);
     if told > work.state.group {
-        let seen = postcard::to_stdvec(&work.state.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;
-        let clock = work.state.clock.0;
-        work.transaction.execute(
-            "INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?,?,?,?,0,0,?)",
-            params![work.state.group + 1, told, clock, seen, millis(clock)],
-        )?;
-        work.state.group = told;
+        work.skip_to(told)?;
     }
     let restored = work.state.restored.get_or_insert_default();
     restored.mended = false;

@@ -26,6 +26,7 @@ mod verify;
 mod work;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -251,6 +252,8 @@ pub struct Store {
     /// The last group when it was opened.
     opened: u64,
     outside: Option<Outside>,
+    /// Each peer was told up to this group, since it was opened.
+    told: RefCell<BTreeMap<SiteId, u64>>,
     sweep: Sweep,
     /// `PRAGMA schema_version` when the tables were last found, or made, to be captured as they are.
     schema: Option<i64>,
@@ -281,9 +284,9 @@ impl Store {
         database.set_prepared_statement_cache_capacity(512);
         capture::check_layout(&database)?;
         let tables = load(&database, &settings)?;
-        let sweep = Sweep::default();
+        let (sweep, told) = (Sweep::default(), RefCell::default());
         let mut store =
-            Self { database, settings, tables, looked: None, sweep, schema: None, opened: 0, outside: None };
+            Self { database, settings, tables, looked: None, sweep, schema: None, opened: 0, outside: None, told };
         match Identity::load(&store.database)? {
             Some(identity) if identity.site != store.settings.site => {
                 return Err(Error::Foreign { site: identity.site });

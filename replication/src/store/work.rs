@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::{
     change::Change,
-    clock::{Seen, SiteId, Stamp, Version},
+    clock::{Seen, Sight, SiteId, Stamp, Version, millis},
     merge::Row,
     value::Key,
 };
@@ -130,14 +130,25 @@ impl<'a> Work<'a> {
     /// Ends the group: changes made from here on are in the next. Returns its rows and the bytes that they take.
     pub(super) fn close_group(&mut self) -> Result<Option<(u64, u64)>, Error> {
         let Some(group) = self.group.take() else { return Ok(None) };
-        let seen = postcard::to_stdvec(&group.seen).map_err(|_| damaged("what was seen", "_ssw_group"))?;
-        let clock = self.state.clock.0;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?1,?1,?2,?3,?4,?5,?6)",
-            )?
-            .execute(params![group.number, clock, seen, group.rows, group.bytes, crate::clock::millis(clock)])?;
+        self.save_group(group.number, &group)?;
         Ok(Some((group.rows, group.bytes)))
+    }
+
+    /// Groups that are lost, up to this one, have a group without rows in their place.
+    pub(super) fn skip_to(&mut self, last: u64) -> Result<(), Error> {
+        let group = Group { number: self.state.group + 1, rows: 0, bytes: 0, seen: self.state.seen.clone() };
+        self.state.group = last;
+        self.save_group(last, &group)
+    }
+
+    fn save_group(&self, last: u64, group: &Group) -> Result<(), Error> {
+        let clock = self.state.clock.0;
+        let sight = postcard::to_stdvec(&Sight::new(clock, group.seen.clone()));
+        let sight = sight.map_err(|_| damaged("what was seen", "_ssw_group"))?;
+        self.transaction
+            .prepare_cached("INSERT INTO _ssw_group(grp, last, clock, seen, rows, bytes, ms) VALUES(?,?,?,?,?,?,?)")?
+            .execute(params![group.number, last, clock, sight, group.rows, group.bytes, millis(clock)])?;
+        Ok(())
     }
 
     /// Does every peer have this change, and have we everything that any of them did before it had?

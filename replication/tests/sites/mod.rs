@@ -216,7 +216,7 @@ impl Sites {
         self.step(from, |site, _| {
             let acknowledged = site.acknowledged(to);
             let position = site.told.entry(to).or_insert_with(|| Position::after(acknowledged)).clone();
-            match site.store.next_part(&position) {
+            match site.store.next_part(to, &position) {
                 Ok(None) => Ok(Vec::new()),
                 Ok(Some((part, next))) => {
                     site.told.insert(to, next);
@@ -241,7 +241,7 @@ impl Sites {
         self.drain(dice);
     }
 
-    fn send_all(&mut self, from: usize, to: usize) {
+    pub fn send_all(&mut self, from: usize, to: usize) {
         loop {
             let under_way = self.network.len();
             self.send(from, to);
@@ -437,7 +437,8 @@ impl Sites {
         }
     }
 
-    fn drain(&mut self, dice: &mut Dice) {
+    /// Delivers everything that is under way.
+    pub fn drain(&mut self, dice: &mut Dice) {
         while !self.network.is_empty() {
             self.deliver(dice, false);
         }

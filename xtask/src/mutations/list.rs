@@ -217,7 +217,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "told-groups",
         without: "the rule that groups which a peer may have are not put together with others",
-        edits: &[edit("src/store/backlog.rs", "statement.query([told])?", "statement.query([told * 0])?")],
+        edits: &[edit("src/store/backlog.rs", "|| self.told < run.first", "|| true")],
         noticed_by: backlog("what_a_peer_has_been_told"),
     },
     Mutation {

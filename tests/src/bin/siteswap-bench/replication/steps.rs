@@ -160,7 +160,7 @@ impl Pair {
     fn send(&mut self, what: &'static str, changes: u64) -> Result<()> {
         let (mut messages, mut rows) = (Vec::new(), 0);
         let start = Start::now();
-        while let Some((part, next)) = self.here.next_part(&self.position)? {
+        while let Some((part, next)) = self.here.next_part(2, &self.position)? {
             rows += u64::from(part.rows);
             self.position = next;
             messages.push(Message::Part(part).encode().map_err(Error::msg)?);
