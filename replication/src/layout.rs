@@ -8,6 +8,9 @@ pub const PREFIX: &str = "_ssw_";
 /// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
 pub const VERSION: i64 = 2;
 
+/// The table that changes of no table have in `_ssw_change`.
+pub const NOTICES: u32 = 0;
+
 /// The version of what is in a database with our tables; 0 if it is older than versions are.
 ///
 /// # Errors
@@ -26,14 +29,15 @@ pub fn version(database: &Connection) -> Result<i64> {
 ///   columns), `D` (deleted) or `?` (about to be evicted by a REPLACE, perhaps). `day` is the application's clock as a
 ///   Julian day, `k0` and so on are the primary key ([`fit_key`]). For `D` and `?`, the row's last values are in
 ///   `_ssw_old_<number>` under the same `seq`.
-/// - `_ssw_change`: the change table. One row for each row changed in a group.
+/// - `_ssw_change`: the change table. One row for each row changed in a group. Those of table [`NOTICES`] are what peers are
+///   told for their conflict logs, by its number.
 /// - `_ssw_group`: groups of whole transactions; `grp` is its first number, `last` its last (they differ after
 ///   consolidation on disk), `clock` the newest stamp in it, `seen` what its writers could have seen of other sites
 ///   ([`Sight`](crate::clock::Sight)).
 /// - `_ssw_row`: versions of rows that are not yet known to be the same everywhere, and what is left of deleted ones.
 /// - `_ssw_peer`: what each peer has applied, and what of each is applied here.
 /// - `_ssw_inbox`: parts of a batch too large for one message, until the rest has come.
-/// - `_ssw_conflict`: what lost against another site's change.
+/// - `_ssw_conflict`: what lost against another site's change, at whichever site that was found.
 ///
 /// # Errors
 /// Whatever SQLite says.

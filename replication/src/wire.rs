@@ -8,7 +8,7 @@ use serde_bytes::Bytes;
 use crate::{
     change::{Change, append},
     clock::{Seen, Sight, SiteId, Stamp},
-    value::Key,
+    value::{Key, Value},
 };
 
 /// A part is at most this long when unpacked, in bytes; a row may be as large as SQLite's default limit.
@@ -42,6 +42,31 @@ pub struct Part {
     /// The rows' changes, as [`Rows`] wrote them.
     #[serde(with = "serde_bytes")]
     pub changes: Vec<u8>,
+    /// What the sender has found to have lost.
+    pub notices: Vec<Notice>,
+}
+
+/// What lost in a conflict that one site has found, for every site's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Its number, the same at every site that finds it.
+    pub id: i64,
+    /// When it was found, in milliseconds since 1970 by the finder's stamps.
+    pub ms: i64,
+    /// The table.
+    pub table: String,
+    /// The row.
+    pub key: Key,
+    /// What met what: [`Kind::name`](crate::merge::Kind::name).
+    pub kind: String,
+    /// The site whose change stays, by its name, and when it made that.
+    pub won: (String, Stamp),
+    /// The site whose change was dropped, and when it had made that.
+    pub lost: (String, Stamp),
+    /// What it had set.
+    pub image: Vec<(String, Value)>,
+    /// Somebody has brought it back.
+    pub restored: bool,
 }
 
 /// A table at its origin.
@@ -144,6 +169,9 @@ pub struct Rows {
     tables: BTreeMap<u32, u32>,
     rows: u32,
     bytes: Vec<u8>,
+    notices: Vec<Notice>,
+    /// What the notices take.
+    noticed: usize,
 }
 
 impl Rows {
@@ -156,14 +184,20 @@ impl Rows {
         self.rows += 1;
     }
 
-    /// How many rows.
+    /// Adds a notice that takes so many bytes.
+    pub fn notice(&mut self, notice: Notice, bytes: usize) {
+        self.notices.push(notice);
+        self.noticed += bytes;
+    }
+
+    /// How many rows and notices.
     pub fn count(&self) -> usize {
-        self.rows as usize
+        self.rows as usize + self.notices.len()
     }
 
     /// How many bytes they take.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.noticed
     }
 
     /// A part with these rows; `shape` knows the tables by number.
@@ -172,7 +206,7 @@ impl Rows {
         for (number, place) in self.tables {
             tables[place as usize] = shape(number).unwrap_or_default();
         }
-        Part { tables, rows: self.rows, changes: self.bytes, ..Part::default() }
+        Part { tables, rows: self.rows, changes: self.bytes, notices: self.notices, ..Part::default() }
     }
 }
 

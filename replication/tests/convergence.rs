@@ -6,7 +6,9 @@
 
 mod sites;
 
-use sites::{Dice, Kill, Outside, Sites, Workload, each_seed, oracle};
+use std::collections::BTreeSet;
+
+use sites::{Dice, Kill, Outside, Site, Sites, Workload, each_seed, oracle};
 use siteswap_replication::store::{Deletes, Granularity, OnCollision, Rules};
 
 /// Tables, and what applications do to them.
@@ -153,6 +155,18 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// All sites know of the same conflicts.
+fn assert_same_conflicts(sites: &Sites) {
+    let known = |site: &Site| -> BTreeSet<_> {
+        let log = site.store.conflicts(u32::MAX).expect("a log").into_iter();
+        log.map(|lost| (lost.id, lost.table, lost.lost_ms, format!("{:?}", lost.image), lost.state)).collect()
+    };
+    let first = known(&sites.all[0]);
+    for site in &sites.all[1..] {
+        assert_eq!(first, known(site), "conflicts at site 1 and at site {}", site.id);
+    }
+}
+
 /// Nothing is kept of changes and rows when all is said.
 fn assert_nothing_kept(sites: &Sites) {
     for at in 0..sites.all.len() {
@@ -174,6 +188,7 @@ fn converge(mut tables: &Tables, schedules: u64, count: usize, rules: Rules) {
             }
             tables.assert_equal(&sites);
             tables.assert_expected(&sites);
+            assert_same_conflicts(&sites);
             assert_nothing_kept(&sites);
         }
     });

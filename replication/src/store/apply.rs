@@ -169,6 +169,10 @@ fn join_part(work: &mut Work<'_>, part: &Part, found: &mut Found) -> Result<(), 
         join_row(work, table, part, row, parked, found)?;
         found.rows += 1;
     }
+    for notice in &part.notices {
+        notice.key.columns().ok_or(Error::Malformed("a key that is none"))?;
+        conflicts::take(work.transaction, notice)?;
+    }
     Ok(())
 }
 

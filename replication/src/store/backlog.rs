@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use crate::{
     change::Change,
     clock::{Sight, SiteId, Stamp},
+    layout::NOTICES,
 };
 
 use super::{
@@ -122,9 +123,12 @@ fn run(database: &Connection, extents: &[Extent], least: u64) -> Result<Option<R
 /// Makes one group of these.
 fn consolidate(database: &Connection, site: u32, Run { first, last, .. }: Run) -> Result<(), Error> {
     let mut all: BTreeMap<(u32, Vec<u8>), Change> = BTreeMap::new();
-    let mut statement =
-        database.prepare_cached("SELECT tbl, key, body FROM _ssw_change WHERE grp BETWEEN ? AND ? ORDER BY grp")?;
-    let mut changes = statement.query([first, last])?;
+    // The later of two is the one that was restored.
+    let move_notices = "UPDATE OR REPLACE _ssw_change SET grp=?1 WHERE grp BETWEEN ?1 AND ?2 AND tbl=?3";
+    database.prepare_cached(move_notices)?.execute(params![first, last, NOTICES])?;
+    let mut statement = database
+        .prepare_cached("SELECT tbl, key, body FROM _ssw_change WHERE grp BETWEEN ? AND ? AND tbl <> ? ORDER BY grp")?;
+    let mut changes = statement.query(params![first, last, NOTICES])?;
     while let Some(row) = changes.next()? {
         let body: Vec<u8> = row.get(2)?;
         let change = Change::decode(site, &mut &body[..]).ok_or_else(|| damaged("a change", "_ssw_change"))?;
@@ -134,22 +138,22 @@ fn consolidate(database: &Connection, site: u32, Run { first, last, .. }: Run) -
         }
     }
     drop(changes);
-    database.execute("DELETE FROM _ssw_change WHERE grp BETWEEN ? AND ?", [first, last])?;
+    database
+        .execute("DELETE FROM _ssw_change WHERE grp BETWEEN ? AND ? AND tbl <> ?", params![first, last, NOTICES])?;
     let mut insert = database.prepare_cached("INSERT INTO _ssw_change(grp, tbl, key, body) VALUES(?,?,?,?)")?;
-    let mut bytes = 0;
     for ((table, key), change) in &all {
         let mut body = Vec::with_capacity(64);
         change.encode(site, &mut body);
         insert.execute(params![first, table, key, body])?;
-        bytes += key.len() + body.len();
     }
     let (clock, mut sight) = seen(database, first, last)?;
     sight.keep(all.values().flat_map(Change::stamps));
     let sight = postcard::to_stdvec(&sight).map_err(|_| damaged("what was seen", "_ssw_group"))?;
     database.execute("DELETE FROM _ssw_group WHERE grp > ? AND grp <= ?", [first, last])?;
     database.execute(
-        "UPDATE _ssw_group SET last=?2, clock=?3, seen=?4, rows=?5, bytes=?6 WHERE grp=?1",
-        params![first, last, clock, sight, all.len(), bytes],
+        "UPDATE _ssw_group SET last=?2, clock=?3, seen=?4, (rows, bytes)=(SELECT count(*), \
+         ifnull(sum(length(key) + length(body)), 0) FROM _ssw_change WHERE grp=?1) WHERE grp=?1",
+        params![first, last, clock, sight],
     )?;
     Ok(())
 }

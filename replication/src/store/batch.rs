@@ -5,8 +5,9 @@ use rusqlite::{Row as SqlRow, params, types::ValueRef};
 use crate::{
     change::Change,
     clock::{Sight, SiteId, Stamp},
+    layout::NOTICES,
     value::Key,
-    wire::{Part, Rows, Shape},
+    wire::{Notice, Part, Rows, Shape},
 };
 
 use super::{Error, Store, damaged, fence};
@@ -129,6 +130,10 @@ impl Store {
         while let Some(row) = changes.next()? {
             let table: u32 = row.get(0)?;
             let (key, body) = (bytes(row, 1)?, bytes(row, 2)?);
+            if table == NOTICES {
+                rows.notice(notice(body)?, body.len());
+                continue;
+            }
             if open.is_of(table, key) {
                 open.combine(self.settings.site, body)?;
             } else {
@@ -156,8 +161,11 @@ impl Store {
                 break;
             }
             let table: u32 = row.get(0)?;
-            let (key, body) = (bytes(row, 1)?, checked(bytes(row, 2)?)?);
-            stretch.rows.add(table, key, body);
+            let (key, body) = (bytes(row, 1)?, bytes(row, 2)?);
+            match table {
+                NOTICES => stretch.rows.notice(notice(body)?, body.len()),
+                _ => stretch.rows.add(table, key, checked(body)?),
+            }
             let (last_table, last_key) = last.get_or_insert_with(|| (table, Key(Vec::new())));
             *last_table = table;
             last_key.0.clear();
@@ -244,6 +252,10 @@ pub(super) fn sight(kept: ValueRef<'_>) -> Result<Sight, Error> {
 
 fn bytes<'a>(row: &'a SqlRow<'_>, column: usize) -> Result<&'a [u8], Error> {
     row.get_ref(column)?.as_blob().map_err(|_| damaged("a change", "_ssw_change"))
+}
+
+fn notice(body: &[u8]) -> Result<Notice, Error> {
+    postcard::from_bytes(body).map_err(|_| damaged("a notice", "_ssw_change"))
 }
 
 /// A change that goes as it is kept: were it none, those after it would be read as something else.

@@ -1,13 +1,14 @@
 //! The conflict log: what lost, so that people can read it and bring it back.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use serde::Serialize;
 
 use crate::{
-    change::{Cell, Change, Deleted},
+    change::{Cell, Change, Deleted, append},
     clock::{Version, millis},
     merge::Conflict,
     value::{Key, Value, plain},
+    wire::Notice,
 };
 
 use super::{Error, Store, damaged, live::Live, work::Work};
@@ -17,7 +18,7 @@ use super::{Error, Store, damaged, live::Live, work::Work};
 pub struct Logged {
     /// Its number, the same at every site.
     pub id: i64,
-    /// When it was found here, in milliseconds since 1970 by the site's own stamps.
+    /// When it was found, in milliseconds since 1970 by the finder's stamps.
     pub ms: i64,
     /// The table.
     pub table: String,
@@ -41,43 +42,64 @@ pub struct Logged {
     pub state: String,
 }
 
-/// Logs a conflict, once.
-pub(super) fn log(work: &Work<'_>, live: &Live, key: &Key, conflict: &Conflict) -> Result<(), Error> {
-    let name =
-        |column: u16| live.table.columns.get(usize::from(column)).map_or(String::new(), |column| column.name.clone());
-    let image: Vec<(String, &Value)> = conflict.image.iter().map(|(column, value)| (name(*column), value)).collect();
-    let columns: Vec<&str> = image.iter().map(|(column, _)| column.as_str()).collect();
-    let columns = serde_json::to_string(&columns).map_err(|_| damaged("columns", "_ssw_conflict"))?;
-    let image = postcard::to_stdvec(&image).map_err(|_| damaged("an image", "_ssw_conflict"))?;
-    let site = |version: Version| work.settings.sites.get(&version.site).map_or("", String::as_str);
-    work.transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO _ssw_conflict(id, ms, tbl, key, kind, columns, won_site, won_stamp, lost_site, lost_stamp, \
-             image, state) VALUES(?,?,?,?,?,?,?,?,?,?,?,'dropped')",
-        )?
-        .execute(params![
-            id(live, key, conflict),
-            millis(work.state.clock.0),
-            live.table.name,
-            key.0,
-            conflict.kind.name(),
-            columns,
-            site(conflict.won),
-            conflict.won.stamp,
-            site(conflict.lost),
-            conflict.lost.stamp,
-            image,
-        ])?;
-    Ok(())
+/// Logs a conflict and has every site log it, once.
+pub(super) fn log(work: &mut Work<'_>, live: &Live, key: &Key, conflict: &Conflict) -> Result<(), Error> {
+    let site = |version: Version| (work.settings.sites.get(&version.site).cloned().unwrap_or_default(), version.stamp);
+    let name = |column: u16| live.table.columns.get(usize::from(column)).map_or("", |column| &column.name);
+    let image = conflict.image.iter().map(|(column, value)| (name(*column).to_owned(), value.clone()));
+    let mut notice = Notice {
+        id: 0,
+        ms: millis(work.state.clock.0),
+        table: live.table.name.clone(),
+        key: key.clone(),
+        kind: conflict.kind.name().to_owned(),
+        won: site(conflict.won),
+        lost: site(conflict.lost),
+        image: image.collect(),
+        restored: false,
+    };
+    notice.id = id(&notice);
+    if take(work.transaction, &notice)? { work.tell(&notice) } else { Ok(()) }
 }
 
-/// A conflict's number: FNV-1a, 64 bits, of what every site knows of it; positive, so that people can type it.
-fn id(live: &Live, key: &Key, conflict: &Conflict) -> i64 {
-    let Conflict { kind, won, lost, .. } = conflict;
-    let text = format!("{}|{}|{won:?}|{lost:?}|", live.table.name.to_lowercase(), kind.name());
-    let hash = text
-        .bytes()
-        .chain(key.0.iter().copied())
+/// Logs what another site may have found. Says whether that is new.
+pub(super) fn take(database: &Connection, notice: &Notice) -> Result<bool, Error> {
+    let columns: Vec<&str> = notice.image.iter().map(|(column, _)| column.as_str()).collect();
+    let columns = serde_json::to_string(&columns).map_err(|_| damaged("columns", "_ssw_conflict"))?;
+    let image = postcard::to_stdvec(&notice.image).map_err(|_| damaged("an image", "_ssw_conflict"))?;
+    let changed = database
+        .prepare_cached(
+            "INSERT INTO _ssw_conflict(id, ms, tbl, key, kind, columns, won_site, won_stamp, lost_site, lost_stamp, \
+             image, state) VALUES(?,?,?,?,?,?,?,?,?,?,?,?) \
+             ON CONFLICT(id) DO UPDATE SET state=excluded.state WHERE excluded.state='restored' AND state='dropped'",
+        )?
+        .execute(params![
+            notice.id,
+            notice.ms,
+            notice.table,
+            notice.key.0,
+            notice.kind,
+            columns,
+            notice.won.0,
+            notice.won.1,
+            notice.lost.0,
+            notice.lost.1,
+            image,
+            if notice.restored { "restored" } else { "dropped" },
+        ])?;
+    Ok(changed > 0)
+}
+
+/// A conflict's number: FNV-1a, 64 bits, of what every site knows of it; positive, so that people can type it. What it lost
+/// against is not in it: that may be one change here and a later one there.
+fn id(notice: &Notice) -> i64 {
+    let Notice { table, kind, lost, image, key, .. } = notice;
+    let mut columns: Vec<_> = image.iter().map(|(column, value)| (column.to_lowercase(), value)).collect();
+    columns.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let mut bytes = Vec::with_capacity(128);
+    append(&(table.to_lowercase(), kind, lost, columns, key), &mut bytes);
+    let hash = bytes
+        .into_iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 16).cast_signed()
 }
@@ -95,7 +117,7 @@ impl Store {
         let mut rows = statement.query([limit])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
-            all.push(logged(row)?);
+            all.push(logged(notice(row)?)?);
         }
         Ok(all)
     }
@@ -105,10 +127,14 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn conflict(&self, id: i64) -> Result<Option<Logged>, Error> {
+        self.notice(id)?.map(logged).transpose()
+    }
+
+    fn notice(&self, id: i64) -> Result<Option<Notice>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM _ssw_conflict WHERE id=?");
         let mut statement = self.database.prepare_cached(&sql)?;
         let mut rows = statement.query([id])?;
-        rows.next()?.map(logged).transpose()
+        rows.next()?.map(notice).transpose()
     }
 
     /// Brings back what lost, as a change made now. Says no if there is no such conflict.
@@ -117,12 +143,15 @@ impl Store {
     /// `Unknown`: its table or column is not there any more. `Damaged`, `Sqlite`, a constraint that forbids it among
     /// that.
     pub fn restore(&mut self, id: i64, now: i64) -> Result<bool, Error> {
-        let Some(conflict) = self.conflict(id)? else { return Ok(false) };
+        let Some(notice) = self.notice(id)? else { return Ok(false) };
+        let conflict = logged(notice.clone())?;
         self.transact(|work| {
             // What was written until now came before.
             super::fold::fold(work, now)?;
             restore(work, &conflict, now)?;
-            work.transaction.execute("UPDATE _ssw_conflict SET state='restored' WHERE id=?", [id])?;
+            let notice = Notice { restored: true, ..notice };
+            take(work.transaction, &notice)?;
+            work.tell(&notice)?;
             Ok(true)
         })
     }
@@ -171,19 +200,33 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
     Ok(())
 }
 
-fn logged(row: &rusqlite::Row<'_>) -> Result<Logged, Error> {
+fn notice(row: &rusqlite::Row<'_>) -> Result<Notice, Error> {
     let image: Vec<u8> = row.get(9)?;
-    Ok(Logged {
+    Ok(Notice {
         id: row.get(0)?,
         ms: row.get(1)?,
         table: row.get(2)?,
-        key: Key(row.get(3)?).columns().ok_or_else(|| damaged("a key", "_ssw_conflict"))?,
+        key: Key(row.get(3)?),
         kind: row.get(4)?,
-        won_site: row.get(5)?,
-        won_ms: millis(row.get(6)?),
-        lost_site: row.get(7)?,
-        lost_ms: millis(row.get(8)?),
+        won: (row.get(5)?, row.get(6)?),
+        lost: (row.get(7)?, row.get(8)?),
         image: postcard::from_bytes(&image).map_err(|_| damaged("an image", "_ssw_conflict"))?,
-        state: row.get(10)?,
+        restored: row.get_ref(10)?.as_str().is_ok_and(|state| state == "restored"),
+    })
+}
+
+fn logged(notice: Notice) -> Result<Logged, Error> {
+    Ok(Logged {
+        id: notice.id,
+        ms: notice.ms,
+        table: notice.table,
+        key: notice.key.columns().ok_or_else(|| damaged("a key", "_ssw_conflict"))?,
+        kind: notice.kind,
+        won_site: notice.won.0,
+        won_ms: millis(notice.won.1),
+        lost_site: notice.lost.0,
+        lost_ms: millis(notice.lost.1),
+        image: notice.image,
+        state: if notice.restored { "restored" } else { "dropped" }.to_owned(),
     })
 }

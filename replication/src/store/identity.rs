@@ -212,6 +212,8 @@ impl Store {
                 Age::Restored
             }
         };
+        // Peers may have some of the groups that are lost.
+        self.opened = State::load(&self.database)?.group;
         self.note_anew(file).map_err(failed)?;
         Ok(age)
     }

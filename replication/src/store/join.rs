@@ -25,7 +25,7 @@ impl Store {
 
     /// Makes another site's [`snapshot`](Self::snapshot) the database of the site in the settings. It has applied what the
     /// other had applied, and all that the other had folded; what the other had not folded yet will come from there as a
-    /// change. It has made no changes itself; the conflict log is empty.
+    /// change. It has made no changes itself.
     ///
     /// # Errors
     /// `Own`: it is not another site's. `Unknown`: the settings do not know that site. `Damaged`, `Sqlite`.
@@ -84,7 +84,7 @@ fn own_groups(transaction: &Transaction<'_>, settings: &Settings) -> Result<u64,
 /// Drops what is the source's own business. Returns the last touch.
 fn forget(transaction: &Transaction<'_>) -> Result<i64, Error> {
     transaction.execute_batch(
-        "DELETE FROM _ssw_change; DELETE FROM _ssw_group; DELETE FROM _ssw_inbox; DELETE FROM _ssw_conflict;
+        "DELETE FROM _ssw_change; DELETE FROM _ssw_group; DELETE FROM _ssw_inbox;
          DELETE FROM _ssw_touch WHERE seq < (SELECT max(seq) FROM _ssw_touch); DELETE FROM _ssw_meta WHERE k='paused';",
     )?;
     let numbers = transaction

@@ -1,10 +1,12 @@
 //! The change table for people.
 
+use rusqlite::params;
 use serde::Serialize;
 
 use crate::{
     change::Change,
     clock::millis,
+    layout::NOTICES,
     value::{Key, Value, plain},
 };
 
@@ -35,10 +37,10 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn told_after(&self, group: u64) -> Result<Vec<Told>, Error> {
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? ORDER BY grp, tbl, key")?;
-        let mut rows = statement.query([group])?;
+        let mut statement = self.database.prepare_cached(
+            "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND tbl <> ? ORDER BY grp, tbl, key",
+        )?;
+        let mut rows = statement.query(params![group, NOTICES])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
             let body: Vec<u8> = row.get(3)?;

@@ -7,8 +7,10 @@ use rusqlite::{Connection, Transaction, params};
 use crate::{
     change::Change,
     clock::{Seen, Sight, SiteId, Stamp, Version, millis},
+    layout::NOTICES,
     merge::Row,
     value::Key,
+    wire::Notice,
 };
 
 use super::{
@@ -99,6 +101,17 @@ impl<'a> Work<'a> {
             return combine(self.transaction, number, table, key, self.settings.site, &body);
         }
         self.count(key, &body);
+        Ok(())
+    }
+
+    /// Has every site log what lost.
+    pub(super) fn tell(&mut self, notice: &Notice) -> Result<(), Error> {
+        let body = postcard::to_stdvec(notice).map_err(|_| damaged("an image", "_ssw_conflict"))?;
+        let (number, key) = (self.group().number, Key(notice.id.to_be_bytes().into()));
+        self.transaction
+            .prepare_cached("INSERT OR REPLACE INTO _ssw_change(grp, tbl, key, body) VALUES(?,?,?,?)")?
+            .execute(params![number, NOTICES, key.0, body])?;
+        self.count(&key, &body);
         Ok(())
     }
 
