@@ -10,7 +10,7 @@ use crate::{
     wire::{Notice, Part, Rows, Shape},
 };
 
-use super::{Error, Store, damaged, fence};
+use super::{Error, State, Store, damaged, fence};
 
 /// A batch of several groups has at most this many rows; and so has a part.
 pub const ROWS: u64 = 20_000;
@@ -51,11 +51,15 @@ impl Span {
 }
 
 impl Store {
-    /// What `peer` is to be told after `position`, and the position after that. `None`: it has everything.
+    /// What `peer` is to be told after `position`, and the position after that. `None`: it has everything, or was not heard
+    /// since this database was restored: what it had applied before that must be known first.
     ///
     /// # Errors
     /// `Gone`, `File`, `Damaged`, `Sqlite`.
     pub fn next_part(&self, peer: SiteId, position: &Position) -> Result<Option<(Part, Position)>, Error> {
+        if State::load(&self.database)?.restored.is_some_and(|restored| restored.peers.get(&peer) == Some(&None)) {
+            return Ok(None);
+        }
         let mut next = self.part_after(position)?;
         if let Some((part, _)) = &mut next {
             part.schema = fence::schema(&self.database)?;
