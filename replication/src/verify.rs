@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock::{SiteId, Version},
+    clock::{Seen, SiteId, Version},
     value::Key,
     wire::Shape,
 };
@@ -90,6 +90,8 @@ pub enum Request {
         table: Shape,
         /// Their keys.
         keys: Vec<Key>,
+        /// Changes up to these do not come to the asking site any more.
+        past: Seen,
     },
     /// Say again how these rows are, as changes made now: yours stay. Those that are no longer as you told are left out.
     Assert(Vec<Assertion>),
@@ -129,8 +131,13 @@ pub enum Response {
         /// There are more rows in the range.
         more: bool,
     },
-    /// To `Keys`: one for each.
-    Keys(Vec<Told>),
+    /// To `Keys`.
+    Keys {
+        /// One for each.
+        rows: Vec<Told>,
+        /// Changes up to these do not come to the answering site any more.
+        past: Seen,
+    },
     /// To `Assert`: so many rows were said again.
     Asserted(u64),
     /// To anything: this is why there is no answer.

@@ -109,6 +109,52 @@ fn what_one_of_two_peers_has_is_consolidated_for_the_other() {
 }
 
 #[test]
+fn of_changes_that_are_combined_each_was_made_by_one_who_knew_what_came_before() {
+    let (mut sites, mut dice) = without_the_third();
+    write(&mut sites, 0, "UPDATE item SET a = 1 WHERE id = 1");
+    write(&mut sites, 1, "UPDATE item SET b = 1 WHERE id = 1");
+    sites.send_all(1, 0);
+    sites.send_all(1, 2);
+    sites.drain(&mut dice);
+    write(&mut sites, 0, "UPDATE item SET b = 2 WHERE id = 1");
+    sites.settle(&mut dice);
+    for at in [0, 1, 2] {
+        assert_eq!(count(&sites, at, "SELECT count(*) FROM item WHERE a = 1 AND b = 2"), 1);
+        assert_eq!(sites.all[at].store.conflicts(1).expect("a log"), []);
+    }
+}
+
+/// The third site comes back after these have forgotten what it needs.
+fn return_to(forgetful: &[usize]) {
+    let (mut sites, mut dice) = without_the_third();
+    write(&mut sites, 2, "UPDATE item SET b = 'late' WHERE id <= 10");
+    write_in_turn(&mut sites, &mut dice, 1..=3);
+    for at in forgetful {
+        assert!(sites.all[*at].store.forget_beyond(100).expect("a transaction"));
+    }
+    sites.settle(&mut dice);
+    let behind = count(&sites, 2, "SELECT count(*) FROM item WHERE a = 3 AND b = 3");
+    assert_eq!(behind, 0, "not all can be told any more");
+    sites.mend(2, &mut dice);
+    sites.settle(&mut dice);
+    for at in [0, 1, 2] {
+        assert_eq!(count(&sites, at, "SELECT count(*) FROM item WHERE a = 3 AND b = 3"), 500, "site {at}");
+    }
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+}
+
+#[test]
+fn a_site_to_which_one_of_two_peers_cannot_tell_all_is_compared_with_that() {
+    return_to(&[0]);
+    return_to(&[1]);
+}
+
+#[test]
+fn a_site_to_which_neither_of_two_peers_can_tell_all_is_compared_with_both() {
+    return_to(&[0, 1]);
+}
+
+#[test]
 fn a_peer_set_back_to_before_the_end_of_what_was_consolidated_is_compared() {
     let (mut sites, mut dice) = without_the_third();
     write_in_turn(&mut sites, &mut dice, 1..=3);
@@ -121,6 +167,35 @@ fn a_peer_set_back_to_before_the_end_of_what_was_consolidated_is_compared() {
     for at in [0, 1, 2] {
         assert_eq!(count(&sites, at, "SELECT count(*) FROM item WHERE a = 6 AND b = 6"), 500, "site {at}");
     }
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+}
+
+#[test]
+fn a_site_that_begins_anew_with_an_older_copy_is_compared() {
+    let (mut sites, mut dice) = without_the_third();
+    write_in_turn(&mut sites, &mut dice, 1..=3);
+    let copy = sites.snapshot(0);
+    write_in_turn(&mut sites, &mut dice, 4..=6);
+    sites.adopt(copy, 2);
+    sites.settle(&mut dice);
+    assert_eq!(count(&sites, 2, "SELECT count(*) FROM item WHERE a = 6 AND b = 6"), 0, "what it needs was combined");
+    sites.mend(2, &mut dice);
+    sites.settle(&mut dice);
+    assert_eq!(count(&sites, 2, "SELECT count(*) FROM item WHERE a = 6 AND b = 6"), 500);
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+}
+
+#[test]
+fn for_a_site_that_joins_nothing_is_consolidated_so_that_it_can_begin_anywhere() {
+    let (mut sites, mut dice) = (Sites::some(SCHEMA, &[0, 0], &[], 3), Dice::new(1));
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 0, 0), (2, 0, 0)");
+    write_in_turn(&mut sites, &mut dice, 1..=3);
+    let copy = sites.snapshot(0);
+    write_in_turn(&mut sites, &mut dice, 4..=6);
+    sites.adopt(copy, 2);
+    sites.settle(&mut dice);
+    assert_eq!(sites.all[2].store.doubt().expect("a state"), None);
+    assert_eq!(count(&sites, 2, "SELECT count(*) FROM item WHERE a = 6 AND b = 6"), 2);
     assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
 }
 

@@ -2,11 +2,12 @@
 //! other does, and what lost is kept for people, who can bring it back.
 
 use std::{
+    collections::BTreeMap,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Conflict, Lab, Options,
     plan::{EAST, SITES, Site, WEST},
@@ -67,8 +68,6 @@ struct Lost {
     key: &'static str,
     by: Site,
     image: &'static [(&'static str, &'static str)],
-    /// Both sites come across it.
-    at_both: bool,
 }
 
 impl Lost {
@@ -76,15 +75,10 @@ impl Lost {
     const fn with(self, image: &'static [(&'static str, &'static str)]) -> Self {
         Self { image, ..self }
     }
-
-    /// The other site may hear first how the one that came across it has mended it.
-    const fn somewhere(self) -> Self {
-        Self { at_both: false, ..self }
-    }
 }
 
 const fn lost(kind: &'static str, (table, key): (&'static str, &'static str), by: Site) -> Lost {
-    Lost { kind, table, key, by, image: &[], at_both: true }
+    Lost { kind, table, key, by, image: &[] }
 }
 
 /// A row and its column.
@@ -172,21 +166,21 @@ const COLLIDING: [Case; 3] = [
         first: (EAST, "INSERT INTO badge VALUES('east', 'x')"),
         later: "INSERT INTO badge VALUES('west', 'x')",
         left: ("SELECT id || ' ' || ifnull(code, 'NULL') FROM badge ORDER BY id", &["east NULL", "west x"]),
-        lost: Some(lost("unique", ("badge", "east"), EAST).somewhere()),
+        lost: Some(lost("unique", ("badge", "east"), EAST)),
     },
     Case {
         name: "null, where the column must not be: its row goes",
         first: (WEST, "INSERT INTO seat VALUES('west', 'x')"),
         later: "INSERT INTO seat VALUES('east', 'x')",
         left: ("SELECT id FROM seat", &["east"]),
-        lost: Some(lost("unique", ("seat", "west"), WEST).somewhere()),
+        lost: Some(lost("unique", ("seat", "west"), WEST)),
     },
     Case {
         name: "delete: its row goes",
         first: (EAST, "INSERT INTO desk VALUES('east', 'x')"),
         later: "INSERT INTO desk VALUES('west', 'x')",
         left: ("SELECT id FROM desk", &["west"]),
-        lost: Some(lost("unique", ("desk", "east"), EAST).somewhere()),
+        lost: Some(lost("unique", ("desk", "east"), EAST)),
     },
 ];
 
@@ -197,28 +191,28 @@ const ORPHANED: [Case; 4] = [
         first: (EAST, "DELETE FROM room WHERE id = '1'"),
         later: "INSERT INTO booking VALUES('late', '1')",
         left: ("SELECT name FROM room JOIN booking ON booking.room = room.id WHERE booking.id = 'late'", &["one"]),
-        lost: Some(lost("foreign key", ("room", "1"), EAST).somewhere()),
+        lost: Some(lost("foreign key", ("room", "1"), EAST)),
     },
     Case {
         name: "and for one inserted before",
         first: (EAST, "INSERT INTO booking VALUES('early', '2')"),
         later: "DELETE FROM room WHERE id = '2'",
         left: ("SELECT name FROM room JOIN booking ON booking.room = room.id WHERE booking.id = 'early'", &["two"]),
-        lost: Some(lost("foreign key", ("room", "2"), WEST).somewhere()),
+        lost: Some(lost("foreign key", ("room", "2"), WEST)),
     },
     Case {
         name: "ON DELETE CASCADE: the child goes too",
         first: (WEST, "DELETE FROM room WHERE id = '3'"),
         later: "INSERT INTO guest VALUES('late', '3')",
         left: ("SELECT id FROM room WHERE id = '3' UNION ALL SELECT id FROM guest", &[]),
-        lost: Some(lost("foreign key", ("guest", "late"), EAST).somewhere()),
+        lost: Some(lost("foreign key", ("guest", "late"), EAST)),
     },
     Case {
         name: "ON DELETE SET NULL: the child stays without it",
         first: (WEST, "DELETE FROM room WHERE id = '4'"),
         later: "INSERT INTO pass VALUES('late', '4')",
         left: ("SELECT ifnull(room, 'NULL') FROM pass", &["NULL"]),
-        lost: Some(lost("foreign key", ("pass", "late"), EAST).somewhere()),
+        lost: Some(lost("foreign key", ("pass", "late"), EAST)),
     },
 ];
 
@@ -253,20 +247,28 @@ fn c4_both_sites_decide_every_conflict_alike_and_keep_what_lost() -> Result<()> 
         ensure!(dangling.is_empty(), "without their parents at {}: {dangling:?}", site.name);
     }
 
-    let [east, west] = SITES.map(|site| lab.conflicts(site));
-    let logs = [east?, west?];
+    let log = same_log(&lab)?;
     for case in cases() {
-        check_logs(case, &logs).context(case.name)?;
+        check_log(case, &log).context(case.name)?;
     }
     let expected = cases().filter(|case| case.lost.is_some()).count();
-    for (site, log) in SITES.iter().zip(&logs) {
-        ensure!(log.len() <= expected, "{} has found more conflicts than there were: {log:?}", site.name);
-    }
-    restore(&lab, &logs)
+    ensure!(log.len() == expected, "{} conflicts were found, and there were {expected}: {log:?}", log.len());
+    restore(&lab, &log)
+}
+
+/// What both sites say has lost.
+fn same_log(lab: &Lab) -> Result<Vec<Conflict>> {
+    let [east, west] = SITES.map(|site| lab.conflicts(site));
+    let (east, west) = (east?, west?);
+    let known = |log: &[Conflict]| -> BTreeMap<_, _> {
+        log.iter().map(|conflict| (conflict.id, conflict.state.clone())).collect()
+    };
+    assert_eq!(known(&east), known(&west), "the conflicts that each site knows of");
+    Ok(east)
 }
 
 /// What lost comes back as a change made now, at both sites, whichever of them is asked.
-fn restore(lab: &Lab, logs: &[Vec<Conflict>; 2]) -> Result<()> {
+fn restore(lab: &Lab, log: &[Conflict]) -> Result<()> {
     let restorations = [
         (WEST, "edited", "SELECT body FROM by_latest WHERE id = 'edited'", &["by east"][..]),
         (EAST, "deleted first", "SELECT id FROM by_latest WHERE id = 'deleted first'", &[]),
@@ -274,33 +276,30 @@ fn restore(lab: &Lab, logs: &[Vec<Conflict>; 2]) -> Result<()> {
     ];
     for (site, key, query, expected) in restorations {
         let of = |conflict: &&Conflict| conflict.table == "by_latest" && conflict.key == [key];
-        let conflict = logs[0].iter().find(of).with_context(|| format!("no conflict about {key}"))?;
+        let conflict = log.iter().find(of).with_context(|| format!("no conflict about {key}"))?;
         let agent = lab.agent(site.name)?;
         agent.database(&["conflicts", "restore", &conflict.id.to_string()])?;
         await_rows(lab, query, expected).with_context(|| format!("{key} is restored"))?;
-        let now = lab.conflicts(site)?;
+        lab.await_same_databases(DEADLINE)?;
+        let now = same_log(lab)?;
         let state = now.iter().find(|now| now.id == conflict.id).map(|now| now.state.as_str());
         assert_eq!(state, Some("restored"), "{key}");
     }
-    lab.await_same_databases(DEADLINE).map(drop)
+    Ok(())
 }
 
-/// The conflict is in the log of both sites, or of one at least, with what was dropped.
-fn check_logs(case: &Case, logs: &[Vec<Conflict>; 2]) -> Result<()> {
+/// The conflict is in the log, with what was dropped.
+fn check_log(case: &Case, log: &[Conflict]) -> Result<()> {
     let Some(lost) = &case.lost else { return Ok(()) };
     let of = |conflict: &&Conflict| conflict.table == lost.table && conflict.key == [lost.key];
-    let mut found: Vec<&Conflict> = logs.iter().flatten().filter(of).collect();
+    let found: Vec<&Conflict> = log.iter().filter(of).collect();
+    let [conflict] = found[..] else { bail!("it is in the log {} times: {found:?}", found.len()) };
     let sites = [lost.by.other().name, lost.by.name];
-    ensure!(found.iter().all(|one| [&one.won_site, &one.lost_site] == sites), "other sites are named: {found:?}");
-    // To a site that hears first how the other has mended it, that is a change like any other.
-    found.retain(|one| one.kind == lost.kind);
-    ensure!(found.len() >= if lost.at_both { 2 } else { 1 }, "it is in the log of {} sites", found.len());
-    for conflict in &found {
-        ensure!(conflict.id == found[0].id, "it has another number at each site");
-        for (column, value) in lost.image {
-            let said = conflict.image.get(*column).is_some_and(|said| said == value);
-            ensure!(said, "{column} is not {value:?} in {conflict:?}");
-        }
+    ensure!([&conflict.won_site, &conflict.lost_site] == sites, "other sites are named: {conflict:?}");
+    ensure!(conflict.kind == lost.kind, "it is of another kind: {conflict:?}");
+    for (column, value) in lost.image {
+        let said = conflict.image.get(*column).is_some_and(|said| said == value);
+        ensure!(said, "{column} is not {value:?} in {conflict:?}");
     }
     Ok(())
 }

@@ -6,7 +6,13 @@ use crate::{
     verify::{Assertion, Hash, Request, Response},
 };
 
-use super::{Error, Store, fold, live::Live, repair, scan::Compared, work::Work};
+use super::{
+    Error, State, Store, fold,
+    live::Live,
+    repair,
+    scan::{Compared, Other, past_of},
+    work::Work,
+};
 
 impl Store {
     /// Makes how these rows are now, whole or deleted, changes of this site that are newer than everything it has seen.
@@ -67,9 +73,11 @@ impl Store {
                     let (rows, more) = find(table)?.rows(database, range, crate::verify::KEYS)?;
                     Response::Rows { rows, more }
                 }
-                Request::Keys { table, keys } => {
-                    let between = (self.settings.site, asker, &self.peer(asker)?);
-                    Response::Keys(find(table)?.told(database, keys, between)?)
+                Request::Keys { table, keys, past } => {
+                    let acknowledged = self.peer(asker)?.acknowledged;
+                    let other = Other { own: self.settings.site, site: asker, acknowledged, past };
+                    let rows = find(table)?.told(database, keys, &other)?;
+                    Response::Keys { rows, past: past_of(&State::load(database)?) }
                 }
                 Request::Assert(_) => return Err(Error::Malformed("it is not a question")),
             })

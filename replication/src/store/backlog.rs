@@ -71,9 +71,14 @@ impl Store {
         Ok(true)
     }
 
+    /// What each peer has. One that was never heard may begin with a copy of this database, or of another peer's, and so
+    /// anywhere.
     fn extents(&self) -> Result<Vec<Extent>, Error> {
         let told = |site| self.told.borrow().get(&site).map_or(self.opened, |told| self.opened.max(*told));
-        let extent = |(site, peer): (SiteId, Peer)| Extent { acknowledged: peer.acknowledged, told: told(site) };
+        let extent = |(site, peer): (SiteId, Peer)| Extent {
+            acknowledged: peer.acknowledged,
+            told: peer.incarnation.map_or(u64::MAX, |_| told(site)),
+        };
         Ok(self.peers()?.into_iter().map(extent).collect())
     }
 

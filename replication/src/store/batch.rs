@@ -103,8 +103,8 @@ impl Store {
                 None if first > position.group + 1 => {
                     return Err(Error::Gone { wanted: position.group + 1, oldest: first });
                 }
-                // A peer may have some of the groups in place of which there is an empty one; but one that was set back
-                // cannot have a part of those that were consolidated.
+                // A peer may have some of the groups in place of which there is an empty one; but one that was set back, or
+                // has begun anew with a copy, cannot have a part of those that were consolidated.
                 None if first <= position.group && rows > 0 => {
                     return Err(Error::Gone { wanted: position.group + 1, oldest: last + 1 });
                 }

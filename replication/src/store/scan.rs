@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row as SqlRow, params, params_from_iter};
 
 use crate::{
     capture,
-    clock::{SiteId, Version},
+    clock::{Seen, SiteId, Stamp, Version},
     schema::quoted,
     value::{Key, Value, encode},
     verify::{FAN_OUT, Hash, KEYS, Piece, Range, Sum, Told, hash},
@@ -161,23 +161,18 @@ impl Compared {
         })
     }
 
-    /// How these rows are at `own`, for a peer that is known as `peer`.
-    pub(super) fn told(
-        &self,
-        database: &Connection,
-        keys: &[Key],
-        (own, peer, known): (SiteId, SiteId, &Peer),
-    ) -> Result<Vec<Told>, Error> {
+    /// How these rows are, for another site.
+    pub(super) fn told(&self, database: &Connection, keys: &[Key], other: &Other<'_>) -> Result<Vec<Told>, Error> {
         if keys.len() > KEYS {
             return Err(Error::Malformed("too many keys"));
         }
         let touched = touched(database, &self.live)?;
-        let waiting = self.waiting(database, keys, known.acknowledged)?;
+        let waiting = self.waiting(database, keys, other.acknowledged)?;
         let tell = |key: &Key| {
             let now = self.live.read(database, &self.key_columns(key)?)?;
             let (row, _) = rows::load(database, &self.live, key, now.as_deref())?;
             let version = row.all_versions().filter(|version| version.is_change()).max().unwrap_or(Version::NONE);
-            let comes = |version: Version| version.site != own && !known.seen.knew(peer, version);
+            let comes = |version: Version| version.site != other.own && !other.past.knew(other.site, version);
             let moving = touched.contains(key) || waiting.contains(key) || row.all_versions().any(comes);
             let partial = row.lives() && !row.visible();
             Ok(Told { hash: self.hash_of(now.as_deref()), version, moving, partial })
@@ -199,6 +194,25 @@ impl Compared {
         }
         Ok(waiting)
     }
+}
+
+/// The other of two sites that are compared.
+pub(super) struct Other<'a> {
+    /// The one that is asked here.
+    pub(super) own: SiteId,
+    /// The other.
+    pub(super) site: SiteId,
+    /// It has applied the groups of the one asked up to this one.
+    pub(super) acknowledged: u64,
+    /// Changes up to these do not come to it any more.
+    pub(super) past: &'a Seen,
+}
+
+/// Changes up to these do not come here any more: they are applied, or their site has forgotten some before.
+pub(super) fn past_of(state: &State) -> Seen {
+    let mut past = state.seen.clone();
+    state.missed.iter().for_each(|site| past.pass(*site, Stamp::MAX));
+    past
 }
 
 /// Rows with touches that are not folded yet.

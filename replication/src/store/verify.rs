@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    clock::SiteId,
+    clock::{Seen, SiteId},
     value::Key,
     verify::{
         Assertion, FAN_OUT, Hash, History, KEYS, LEAF, PIECE, Piece, Policy, Range, Request, Response, Standing, Sum,
@@ -12,7 +12,10 @@ use crate::{
     wire::Shape,
 };
 
-use super::{Error, Store, rows, scan::Compared};
+use super::{
+    Error, State, Store, rows,
+    scan::{Compared, Other, past_of},
+};
 
 /// Questions under way at a time: the peer reads while we do.
 const AHEAD: usize = 2;
@@ -173,7 +176,7 @@ impl Verify {
             if self.asked.len() < AHEAD
                 && let Some(ask) = self.waiting.pop_front()
             {
-                let request = self.request(&ask);
+                let request = self.request(store, &ask)?;
                 self.asked.push_back(ask);
                 return Ok(Step::Send(request));
             }
@@ -234,17 +237,19 @@ impl Verify {
         }
     }
 
-    fn request(&mut self, ask: &Ask) -> Request {
+    fn request(&mut self, store: &Store, ask: &Ask) -> Result<Request, Error> {
         let mut shape = |table: usize| {
             self.progress.table.clone_from(&self.tables[table].name);
             self.tables[table].clone()
         };
-        match ask.clone() {
+        Ok(match ask.clone() {
             Ask::Tables => Request::Tables,
             Ask::Split(table, range, rows) => Request::Split { table: shape(table), range, rows },
             Ask::Rows(table, range) => Request::Rows { table: shape(table), range },
-            Ask::Keys(table, keys) => Request::Keys { table: shape(table), keys },
-        }
+            Ask::Keys(table, keys) => {
+                Request::Keys { table: shape(table), keys, past: past_of(&State::load(&store.database)?) }
+            }
+        })
     }
 
     fn ask_again(&mut self) {
@@ -273,8 +278,8 @@ impl Verify {
                 Ok(())
             }
             (Ask::Rows(table, range), Response::Rows { rows, .. }) => self.compare_rows(store, table, &range, rows),
-            (Ask::Keys(table, keys), Response::Keys(told)) if keys.len() == told.len() => {
-                self.compare_keys(store, table, keys, told)
+            (Ask::Keys(table, keys), Response::Keys { rows, past }) if keys.len() == rows.len() => {
+                self.compare_keys(store, table, keys, rows, &past)
             }
             (_, Response::Refused(why)) => Err(Error::Refused(why)),
             _ => Err(Error::Malformed("an answer to another question")),
@@ -377,11 +382,18 @@ impl Verify {
         Ok(())
     }
 
-    fn compare_keys(&mut self, store: &Store, table: usize, keys: Vec<Key>, told: Vec<Told>) -> Result<(), Error> {
+    fn compare_keys(
+        &mut self,
+        store: &Store,
+        table: usize,
+        keys: Vec<Key>,
+        told: Vec<Told>,
+        past: &Seen,
+    ) -> Result<(), Error> {
         let compared = Compared::find(&store.tables, &self.tables[table])?;
-        let peer = store.peer(self.peer)?;
-        let between = (store.settings.site, self.peer, &peer);
-        let ours = store.at_one_moment(|database| compared.told(database, &keys, between))?;
+        let acknowledged = store.peer(self.peer)?.acknowledged;
+        let other = Other { own: store.settings.site, site: self.peer, acknowledged, past };
+        let ours = store.at_one_moment(|database| compared.told(database, &keys, &other))?;
         for (key, (here, there)) in keys.into_iter().zip(ours.into_iter().zip(told)) {
             let place = (table, key);
             if (here.hash, here.partial) == (there.hash, there.partial) {

@@ -370,20 +370,34 @@ impl Sites {
 
     /// A site that has no database yet gets a copy of another's.
     pub fn join(&mut self, source: usize) {
-        let id = SiteId::try_from(self.all.len() + 1).expect("few sites");
+        let copy = self.snapshot(source);
+        self.adopt(copy, self.all.len());
+    }
+
+    /// A copy of a site's database for another.
+    pub fn snapshot(&self, source: usize) -> PathBuf {
         let site = &self.all[source];
-        let settings = Settings { site: id, ..site.settings.clone() };
-        let file = site.file.with_file_name(format!("site{id}.db"));
+        let file = site.file.with_extension("copy");
         site.store.snapshot(&file).expect("a snapshot");
+        file
+    }
+
+    /// A site that has no database, or has lost it for good, begins with a copy of another's.
+    pub fn adopt(&mut self, file: PathBuf, at: usize) {
+        let id = SiteId::try_from(at + 1).expect("few sites");
+        let settings = Settings { site: id, ..self.all[0].settings.clone() };
+        self.all.truncate(at);
+        self.network.retain(|(from, to, _)| *from != id && *to != id);
         let store = Store::adopt(&file, settings.clone()).expect("a copy to adopt");
         let app = Site::application(&file);
         let told = BTreeMap::new();
         let applied = BTreeMap::new();
         let mut site = Site { id, file, store, app, settings, skew: 0, told, recorded: 0, applied };
         site.set_clock(self.now);
-        assert_eq!(site.store.remember_outside(&site.outside()).expect("a file outside"), Age::New);
+        let _ = std::fs::remove_file(site.outside());
+        site.store.remember_outside(&site.outside()).expect("a file outside");
         self.all.push(site);
-        self.meet(self.all.len() - 1);
+        self.meet(at);
     }
 
     /// Compares a site that was restored, or has missed changes, with its peers as it should be, until it is as they are.

@@ -221,16 +221,47 @@ pub const MUTATIONS: &[Mutation] = &[
         noticed_by: backlog("what_a_peer_has_been_told"),
     },
     Mutation {
+        name: "part-of-groups",
+        without: "the refusal to go on in the middle of groups that were put together",
+        edits: &[
+            edit("src/store/batch.rs", "None if first <= position.group && rows > 0 => {", "None if false => {"),
+            edit("src/store/acknowledge.rs", ".max(part.unwrap_or(0))", ".max(part.unwrap_or(0) * 0)"),
+        ],
+        noticed_by: backlog("a_site_that_begins_anew"),
+    },
+    Mutation {
+        name: "sight-by-stamp",
+        without: "what the maker of each change had seen then: it counts as made when the first of those combined was",
+        edits: &[edit("src/merge.rs", "sight.at(cell.stamp)", "sight.at(0)")],
+        noticed_by: backlog("of_changes_that_are_combined"),
+    },
+    Mutation {
         name: "missed-groups",
         without: "the comparison with a peer that has forgotten changes",
         edits: &[edit("src/store/acknowledge.rs", "state.missed.insert(report.site);", "")],
         noticed_by: backlog("what_is_too_much"),
     },
     Mutation {
+        name: "missed-past",
+        without: "knowing that what several peers have forgotten is on its way no more",
+        edits: &[edit("src/store/scan.rs", "state.missed.iter().for_each(|site| past.pass(*site, Stamp::MAX));", "")],
+        noticed_by: backlog("a_site_that_begins_anew"),
+    },
+    Mutation {
         name: "conflict-log",
         without: "the log of what lost",
         edits: &[edit("src/store/apply.rs", "conflicts::log(work, &live, &key, conflict)?;", "let _ = conflict;")],
         noticed_by: workload("append_to_one_value"),
+    },
+    Mutation {
+        name: "notices",
+        without: "telling the other sites what lost",
+        edits: &[edit(
+            "src/store/conflicts.rs",
+            "if take(work.transaction, &notice)? { work.tell(&notice) } else { Ok(()) }",
+            "take(work.transaction, &notice).map(drop)",
+        )],
+        noticed_by: THREE,
     },
     Mutation {
         name: "conflict-seen",
