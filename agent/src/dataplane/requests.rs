@@ -96,10 +96,13 @@ pub struct Register {
     /// From here on an index for a new target is looked for, so that none is given away again soon.
     next: u32,
     rings: BTreeMap<u64, Ring>,
-    /// Where no table was when this compilation began: first part, and the one after the last. A table that goes away is
-    /// not written over at once, because a packet may be looking into it.
+    /// Where no table was when this compilation began: first part, and the one after the last. One that goes away is not
+    /// written over by another's at once, because a packet may be looking into it.
     gaps: Vec<(u32, u32)>,
 }
+
+/// The place and the size of no table.
+const NOWHERE: (u32, u32) = (RING_CHUNKS, 0);
 
 /// A resource's id, or 0 for a peer, and an address.
 type Owner = (u64, [u8; 16]);
@@ -109,7 +112,9 @@ type Owner = (u64, [u8; 16]);
 struct Ring {
     /// Index of its first part.
     first: u32,
-    /// Entries.
+    /// Its parts. It has as many while no backend is up.
+    chunks: u32,
+    /// Entries; 0 if no backend is up.
     size: u32,
     /// The targets and weights it was made from; `None`: another agent made it.
     made_from: Option<Vec<(u32, maglev::Weighted)>>,
@@ -160,7 +165,8 @@ impl Register {
         for (index, entry) in instances.into_iter().filter(|(_, entry)| entry.id != 0) {
             register.instances.insert(entry.id, index);
             register.held.insert(index, entry);
-            let ring = Ring { first: entry.ring, size: entry.ring_size, made_from: None };
+            let chunks = entry.ring_size.div_ceil(RING_CHUNK);
+            let ring = Ring { first: entry.ring, chunks, size: entry.ring_size, made_from: None };
             register.rings.insert(entry.id, ring);
         }
         for (index, target) in targets.into_iter().filter(|(_, target)| *target != Target::NONE) {
@@ -278,7 +284,7 @@ impl Register {
             Some(Leaving::Here) => (1, 0),
             Some(Leaving::Peer(site)) => (0, peer(site).unwrap_or(0)),
         };
-        let Ring { first, size, .. } = self.ring(id, resource, writes);
+        let (first, size) = self.ring(id, resource, writes);
         InstanceEntry {
             id,
             epoch: resource.epoch,
@@ -291,41 +297,46 @@ impl Register {
         }
     }
 
-    /// The instance's table of backends, made anew in another place if its backends have changed.
-    fn ring(&mut self, id: u64, resource: &Resource, writes: &mut Writes) -> Ring {
-        let reachable = |backend: &&Backend| {
-            let index = self.owners.get(&(id, mapped(backend.address)));
-            let target = index.and_then(|index| self.targets.get(index));
-            target.is_some_and(|target| target.kind == TargetKind::Backend as u32)
-        };
-        let backends: Vec<(u32, maglev::Weighted)> = resource
-            .backends
-            .iter()
-            .filter(reachable)
-            .map(|backend| (self.owners[&(id, mapped(backend.address))], ((backend.address, 0).into(), backend.weight)))
-            .collect();
+    /// The instance's table of backends: its first part and its size. If its backends have changed it is made anew, in the
+    /// same place if that is large enough: a packet that looks into it meanwhile finds an old backend or a new one, and
+    /// those that go are closed later.
+    fn ring(&mut self, id: u64, resource: &Resource, writes: &mut Writes) -> (u32, u32) {
+        let backends = self.reachable(id, resource);
         if let Some(ring) = self.rings.get(&id).filter(|ring| ring.made_from.as_ref() == Some(&backends)) {
-            return ring.clone();
+            return ring.place();
         }
-        let weighted: Vec<_> = backends.iter().map(|(_, weighted)| *weighted).collect();
-        let table = maglev::table(&weighted, maglev::size(resource.backends.len()));
-        let size = u32::try_from(table.len()).expect("a table of bounded size");
-        let first = self.room(size.div_ceil(RING_CHUNK)).unwrap_or_else(|| {
+        let size = maglev::size(resource.backends.len());
+        let chunks = if resource.backends.is_empty() { 0 } else { size.div_ceil(RING_CHUNK as usize) };
+        let chunks = u32::try_from(chunks).expect("a table of bounded size");
+        let same = self.rings.remove(&id).filter(|ring| ring.chunks == chunks).map(|ring| ring.first);
+        let Some(first) = same.or_else(|| self.room(chunks)) else {
             tracing::error!("no room for one more table of backends: its resource is not served by the program");
-            RING_CHUNKS
-        });
+            return NOWHERE;
+        };
+        let weighted: Vec<_> = backends.iter().map(|(_, weighted)| *weighted).collect();
+        let table = maglev::table(&weighted, size);
         let target = |&backend: &u32| u16::try_from(backends[backend as usize].0).expect("fewer than 65,536 targets");
         let targets: Vec<u16> = table.iter().map(target).collect();
         for (chunk, part) in (first..).zip(targets.chunks(RING_CHUNK as usize)) {
             let mut entry = RingChunk { targets: [0; RING_CHUNK as usize] };
             entry.targets[..part.len()].copy_from_slice(part);
-            if chunk < RING_CHUNKS {
-                writes.before.push(Write::Chunk(chunk, entry));
-            }
+            writes.before.push(Write::Chunk(chunk, entry));
         }
-        let ring = Ring { first, size, made_from: Some(backends) };
-        self.rings.insert(id, ring.clone());
-        ring
+        let size = u32::try_from(table.len()).expect("a table of bounded size");
+        let ring = Ring { first, chunks, size, made_from: Some(backends) };
+        let place = ring.place();
+        self.rings.insert(id, ring);
+        place
+    }
+
+    /// The resource's backends that requests can be sent to: their targets and weights.
+    fn reachable(&self, id: u64, resource: &Resource) -> Vec<(u32, maglev::Weighted)> {
+        let target = |backend: &Backend| {
+            let index = *self.owners.get(&(id, mapped(backend.address)))?;
+            let is_there = self.targets.get(&index)?.kind == TargetKind::Backend as u32;
+            is_there.then_some((index, ((backend.address, 0).into(), backend.weight)))
+        };
+        resource.backends.iter().filter_map(target).collect()
     }
 
     /// The first place for so many parts of a table.
@@ -336,9 +347,16 @@ impl Register {
     }
 }
 
+impl Ring {
+    /// Where the program looks: nowhere if there is nothing.
+    fn place(&self) -> (u32, u32) {
+        if self.size == 0 { NOWHERE } else { (self.first, self.size) }
+    }
+}
+
 /// What lies between the tables.
 fn gaps<'a>(rings: impl Iterator<Item = &'a Ring>) -> Vec<(u32, u32)> {
-    let mut taken: Vec<_> = rings.map(|ring| (ring.first, ring.first + ring.size.div_ceil(RING_CHUNK))).collect();
+    let mut taken: Vec<_> = rings.map(|ring| (ring.first, ring.first + ring.chunks)).collect();
     taken.sort_unstable();
     taken.push((RING_CHUNKS, RING_CHUNKS));
     let (mut gaps, mut free) = (Vec::new(), 0);

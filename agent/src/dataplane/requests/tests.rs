@@ -17,12 +17,20 @@ impl Maps {
     /// Writes one entry after the other. After each one nothing may refer to what is not there.
     fn apply(&mut self, writes: &Writes) {
         for write in writes.before.iter().chain(&writes.after) {
-            match *write {
-                Write::Instance(index, entry) => drop(self.instances.insert(index, entry)),
-                Write::Chunk(index, chunk) => drop(self.chunks.insert(index, chunk)),
-                Write::Target(index, target) => drop(self.targets.insert(index, target)),
-            }
+            self.write_one(write);
             self.instances.values().for_each(|entry| drop(self.backends(entry)));
+        }
+    }
+
+    fn write(&mut self, writes: &Writes) {
+        writes.before.iter().chain(&writes.after).for_each(|write| self.write_one(write));
+    }
+
+    fn write_one(&mut self, write: &Write) {
+        match *write {
+            Write::Instance(index, entry) => drop(self.instances.insert(index, entry)),
+            Write::Chunk(index, chunk) => drop(self.chunks.insert(index, chunk)),
+            Write::Target(index, target) => drop(self.targets.insert(index, target)),
         }
     }
 
@@ -170,11 +178,7 @@ fn a_restarted_agent_finds_every_index_where_it_was() {
     maps.apply(&found.compile(&requests, &hops()));
     assert_eq!(maps.targets, before.targets);
     assert_eq!(maps.instances.keys().collect::<Vec<_>>(), before.instances.keys().collect::<Vec<_>>());
-    assert_ne!(
-        maps.instance("www").ring,
-        before.instance("www").ring,
-        "the old table stays until the new one is there"
-    );
+    assert_eq!(maps.instance("www").ring, before.instance("www").ring);
     assert_eq!(maps.backends(maps.instance("www")), before.backends(before.instance("www")));
 }
 
@@ -216,6 +220,23 @@ fn tables_of_many_resources_do_not_overlap() {
             assert_eq!(maps.served_by(name).len(), if up { 2 } else { 1 });
         }
     }
+}
+
+/// The program has room for one table of each size that this many resources need, and no more.
+#[test]
+fn many_tables_are_made_anew_together_where_there_is_no_room_for_both() {
+    let names: Vec<String> = (0..10_000).map(|index| format!("r{index}")).collect();
+    let all = |www: &Resource| requests(&names.iter().map(|name| (name.as_str(), www.clone())).collect::<Vec<_>>());
+    let none_up = resource(Arrival::Serve, &[backend("10.1.0.11", false), backend("10.1.0.12", false)]);
+    let (mut register, mut maps) = (Register::default(), Maps::default());
+    for (www, up) in [(two_up(), 2), (first_down(), 1), (none_up, 0), (two_up(), 2)] {
+        maps.write(&register.compile(&all(&www), &hops()));
+        let served = maps.instances.values().map(|entry| maps.backends(entry).len());
+        assert_eq!(served.filter(|backends| *backends == up).count(), 10_000, "{up} of two are up");
+    }
+    let mut found = Register::found(maps.instances.clone(), maps.targets.clone());
+    maps.write(&found.compile(&all(&first_down()), &hops()));
+    assert!(maps.instances.values().all(|entry| maps.backends(entry).len() == 1), "and after a restart");
 }
 
 #[test]
