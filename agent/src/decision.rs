@@ -65,9 +65,9 @@ pub struct Decided {
     pub placement: Placement,
     /// The resource's epoch and holder.
     pub tenure: Tenure,
-    /// The site that served new requests before and does not any more, although it could: flows established there finish
-    /// there. It is in contact (or this site) and available. Set for the resource's `drain_time` from when this site saw
-    /// the change.
+    /// The site that served what arrived here before and does not any more, although it could: flows established there
+    /// finish there. It is in contact (or this site) and available. Set for the resource's `drain_time` from when this site
+    /// saw the change.
     pub leaving: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl Knowledge {
             let tenure = self.tenure(name);
             let instances = placement::view(&self.config, name, &self.evidence, &self.overrides, self.drained, &tenure);
             let placement = placement::place(&self.config.site, &instances, resource.takeover);
-            let leaving = self.timers.leaving(name, &instances, resource.takeover);
+            let leaving = self.timers.leaving(name, &self.config.site, &instances, &placement.arrival);
             decision.table.sets.push(AnswerSet {
                 resource: name.clone(),
                 ttl: resource.ttl,

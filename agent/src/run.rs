@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -34,12 +34,15 @@ use crate::{
     placement::Changes,
     probe::{self, ProbeEvent, Probes, Reach},
     replication::{Backlogs, Replication},
-    state::{StateError, Store},
+    state::Store,
     steering,
 };
 
 /// Events taken in before a decision is made on all of them: a failing site changes many backends at once.
 const BATCH: usize = 256;
+
+/// A change of holder that could not be stored is tried again after this.
+const STORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// How the agent stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ struct Agent {
     backlogs: (Backlogs, watch::Receiver<BTreeMap<String, Backlog>>),
     /// Resources that this site takes once it has what their holders have committed.
     moving: BTreeMap<String, orders::Moving>,
+    /// When a change of holder that could not be stored is tried again.
+    unkept: Option<Instant>,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
@@ -183,6 +188,7 @@ impl Agent {
             replication: Replication::start(&config, &link, Arc::clone(&backlogs.0)),
             backlogs,
             moving: BTreeMap::new(),
+            unkept: None,
             link,
             report,
             dataplane,
@@ -201,18 +207,21 @@ impl Agent {
                 commands: command_inbox,
             },
         };
-        agent.reconfigured()?;
+        agent.reconfigured();
         Ok(agent)
     }
 
     /// What follows from a configuration besides decisions: this site's instances as configured, and whom to try to reach.
-    fn reconfigured(&mut self) -> Result<(), StateError> {
+    fn reconfigured(&mut self) {
         let records = self.knowledge.new_records(unix_millis() / 1000);
-        self.store.set_instances(&records)?;
+        if let Err(error) = self.store.set_instances(&records) {
+            tracing::error!("since when instances are as they are will not be known after a restart: {error}");
+        }
         self.knowledge.instances.extend(records);
         self.hops.wanted.send_replace(steering::addresses(&self.knowledge.config));
         self.watch_silent();
-        Ok(())
+        // Before anything is decided: a peer may ask for the tables of a resource at once.
+        self.guard();
     }
 
     /// Tries to reach the peers that are silent now, and no others.
@@ -228,7 +237,8 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup())?;
         let (mut probed, mut heard) = (Vec::new(), Vec::new());
         loop {
-            let due = self.knowledge.timers.next(&self.knowledge, self.decided);
+            let timers = self.knowledge.timers.next(&self.knowledge, self.decided);
+            let due = [timers, self.tries_again(), self.unkept].into_iter().flatten().min();
             tokio::select! {
                 _ = terminate.recv() => return Ok(Stop::Leave),
                 _ = interrupt.recv() => return Ok(Stop::Detach),
@@ -250,11 +260,19 @@ impl Agent {
                     self.knowledge.backlogs = self.backlogs.1.borrow_and_update().clone();
                     self.decision.iter().for_each(|decision| self.tell(decision));
                 }
-                () = until(due) => self.act("a set time is over", Instant::now())?,
+                () = until(due) => self.time_is_over()?,
                 Some(caught_up) = self.inbox.caught_up.recv() => self.caught_up(caught_up)?,
                 Some(command) = self.inbox.commands.recv() => self.obey(command).await?,
             }
         }
+    }
+
+    fn time_is_over(&mut self) -> anyhow::Result<()> {
+        if self.unkept.take_if(|again| *again <= Instant::now()).is_some() {
+            let adopted = self.knowledge.adopt();
+            self.keep(adopted);
+        }
+        self.act("a set time is over", Instant::now())
     }
 
     fn probed(&mut self, events: &mut Vec<ProbeEvent>) -> anyhow::Result<()> {
@@ -342,7 +360,10 @@ impl Agent {
                     self.knowledge.enter(resource, change, record);
                     kept = true;
                 }
-                Err(error) => tracing::error!(resource, epoch, holder, "the holder does not change ({why}): {error}"),
+                Err(error) => {
+                    tracing::error!(resource, epoch, holder, "the holder does not change yet ({why}): {error}");
+                    self.unkept = Some(Instant::now() + STORE_AGAIN);
+                }
             }
         }
         kept

@@ -79,7 +79,7 @@ fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
 }
 
 /// One entry for each address; direct mode knows no ports. `forced`: an operator says that the instance serves, so all
-/// backends do if none passes its probes.
+/// backends do if none passes its probes. If none but those of weight 0 is up they serve too: the instance is available.
 fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Backend> {
     let all = forced && !evidence.available();
     let mut backends = BTreeMap::new();
@@ -92,7 +92,11 @@ fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Ba
             entry.weight += instance.weight(backend);
         }
     }
-    backends.into_values().collect()
+    let mut backends: Vec<Backend> = backends.into_values().collect();
+    if backends.iter().all(|backend| backend.weight == 0) {
+        backends.iter_mut().filter(|backend| backend.up).for_each(|backend| backend.weight = 1);
+    }
+    backends
 }
 
 #[cfg(test)]

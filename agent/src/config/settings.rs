@@ -108,6 +108,10 @@ pub(super) fn sites(section: &mut Section<'_>) -> BTreeMap<String, Site> {
                     format!("\"{}\" is the tunnel of {other:?} already; each site has its own", tunnel.get_ref().ip());
                 site.report(&tunnel.span(), "tunnel", message);
             }
+            if SocketAddr::V4(*tunnel.get_ref()) == *link.get_ref() {
+                let message = format!("\"{link}\" is the site's link; give the tunnel a port of its own");
+                site.report(&tunnel.span(), "tunnel", message);
+            }
             tunnel.into_inner()
         });
         let (link, fingerprint) = (link.into_inner(), fingerprint.into_inner());
@@ -207,7 +211,7 @@ pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Datapla
         pins: section.or("pins", "/sys/fs/bpf/siteswap".into(), context.path()),
         lease: section.or(
             "lease",
-            Duration::from_secs(3),
+            Duration::from_secs(5),
             duration(Duration::from_secs(1)..=Duration::from_secs(3600)),
         ),
     };

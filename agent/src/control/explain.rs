@@ -72,8 +72,9 @@ fn sites(decided: &Decided, configured: &crate::config::Resource) -> Vec<String>
     let actives = answered().filter(|instance| instance.state == State::Active).count();
     let mut lines = Vec::new();
     for (place, instance) in answered().enumerate() {
-        let addresses: Vec<String> =
-            configured.instances[&instance.site].addresses.iter().map(IpAddr::to_string).collect();
+        // What was decided last may be of an older configuration.
+        let addresses = configured.instances.get(&instance.site).map(|configured| &configured.addresses);
+        let addresses: Vec<String> = addresses.into_iter().flatten().map(IpAddr::to_string).collect();
         let rule = match instance.state {
             State::Active if actives > 1 => format!("policy fixed, order {order}"),
             State::Active => "the only available active instance".to_owned(),

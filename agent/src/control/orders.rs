@@ -39,7 +39,7 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
         }
         Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
         Response::Refused(reason) => return Some(Err(reason)),
-        Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {
+        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::Fenced(_) => {
             return Some(Err(format!("{} answered another question", swapped.to)));
         }
     };
@@ -97,10 +97,13 @@ async fn follow(agent: &mut Loop, mut done: impl FnMut(&[InstanceRow]) -> bool) 
     }
 }
 
-/// What was seen until the deadline is enough.
+/// The first look may take so long, whatever the deadline is.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What was seen until the deadline is enough; once it is looked in any case.
 async fn within(deadline: tokio::time::Instant, following: impl Future<Output = Option<()>>) -> Option<()> {
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-    timeout(left.max(Duration::from_millis(1)), following).await.unwrap_or(Some(()))
+    timeout(left.max(LOOK), following).await.unwrap_or(Some(()))
 }
 
 impl Swapped {

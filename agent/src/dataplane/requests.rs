@@ -276,7 +276,9 @@ impl Register {
         };
         let (steer, peer_index) = match &resource.arrival {
             Arrival::Serve => (Steer::Serve, 0),
-            Arrival::Forward(site) => (Steer::Forward, peer(site).unwrap_or(0)),
+            Arrival::Forward(site) if requests.tunnels.contains_key(site) => (Steer::Forward, peer(site).unwrap_or(0)),
+            // Of a resource at one site only, which needs no tunnel: the host's routes lead there.
+            Arrival::Forward(_) => (Steer::Pass, 0),
             Arrival::Refuse => (Steer::Refuse, 0),
         };
         let (stay, leaving) = match &resource.leaving {

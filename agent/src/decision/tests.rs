@@ -297,9 +297,9 @@ fn a_drained_site_leaves_the_answers_gives_up_what_it_holds_and_finishes_its_flo
     assert_eq!(taken["orders"].cause, Some(Cause::Drain("east".into())));
     enter(&mut west, taken);
     let decision = decide(&mut west, &mut at_west);
-    for resource in ["www", "orders"] {
+    for (resource, leaving) in [("orders", Some("east")), ("www", None)] {
         assert_eq!(decision.resources[resource].placement.answer, ["west"]);
-        assert_eq!(decision.resources[resource].leaving.as_deref(), Some("east"), "{resource}");
+        assert_eq!(decision.resources[resource].leaving.as_deref(), leaving, "{resource}, as it arrived at west");
     }
 
     tell(&west, &mut east);
@@ -313,7 +313,14 @@ fn a_drained_site_leaves_the_answers_gives_up_what_it_holds_and_finishes_its_flo
     let decision = decide(&mut west, &mut at_west);
     assert_eq!(decision.resources["www"].placement.answer, ["east", "west"]);
     assert_eq!(decision.resources["orders"].placement.arrival, Arrival::Serve);
-    assert_eq!(decision.resources["www"].leaving, None, "it serves there again");
+
+    // What east has sent to west meanwhile finishes there.
+    tell(&west, &mut east);
+    let decision = decide(&mut east, &mut at_east);
+    assert_eq!(decision.resources["www"].placement.arrival, Arrival::Serve);
+    assert_eq!(decision.resources["www"].leaving.as_deref(), Some("west"));
+    contact(&mut east, "west", false);
+    assert_eq!(decide(&mut east, &mut at_east).resources["www"].leaving, None);
 }
 
 #[test]

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{Decided, Decision, Knowledge, Names};
-use crate::{
-    config::Takeover,
-    placement::{self, Arrival, InstanceView, State},
-};
+use crate::placement::{self, Arrival, InstanceView, State};
 
 /// What began and will end.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +52,16 @@ impl Timers {
         leaving.chain(well).filter(|moment| *moment > after).min()
     }
 
-    pub(super) fn leaving(&self, resource: &str, instances: &[InstanceView], rule: Takeover) -> Option<String> {
+    /// The site that flows of a resource finish at, if they can there and requests that arrive at `own` go elsewhere now.
+    pub(super) fn leaving(
+        &self,
+        resource: &str,
+        own: &str,
+        instances: &[InstanceView],
+        arrival: &Arrival,
+    ) -> Option<String> {
         let site = &self.leaving.get(resource)?.site;
-        (finishes(site, instances) && !serves(site, instances, rule)).then(|| site.clone())
+        (finishes(site, instances) && server(own, arrival) != Some(site.as_str())).then(|| site.clone())
     }
 
     pub(super) fn is_well(&self, resource: &str, wait: Duration, now: Instant) -> bool {
@@ -73,7 +77,7 @@ impl Knowledge {
         for (name, decided) in &mut decision.resources {
             let resource = &self.config.resources[name];
             let before = last.and_then(|last| last.resources.get(name));
-            if let Some(site) = before.and_then(|before| leaves(before, decided, resource.takeover))
+            if let Some(site) = before.and_then(|before| leaves(&self.config.site, before, decided))
                 && resource.drain_time > Duration::ZERO
             {
                 let until = now + resource.drain_time;
@@ -97,19 +101,20 @@ impl Knowledge {
     }
 }
 
-/// The first site that served new requests before, and could still, but does not any more.
-fn leaves(before: &Decided, now: &Decided, rule: Takeover) -> Option<String> {
-    if before.instances == now.instances {
-        return None;
-    }
-    let sites = before.instances.iter().map(|instance| &instance.site);
-    let mut served = sites.filter(|site| serves(site, &before.instances, rule));
-    served.find(|site| finishes(site, &now.instances) && !serves(site, &now.instances, rule)).cloned()
+/// The site that served requests which arrived at `own`, and could still, but does not any more.
+fn leaves(own: &str, before: &Decided, now: &Decided) -> Option<String> {
+    let served = server(own, &before.placement.arrival)?;
+    let leaves = server(own, &now.placement.arrival) != Some(served) && finishes(served, &now.instances);
+    leaves.then(|| served.to_owned())
 }
 
-/// Serves requests that arrive there.
-fn serves(site: &str, instances: &[InstanceView], rule: Takeover) -> bool {
-    placement::place(site, instances, rule).arrival == Arrival::Serve
+/// The site that serves requests which arrive at `own`.
+fn server<'a>(own: &'a str, arrival: &'a Arrival) -> Option<&'a str> {
+    match arrival {
+        Arrival::Serve => Some(own),
+        Arrival::Forward(site) | Arrival::ForwardSilent(site) => Some(site),
+        Arrival::TakeOver | Arrival::Refuse => None,
+    }
 }
 
 /// Could serve those that are under way.

@@ -31,7 +31,7 @@ const MAX_BYTES: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is no such file.
-    #[error("{0}: no such key file; make one with: siteswap keygen {0}")]
+    #[error("{0}: no such key file; make one with: siteswap keygen --out {0}")]
     Missing(PathBuf),
     /// The file exists and must not be lost.
     #[error("{0} exists; its fingerprint may be known to the peers. Name another file, or pass --force to replace it")]

@@ -93,6 +93,11 @@ pub enum Request {
         /// The resource.
         resource: String,
     },
+    /// This resource is not taken after all: its tables take writes again.
+    Resume {
+        /// The resource.
+        resource: String,
+    },
     /// A schema change is about to be made: let no more be written to any table, and say whether all is applied everywhere.
     Fence,
 }
@@ -120,6 +125,8 @@ pub enum Response {
     /// How far the sender's database is, by the sites' numbers: up to which group of each site's changes it has everything.
     /// Nothing is written to the resource's tables after that.
     Yielded(BTreeMap<u32, u64>),
+    /// They take writes.
+    Resumed,
     /// No more is written to the tables; whether every peer has applied what was.
     Fenced(bool),
     /// It was not done, and why.
@@ -270,7 +277,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
         Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
         Response::Yielded(reached) if reached.len() > MAX_SITES => return Err(MessageError::Sites(reached.len())),
-        Response::Drained | Response::Yielded(_) | Response::Fenced(_) => {}
+        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::Fenced(_) => {}
     }
     Ok(response)
 }
@@ -279,7 +286,7 @@ fn check_request(request: &Request) -> Result<(), MessageError> {
     match request {
         Request::Take { resource, epoch, .. } => check_name(resource).and_then(|()| check_epoch(*epoch)),
         Request::Drain(_) | Request::Fence => Ok(()),
-        Request::Yield { resource } => check_name(resource),
+        Request::Yield { resource } | Request::Resume { resource } => check_name(resource),
     }
 }
 

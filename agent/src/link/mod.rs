@@ -276,6 +276,16 @@ impl Link {
     /// # Errors
     /// It does not fit this site's key, or changes what only a restart can. Then nothing has changed.
     pub fn reload(&mut self, config: &Config) -> Result<(), LinkError> {
+        self.check(config)?;
+        self.apply(config);
+        Ok(())
+    }
+
+    /// Could it take this configuration?
+    ///
+    /// # Errors
+    /// As of [`reload`](Self::reload).
+    pub fn check(&self, config: &Config) -> Result<(), LinkError> {
         check(config, &self.identity)?;
         if config.site != self.own_site {
             return Err(LinkError::NeedsRestart("site"));
@@ -286,7 +296,6 @@ impl Link {
         if config.link.key != self.key {
             return Err(LinkError::NeedsRestart("link.key"));
         }
-        self.apply(config);
         Ok(())
     }
 

@@ -108,7 +108,7 @@ pub fn may_take_over(instances: &[InstanceView], rule: Takeover) -> bool {
 /// Why the resource is taken over, where it is.
 pub(crate) fn takeover_cause(instances: &[InstanceView]) -> Cause {
     let active: Vec<&InstanceView> = instances.iter().filter(|instance| instance.state == State::Active).collect();
-    match active.iter().find(|instance| instance.drained) {
+    match active.iter().find(|instance| instance.drained && instance.available()) {
         Some(drained) => Cause::Drain(drained.site.clone()),
         None => Cause::TakeOver {
             from: active.iter().map(|instance| instance.site.clone()).collect(),

@@ -148,11 +148,13 @@ fn targets<'a>(config: &'a Config, peer: &str) -> BTreeMap<&'a str, Target> {
     config.resources.iter().filter_map(target).collect()
 }
 
-/// The resource's TCP ports; where none is named, those of the peer's backends, or of this site's if they are not known.
+/// The resource's TCP ports; where none is named, those of the peer's backends, or of this site's if they are not known. None,
+/// if it has no TCP: nobody can tell then whether it is served there.
 fn ports(resource: &Resource, own: &Instance, theirs: &Instance) -> BTreeSet<u16> {
     let named = resource.ports.iter().filter(|port| port.protocol == Protocol::Tcp && port.number != 0);
     let named: BTreeSet<u16> = named.map(|port| port.number).collect();
-    if !named.is_empty() {
+    let tcp = resource.ports.is_empty() || resource.ports.iter().any(|port| port.protocol == Protocol::Tcp);
+    if !named.is_empty() || !tcp {
         return named;
     }
     let backends = if theirs.backends.is_empty() { &own.backends } else { &theirs.backends };

@@ -28,21 +28,31 @@ pub struct Guarded {
     pub refuse: bool,
 }
 
-/// A resource is about to move.
+/// Whether a resource moves.
 #[derive(Debug)]
-pub(super) struct Moving {
-    /// Which.
-    pub(super) resource: String,
-    /// The site that will hold it.
-    pub(super) to: String,
-    /// Where it goes how far this site is, once no more writes can follow.
-    pub(super) reply: oneshot::Sender<Result<BTreeMap<u32, u64>, Failed>>,
+pub(super) enum Move {
+    /// It is about to.
+    Begins {
+        /// Which.
+        resource: String,
+        /// The site that will hold it.
+        to: String,
+        /// Where it goes how far this site is, once no more writes can follow.
+        reply: oneshot::Sender<Result<BTreeMap<u32, u64>, Failed>>,
+    },
+    /// It is not taken after all by the site for which it was to move.
+    Ends {
+        /// Which.
+        resource: String,
+        /// The site.
+        to: String,
+    },
 }
 
 /// Keeps the tables as they should be.
 pub(super) async fn keep(
     mut guarded: watch::Receiver<BTreeMap<String, Guarded>>,
-    mut moves: mpsc::Receiver<Moving>,
+    mut moves: mpsc::Receiver<Move>,
     shared: Shared,
 ) {
     let mut moving: BTreeMap<String, (String, Instant)> = BTreeMap::new();
@@ -66,7 +76,19 @@ pub(super) async fn keep(
             changed = guarded.changed() => if changed.is_err() { return },
             () = until(due) => {}
             order = moves.recv() => {
-                let Some(Moving { resource, to, reply }) = order else { return };
+                let (resource, to, reply) = match order {
+                    Some(Move::Begins { resource, to, reply }) => (resource, to, reply),
+                    Some(Move::Ends { resource, to }) => {
+                        moving.retain(|moves, (site, _)| *moves != resource || *site != to);
+                        continue;
+                    }
+                    None => return,
+                };
+                if !guarded.borrow().contains_key(&resource) {
+                    // It has no tables here; a promise that nothing is written to them would be an empty one.
+                    let _ = reply.send(Err(Failed::Refused(format!("resource {resource} has no tables here"))));
+                    continue;
+                }
                 moving.insert(resource, (to, Instant::now() + MOVING));
                 let wanted = refusals(&guarded.borrow(), &moving);
                 let reached = set_refusals(&shared, wanted.clone()).await;

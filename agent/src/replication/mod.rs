@@ -41,7 +41,7 @@ use crate::{
 
 use compare::Comparer;
 use database::{Database, Place};
-use fences::Moving;
+use fences::Move;
 use status::Sessions;
 
 pub use compare::{Compared, Comparing, Comparison, Differing, Keep};
@@ -60,7 +60,7 @@ pub struct Replication {
     comparer: Comparer,
     streams: mpsc::Sender<Opened>,
     guarded: watch::Sender<BTreeMap<String, Guarded>>,
-    moves: mpsc::Sender<Moving>,
+    moves: mpsc::Sender<Move>,
     applied: watch::Receiver<u64>,
     _tasks: Arc<JoinSet<()>>,
 }
@@ -141,20 +141,34 @@ impl Replication {
         async move {
             let (reply, reached) = oneshot::channel();
             let stopping = |_| "the agent stops".to_owned();
-            moves.send(Moving { resource, to, reply }).await.map_err(|_| "the agent stops".to_owned())?;
+            moves.send(Move::Begins { resource, to, reply }).await.map_err(|_| "the agent stops".to_owned())?;
             reached.await.map_err(stopping)?.map_err(|error| error.to_string())
+        }
+    }
+
+    /// The resource does not move to that site after all.
+    pub fn stay(&self, resource: String, to: String) -> impl Future<Output = ()> + Send + use<> {
+        let moves = self.moves.clone();
+        async move { drop(moves.send(Move::Ends { resource, to }).await) }
+    }
+
+    /// Sites whose groups up to this one are not all applied here, by the sites' numbers.
+    pub fn lacks(&self, reached: BTreeMap<u32, u64>) -> impl Future<Output = Result<Vec<u32>, String>> + Send + use<> {
+        let database = self.database.clone();
+        async move {
+            let peers = database.run(|store| store.peers()).await.map_err(|error| error.to_string())?;
+            let lacks = |(site, group): (u32, u64)| peers.get(&site).is_some_and(|peer| peer.applied < group);
+            Ok(reached.into_iter().filter(|part| lacks(*part)).map(|(site, _)| site).collect())
         }
     }
 
     /// Waits until each site's groups up to this one are applied here, by the sites' numbers.
     pub fn reaches(&self, reached: BTreeMap<u32, u64>) -> impl Future<Output = Result<(), String>> + Send + use<> {
-        let (database, mut applied) = (self.database.clone(), self.applied.clone());
+        let (replication, mut applied) = (self.clone(), self.applied.clone());
         async move {
             loop {
                 applied.borrow_and_update();
-                let peers = database.run(|store| store.peers()).await.map_err(|error| error.to_string())?;
-                // This site is none of its peers.
-                if peers.iter().all(|(site, peer)| reached.get(site).is_none_or(|group| peer.applied >= *group)) {
+                if replication.lacks(reached.clone()).await?.is_empty() {
                     return Ok(());
                 }
                 applied.changed().await.map_err(|_| "the agent stops".to_owned())?;
@@ -192,7 +206,7 @@ fn set<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
 }
 
 /// What a site is called in the database and on the wire: the same number as in the tunnel.
-fn number(site: &str) -> u32 {
+pub(crate) fn number(site: &str) -> u32 {
     tunnel::site(site)
 }
 

@@ -111,7 +111,9 @@ impl Agent {
         }
         let zones = dns::Zones::load(&new.dns.zones, &new.resources).map_err(|error| error.to_string())?;
         let said = |error: &dyn std::error::Error| error.to_string();
-        self.server.rebind(&new.dns.listen, new.dns.port).await.map_err(|error| said(&error))?;
+        self.link.check(&new).map_err(|error| said(&error))?;
+        let sockets = self.server.prepare(&new.dns.listen, new.dns.port).map_err(|error| said(&error))?;
+        // The last that can refuse.
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
             (Some(dataplane), false) => {
                 dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?;
@@ -123,6 +125,7 @@ impl Agent {
                 dataplane.detach().map_err(|error| said(&error))?;
             }
         }
+        self.server.switch(sockets).await;
         self.link.reload(&new).map_err(|error| said(&error))?;
         self.replication = Replication::start(&new, &self.link, Arc::clone(&self.backlogs.0));
         self.probes.reload(&new);
@@ -134,7 +137,7 @@ impl Agent {
         // The program may be another.
         self.steered = None;
         self.knowledge.config = config;
-        self.reconfigured().map_err(|error| said(&error))?;
+        self.reconfigured();
         tracing::info!("a new configuration is taken");
         self.act("a new configuration", Instant::now()).map_err(|error| format!("{error:#}"))
     }

@@ -1,11 +1,11 @@
 //! An operator's orders about who holds what: given here, or at a peer whose agent asks this one.
 
-use std::time::{Duration, Instant};
-
-use tokio::{
-    sync::oneshot,
-    time::{sleep, timeout_at},
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
 };
+
+use tokio::{sync::oneshot, time::timeout_at};
 
 use super::Agent;
 use crate::{
@@ -20,14 +20,18 @@ use crate::{
         message::{Request, Response},
     },
     placement::{self, Arrival, Cause, Change, Changes, State},
-    replication::{Guarded, Replication},
+    replication::{self, Guarded, Replication},
 };
 
 /// A new holder has what the old one has committed after so long, or is refused. Shorter than whoever asked waits.
 const CATCH_UP: Duration = Duration::from_secs(4);
 
-/// A resource that could not be taken because of the database is tried again after this.
+/// A resource that could not be taken by a rule because of the database is tried again after this, and then after twice as
+/// long each time: its tables refuse writes meanwhile.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// But no later than this.
+const AGAIN_AT_LAST: Duration = Duration::from_secs(600);
 
 /// A holder whose oldest change that is not here was made longer ago, in milliseconds, is not asked to yield: its
 /// applications could not write for too long.
@@ -46,8 +50,21 @@ enum Taker {
 pub(super) struct Moving {
     /// Its epoch before.
     epoch: u64,
-    /// What its holder has committed is here.
-    ready: bool,
+    /// How far it is.
+    step: Step,
+    /// How often it was tried in vain.
+    failed: u32,
+}
+
+/// How far a resource is that a rule wants taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What its holder has committed is awaited.
+    Waits,
+    /// It is here.
+    Ready,
+    /// It did not come. It is tried again then.
+    Rests(Instant),
 }
 
 /// A resource that is to be taken and waited for the database.
@@ -55,6 +72,8 @@ pub(super) struct CaughtUp {
     resource: String,
     /// Its epoch before.
     epoch: u64,
+    /// The sites that were asked to let nothing be written.
+    asked: Vec<String>,
     /// Or why it must not be taken.
     waited: Result<Waited, String>,
     taker: Taker,
@@ -65,7 +84,7 @@ pub(super) struct CaughtUp {
 pub(super) struct Waited {
     /// How long, if there was somebody to wait for.
     took: Option<Duration>,
-    /// Holders that may have committed what is not here.
+    /// Sites that may have committed what is not here.
     behind: Vec<String>,
 }
 
@@ -95,6 +114,12 @@ impl Agent {
                 }
                 None => _ = reply.send(Response::Refused("no database is configured here".to_owned())),
             },
+            Request::Resume { resource } => {
+                if let Some(replication) = &self.replication {
+                    tokio::spawn(replication.stay(resource, peer));
+                }
+                let _ = reply.send(Response::Resumed);
+            }
             Request::Fence => match &self.replication {
                 Some(replication) => {
                     let fencing = replication.fence();
@@ -182,64 +207,87 @@ impl Agent {
     /// applied here that its holders have committed. A holder that is not connected is not waited for, for this order is how
     /// people take from a dead one; with `force` neither is one that cannot say what it has committed, or is too slow.
     fn catch_up(&mut self, resource: String, epoch: u64, force: bool, taker: Taker) -> anyhow::Result<()> {
-        let (sources, mut behind) = self.sources_and_others(&resource);
-        let Some(replication) = self.replication.as_ref().filter(|_| !sources.is_empty()) else {
-            return self.caught_up(CaughtUp { resource, epoch, waited: Ok(Waited { took: None, behind }), taker });
-        };
-        let yielding = |site: String| (self.link.ask(&site, Request::Yield { resource: resource.clone() }), site);
-        let sources: Vec<_> = sources.into_iter().map(yielding).collect();
-        let (replication, ready) = (replication.clone(), self.ready.clone());
-        tokio::spawn(async move {
-            let began = Instant::now();
-            let mut missing = Ok(());
-            for (asking, site) in sources {
-                let arriving = arrive(&site, asking, &replication);
-                let late =
-                    |_| Err(format!("what {site} has committed did not arrive in time; see: siteswap db status"));
-                match timeout_at((began + CATCH_UP).into(), arriving).await.unwrap_or_else(late) {
-                    Err(why) if force => {
-                        tracing::warn!(resource, "taken by force: {why}");
-                        behind.push(site);
-                    }
-                    Err(why) => {
-                        missing = Err(why);
-                        break;
-                    }
-                    Ok(()) => {}
+        let (sources, behind) = self.sources_and_others(&resource);
+        let taker = match taker {
+            // Nobody is kept from writing for an order that is refused anyway.
+            Taker::Order(answer) => match self.takes(&resource, epoch) {
+                Err(refusal) => {
+                    answer(refusal);
+                    return Ok(());
                 }
-            }
-            let waited = missing.map(|()| Waited { took: Some(began.elapsed()), behind });
-            if let (Err(_), Taker::Rule) = (&waited, &taker) {
-                sleep(AGAIN).await;
-            }
+                Ok(_) => Taker::Order(answer),
+            },
+            Taker::Rule => Taker::Rule,
+        };
+        let Some(replication) = self.replication.clone().filter(|_| !sources.is_empty()) else {
+            let waited = Ok(Waited { took: None, behind });
+            return self.caught_up(CaughtUp { resource, epoch, asked: Vec::new(), waited, taker });
+        };
+        let yielding =
+            |site: &String| (site.clone(), self.link.ask(site, Request::Yield { resource: resource.clone() }));
+        let yields: Vec<_> = sources.iter().map(yielding).collect();
+        let away = self.knowledge.config.peers().filter(|peer| !self.link.connected(peer));
+        let away: BTreeMap<u32, String> = away.map(|peer| (replication::number(peer), peer.to_owned())).collect();
+        let ready = self.ready.clone();
+        tokio::spawn(async move {
+            let waited = catch_up_with(yields, &replication, (&away, behind), force).await;
             // The agent stops.
-            let _ = ready.send(CaughtUp { resource, epoch, waited, taker }).await;
+            let _ = ready.send(CaughtUp { resource, epoch, asked: sources, waited, taker }).await;
         });
         Ok(())
     }
 
     /// Now it may be taken, or not.
-    pub(super) fn caught_up(&mut self, CaughtUp { resource, epoch, waited, taker }: CaughtUp) -> anyhow::Result<()> {
+    pub(super) fn caught_up(&mut self, caught_up: CaughtUp) -> anyhow::Result<()> {
+        let CaughtUp { resource, epoch, asked, waited, taker } = caught_up;
         match (taker, waited) {
-            (Taker::Order(answer), Err(refusal)) => answer(Response::Refused(refusal)),
+            (Taker::Order(answer), Err(refusal)) => {
+                self.resume(&resource, &asked);
+                answer(Response::Refused(refusal));
+            }
             (Taker::Order(answer), Ok(waited)) => answer(match self.take(&resource, epoch)? {
                 Response::Taken { epoch, stored, published, .. } => {
                     Response::Taken { epoch, stored, published, caught_up: waited.took, behind: waited.behind }
                 }
-                other => other,
+                other => {
+                    self.resume(&resource, &asked);
+                    other
+                }
             }),
             (Taker::Rule, Err(why)) => {
-                tracing::warn!(resource, "not taken yet: {why}");
-                self.moving.remove(&resource);
-                self.act("a resource can be tried again", Instant::now())?;
+                self.resume(&resource, &asked);
+                let failed = self.moving.get(&resource).map_or(0, |moving| moving.failed) + 1;
+                let rest = AGAIN.saturating_mul(1 << failed.min(16)).min(AGAIN_AT_LAST);
+                tracing::warn!(resource, "not taken yet: {why}; it is tried again in {} seconds", rest.as_secs());
+                self.moving.insert(resource, Moving { epoch, step: Step::Rests(Instant::now() + rest), failed });
+                self.act("a resource was not taken", Instant::now())?;
             }
-            (Taker::Rule, Ok(_)) => {
-                self.moving.insert(resource.clone(), Moving { epoch, ready: true });
+            (Taker::Rule, Ok(Waited { behind, .. })) => {
+                if !behind.is_empty() {
+                    tracing::warn!(resource, "taken without what may be missing of {}", behind.join(", "));
+                }
+                self.moving.insert(resource.clone(), Moving { epoch, step: Step::Ready, failed: 0 });
                 self.act("what the holder has committed is here", Instant::now())?;
                 self.moving.remove(&resource);
             }
         }
         Ok(())
+    }
+
+    /// Sites that let nothing be written for a resource that was to be taken here may do so again.
+    fn resume(&self, resource: &str, asked: &[String]) {
+        for site in asked {
+            tokio::spawn(self.link.ask(site, Request::Resume { resource: resource.to_owned() }));
+        }
+    }
+
+    /// When a resource that was not taken by a rule is tried again.
+    pub(super) fn tries_again(&self) -> Option<Instant> {
+        let rests = self.moving.values().filter_map(|moving| match moving.step {
+            Step::Rests(until) => Some(until),
+            Step::Waits | Step::Ready => None,
+        });
+        rests.filter(|until| *until > self.decided).min()
     }
 
     /// Holds back, of what is to be taken by a rule, what has tables and a holder that is there: that is taken once
@@ -250,18 +298,28 @@ impl Agent {
             .iter()
             .filter(|(resource, change)| planned(change) && !self.sources(resource).is_empty())
             .map(|(resource, change)| (resource.clone(), change.tenure.epoch - 1))
-            .filter(|(resource, epoch)| self.moving.get(resource) != Some(&Moving { epoch: *epoch, ready: true }))
+            .filter(|(resource, epoch)| self.step(resource, *epoch) != Some(Step::Ready))
             .collect();
         for (resource, epoch) in held {
             taken.remove(&resource);
-            let begun = Moving { epoch, ready: false };
-            if self.moving.get(&resource) != Some(&begun) && self.is_close(&resource) {
-                self.moving.insert(resource.clone(), begun);
+            let waits = match self.step(&resource, epoch) {
+                Some(Step::Rests(until)) => until > self.decided,
+                Some(Step::Waits) => true,
+                Some(Step::Ready) | None => false,
+            };
+            if !waits && self.is_close(&resource) {
+                let failed =
+                    self.moving.get(&resource).filter(|known| known.epoch == epoch).map_or(0, |known| known.failed);
+                self.moving.insert(resource.clone(), Moving { epoch, step: Step::Waits, failed });
                 // It has sources: what is done at once is to ask them.
                 self.catch_up(resource, epoch, false, Taker::Rule)?;
             }
         }
         Ok(taken)
+    }
+
+    fn step(&self, resource: &str, epoch: u64) -> Option<Step> {
+        self.moving.get(resource).filter(|moving| moving.epoch == epoch).map(|moving| moving.step)
     }
 
     /// Requests for what is held back go to the drained holder until it is taken.
@@ -331,18 +389,26 @@ impl Agent {
         );
     }
 
+    /// What taking a resource whose epoch was `epoch` where the order was given would change, or the answer if nothing.
+    fn takes(&self, resource: &str, epoch: u64) -> Result<Change, Response> {
+        if self.decision.is_none() {
+            let site = &self.knowledge.config.site;
+            return Err(Response::Refused(format!("{site} is still measuring; try again when it is ready")));
+        }
+        let decision = self.knowledge.decide(&self.names);
+        match self.knowledge.swap(&decision, resource, epoch) {
+            Err(refusal) => Err(Response::Refused(refusal)),
+            Ok(Taking::Holds(epoch)) => Err(Response::Holds(epoch)),
+            Ok(Taking::Take(change)) => Ok(change),
+        }
+    }
+
     /// Takes a resource whose epoch was `epoch` where the order was given. An error is fatal.
     fn take(&mut self, resource: &str, epoch: u64) -> anyhow::Result<Response> {
         let began = Instant::now();
-        if self.decision.is_none() {
-            let site = &self.knowledge.config.site;
-            return Ok(Response::Refused(format!("{site} is still measuring; try again when it is ready")));
-        }
-        let decision = self.knowledge.decide(&self.names);
-        let change = match self.knowledge.swap(&decision, resource, epoch) {
-            Err(refusal) => return Ok(Response::Refused(refusal)),
-            Ok(Taking::Holds(epoch)) => return Ok(Response::Holds(epoch)),
-            Ok(Taking::Take(change)) => change,
+        let change = match self.takes(resource, epoch) {
+            Ok(change) => change,
+            Err(response) => return Ok(response),
         };
         let epoch = change.tenure.epoch;
         if !self.keep([(resource.to_owned(), change)].into()) {
@@ -368,14 +434,48 @@ impl Agent {
     }
 }
 
-/// Waits until everything is applied here that a holder has committed, which it is being asked for.
+/// Waits until everything is applied here that the holders have committed, as each says when its turn comes. Sites that are
+/// `away` are not waited for.
+async fn catch_up_with(
+    yields: Vec<(String, impl Future<Output = Result<Response, String>>)>,
+    replication: &Replication,
+    (away, mut behind): (&BTreeMap<u32, String>, Vec<String>),
+    force: bool,
+) -> Result<Waited, String> {
+    let began = Instant::now();
+    for (site, asking) in yields {
+        let late = |_| Err(format!("what {site} has committed did not arrive in time; see: siteswap db status"));
+        let arriving = arrive(&site, asking, replication, away);
+        match timeout_at((began + CATCH_UP).into(), arriving).await.unwrap_or_else(late) {
+            Err(why) if force => {
+                tracing::warn!("taken by force: {why}");
+                behind.push(site);
+            }
+            Err(why) => return Err(why),
+            Ok(others) => behind.extend(others),
+        }
+    }
+    Ok(Waited { took: Some(began.elapsed()), behind })
+}
+
+/// Waits until everything is applied here that a holder has, which it is being asked for, but for what sites have made that
+/// are `away`. Returns those of which something is missing.
 async fn arrive(
     site: &str,
     asking: impl Future<Output = Result<Response, String>>,
     replication: &Replication,
-) -> Result<(), String> {
+    away: &BTreeMap<u32, String>,
+) -> Result<Vec<String>, String> {
+    // If this site's own database cannot be asked, nobody is kept from writing for that.
+    replication.lacks(BTreeMap::new()).await?;
     match asking.await? {
-        Response::Yielded(reached) => replication.reaches(reached).await,
+        Response::Yielded(reached) => {
+            let (absent, reached): (BTreeMap<_, _>, _) =
+                reached.into_iter().partition(|(site, _)| away.contains_key(site));
+            let absent = replication.lacks(absent).await?;
+            replication.reaches(reached).await?;
+            Ok(absent.iter().filter_map(|site| away.get(site).cloned()).collect())
+        }
         Response::Refused(why) => Err(format!("{site} cannot say what it has committed: {why}")),
         other => Err(format!("{site} answered another question: {other:?}")),
     }

@@ -51,7 +51,7 @@ fn what_is_not_given_has_its_default() {
             interfaces: vec!["wan0".to_owned()],
             mode: Mode::Auto,
             pins: "/sys/fs/bpf/siteswap".into(),
-            lease: Duration::from_secs(3),
+            lease: Duration::from_secs(5),
         }
     );
     assert_eq!(config.database, None);

@@ -13,7 +13,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::task::JoinHandle;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinHandle,
+};
 
 pub use socket::BindError;
 use tcp::Connections;
@@ -60,6 +63,13 @@ pub struct Server {
     listeners: BTreeMap<SocketAddr, Listener>,
 }
 
+/// Addresses that are to be served, and sockets for those that were not.
+#[derive(Debug)]
+pub struct Bound {
+    wanted: Vec<SocketAddr>,
+    new: BTreeMap<SocketAddr, (UdpSocket, TcpListener)>,
+}
+
 /// What all tasks share.
 #[derive(Debug)]
 struct Context {
@@ -100,14 +110,30 @@ impl Server {
     ///
     /// If any new address cannot be bound, everything stays as it was.
     pub async fn rebind(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), BindError> {
+        let bound = self.prepare(addresses, port)?;
+        self.switch(bound).await;
+        Ok(())
+    }
+
+    /// Binds what is new among these addresses, to be served after a [`switch`](Self::switch).
+    ///
+    /// # Errors
+    ///
+    /// If any of them cannot be bound.
+    pub fn prepare(&self, addresses: &[IpAddr], port: u16) -> Result<Bound, BindError> {
         let wanted: Vec<SocketAddr> = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
-        let mut bound = BTreeMap::new();
+        let mut new = BTreeMap::new();
         for &address in &wanted {
-            if !self.listeners.contains_key(&address) && !bound.contains_key(&address) {
-                bound.insert(address, (socket::udp(address)?, socket::tcp(address)?));
+            if !self.listeners.contains_key(&address) && !new.contains_key(&address) {
+                new.insert(address, (socket::udp(address)?, socket::tcp(address)?));
             }
         }
-        for (address, (udp, tcp)) in bound {
+        Ok(Bound { wanted, new })
+    }
+
+    /// Serves these addresses and no others.
+    pub async fn switch(&mut self, Bound { wanted, new }: Bound) {
+        for (address, (udp, tcp)) in new {
             let tasks = [
                 tokio::spawn(udp::serve(udp, self.context.clone())),
                 tokio::spawn(tcp::serve(tcp, self.context.clone())),
@@ -120,7 +146,6 @@ impl Server {
                 listener.close().await;
             }
         }
-        Ok(())
     }
 
     /// The addresses being served.
