@@ -101,7 +101,29 @@ fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Ba
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::{config::Role, evidence::Verdict};
+
+    #[test]
+    fn backends_of_weight_0_serve_where_no_other_is_up() {
+        let backends: Vec<SocketAddr> = ["10.1.0.11:80", "10.1.0.12:80"].map(|text| text.parse().unwrap()).into();
+        let instance = Instance {
+            role: Role::Active,
+            addresses: Vec::new(),
+            backends: backends.clone(),
+            weights: BTreeMap::from([(backends[1], 0)]),
+        };
+        let weights = |up: [bool; 2]| {
+            let verdict = |up| Some(Verdict { up, detail: String::new() });
+            let evidence = OwnInstance { backends: backends.iter().copied().zip(up.map(verdict)).collect() };
+            super::backends(&instance, &evidence, false).iter().map(|backend| backend.weight).collect::<Vec<_>>()
+        };
+        assert_eq!(weights([true, true]), [1, 0]);
+        assert_eq!(weights([false, true]), [0, 1]);
+        assert_eq!(weights([false, false]), [0, 0]);
+    }
 
     #[test]
     fn a_neighbour_out_of_sight_keeps_its_place_but_one_without_a_route_does_not() {

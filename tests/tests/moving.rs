@@ -3,6 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -156,6 +157,29 @@ fn a_swap_that_is_forced_does_not_wait_for_what_does_not_arrive_and_says_so() ->
     await_writable(&bare, "west")?;
     bare.order("west", &["db", "resume"])?;
     bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
+fn a_swap_that_is_refused_in_any_case_keeps_nobody_from_writing() -> Result<()> {
+    let bare = up(BY_ORDER)?;
+    bare.order("west", &["drain", "west"])?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut number = 0;
+            while !done.load(Ordering::Relaxed) {
+                insert(&bare, "east", number)?;
+                number += 1;
+            }
+            Ok::<_, anyhow::Error>(number)
+        });
+        let refused = bare.order("east", &["swap", "orders", "--to", "west"]);
+        done.store(true, Ordering::Relaxed);
+        let written = writer.join().expect("a writer").context("every write is taken")?;
+        let refused = refused.expect_err("a refusal").to_string();
+        assert!(refused.contains("`siteswap undrain west` first") && written > 0, "{refused}");
+        Ok(())
+    })
 }
 
 #[test]

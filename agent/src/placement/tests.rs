@@ -299,6 +299,10 @@ fn the_takeover_rule_decides_and_the_epoch_rises_by_one() {
     assert_eq!(taken(Takeover::Silence, instance("peer", Active, true)), None, "the holder serves");
     let drained = known("peer", Active, Available, true);
     assert_eq!(taken(Takeover::Manual, drained).and_then(|change| change.cause), Some(Cause::Drain("peer".to_owned())));
+    // One that fails too is no planned change any more.
+    let failing = known("peer", Active, Failing, true);
+    let cause = taken(Takeover::Confirmed, failing).and_then(|change| change.cause);
+    assert!(matches!(cause, Some(Cause::TakeOver { .. })), "{cause:?}");
     assert_eq!(Tenure { epoch: MAX_EPOCH, holder: None }.taken("here", Cause::Swap), None, "no epoch is left");
 }
 

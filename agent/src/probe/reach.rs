@@ -241,12 +241,13 @@ backends = ["10.2.0.21:7001", "10.2.0.22:7001"]
         let named = ["127.0.0.1:80", "127.0.0.1:443", "[::1]:80", "[::1]:443"];
         assert_eq!(tried(r#"ports = ["tcp/443", "udp/53", "tcp/80"]"#), named);
         let backends = ["127.0.0.1:7001", "[::1]:7001"];
-        for ports in ["", r#"ports = ["udp/53"]"#, r#"ports = ["tcp/any"]"#] {
+        for ports in ["", r#"ports = ["tcp/any"]"#] {
             assert_eq!(tried(ports), backends, "{ports}");
         }
         let other = r#"ports = ["tcp/80"]
 takeover = "silence""#;
         assert!(tried(other).is_empty(), "only what has to be confirmed");
+        assert!(tried(r#"ports = ["udp/53"]"#).is_empty(), "nothing that does not answer if it is there");
     }
 
     #[test]

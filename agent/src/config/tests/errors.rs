@@ -247,6 +247,11 @@ fn sites_differ_and_exist() {
             r#"east.toml:9:8: sites.west.link: "10.255.0.1:7400" is the link of "east" already; each site has its own"#,
         ),
         (
+            "link = \"10.255.0.2:7400\"",
+            "link = \"10.255.0.2:7400\"\ntunnel = \"10.255.0.2:7400\"",
+            r#"east.toml:10:10: sites.west.tunnel: "10.255.0.2:7400" is the site's link; give the tunnel a port of its own"#,
+        ),
+        (
             r#""sha256:2222222222222222222222222222222222222222222222222222222222222222""#,
             r#""sha256:1111111111111111111111111111111111111111111111111111111111111111""#,
             r#"east.toml:10:15: sites.west.fingerprint: this is the key of "east" already; each site has its own"#,

@@ -199,6 +199,15 @@ fn forwarding_and_leaving_name_the_peers_target() {
 }
 
 #[test]
+fn a_request_for_another_site_is_left_to_the_host_where_no_tunnel_leads_there() {
+    let (mut register, mut maps) = (Register::default(), Maps::default());
+    let mut requests = requests(&[("reports", resource(Arrival::Forward("west".into()), &[]))]);
+    requests.tunnels.clear();
+    maps.apply(&register.compile(&requests, &hops()));
+    assert_eq!(maps.instance("reports").steer, Steer::Pass as u32);
+}
+
+#[test]
 fn a_resource_that_is_gone_leaves_nothing() {
     let (mut register, mut maps) = (Register::default(), Maps::default());
     maps.apply(&register.compile(&requests(&[("api", two_up()), ("www", two_up())]), &hops()));
