@@ -230,6 +230,41 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
 }
 
 #[test]
+fn no_more_is_forgotten_at_once_than_goes_into_one_batch() {
+    let (mut sites, mut dice) = sites();
+    for round in 1..=90 {
+        write(&mut sites, 0, &format!("UPDATE item SET a = {round}"));
+    }
+    write(&mut sites, 0, "INSERT INTO item SELECT x.id * 1000 + y.id, 1, 1 FROM item x, item y WHERE x.id <= 42");
+    for _ in 1..=3 {
+        write(&mut sites, 0, "INSERT INTO item VALUES(NULL, zeroblob(2000000), 1)");
+    }
+    let mut left = Vec::new();
+    while sites.all[0].store.forget_beyond(100).expect("a transaction") {
+        left.push(count(&sites, 0, "SELECT count(*) FROM _ssw_change"));
+    }
+    assert_eq!(left, [46_003, 26_003, 21_003, 3, 1, 0], "20,000 rows, one group that has more, or 4 MB");
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_group"), 0);
+    sites.settle(&mut dice);
+    sites.mend(1, &mut dice);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+}
+
+#[test]
+fn only_as_much_is_forgotten_as_is_too_much() {
+    let (mut sites, _) = sites();
+    for round in 1..=10 {
+        write(&mut sites, 0, &format!("UPDATE item SET a = {round}"));
+    }
+    let bytes = count(&sites, 0, "SELECT sum(bytes) FROM _ssw_group");
+    let newest = count(&sites, 0, "SELECT sum(bytes) FROM (SELECT bytes FROM _ssw_group ORDER BY grp DESC LIMIT 7)");
+    assert!(sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction"));
+    assert_eq!(count(&sites, 0, "SELECT sum(bytes) FROM _ssw_group"), newest);
+    assert!(!sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction"));
+}
+
+#[test]
 fn of_rows_that_every_site_has_nothing_is_kept_however_many_became_so_at_once() {
     let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));
     let many =

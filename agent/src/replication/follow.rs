@@ -37,8 +37,14 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// `limit`: bytes that changes may take while peers have not acknowledged them.
 pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
     let log = log_of(&file);
-    let mut follower =
-        Follower { shared, alarm: Alarm { limit, said: Fill::Little }, looked: None, ahead: None, said: String::new() };
+    let mut follower = Follower {
+        shared,
+        alarm: Alarm { limit, said: Fill::Little },
+        forgetting: false,
+        looked: None,
+        ahead: None,
+        said: String::new(),
+    };
     let mut writes = None;
     loop {
         match follower.fold().await {
@@ -52,6 +58,7 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
         }
         sleep(PACE).await;
         match &writes {
+            Some(_) if follower.forgetting => {}
             Some(writes) => _ = timeout(LOOK, writes.next()).await,
             None => sleep(LOOK).await,
         }
@@ -61,6 +68,8 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
 struct Follower {
     shared: Shared,
     alarm: Alarm,
+    /// What waited was too much, and is being forgotten.
+    forgetting: bool,
     /// When orders and the size of what waits were last looked at.
     looked: Option<Instant>,
     /// When a wrong clock was last spoken of.
@@ -92,21 +101,29 @@ impl Follower {
             let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
             set(&self.shared.backlogs, waiting);
             set(&self.shared.paused, paused);
-            self.consolidate().await?;
+            // What waits for peers that are away.
+            while self.shared.database.run(|store| store.compact(WORTH)).await? {}
+        }
+        if look || self.forgetting {
+            self.forget().await?;
         }
         set(&self.shared.groups, group);
         Ok(())
     }
 
-    /// Consolidates what waits for peers that are away; what is too much even so is forgotten.
-    async fn consolidate(&self) -> Result<(), Failed> {
+    /// Forgets what is too much though it was consolidated: not all at once, so that applications can write and what they
+    /// write is folded in between.
+    async fn forget(&mut self) -> Result<(), Failed> {
         let limit = self.alarm.limit;
-        while self.shared.database.run(|store| store.compact(WORTH)).await? {}
-        if self.shared.database.run(move |store| store.forget_beyond(limit)).await? {
+        // Once it has begun it goes on to four fifths, so that it does not begin anew with every change.
+        let limit = if self.forgetting { limit / 5 * 4 } else { limit };
+        let forgot = self.shared.database.run(move |store| store.forget_beyond(limit)).await?;
+        if forgot && !self.forgetting {
             tracing::error!(
                 "changes that waited for a peer are forgotten; it will be compared with this site when it returns"
             );
         }
+        self.forgetting = forgot;
         Ok(())
     }
 

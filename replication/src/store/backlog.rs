@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::{
     change::Change,
@@ -16,7 +16,10 @@ use super::{
     damaged,
 };
 
-/// Neighbouring groups that may be consolidated.
+/// All groups, the oldest first, as [`Run::of`] reads them.
+const GROUPS: &str = "SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp";
+
+/// Neighbouring groups that are consolidated or forgotten together.
 #[derive(Clone, Copy)]
 struct Run {
     first: u64,
@@ -27,6 +30,11 @@ struct Run {
 }
 
 impl Run {
+    /// One group.
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { first: row.get(0)?, last: row.get(1)?, groups: 1, rows: row.get(2)?, bytes: row.get(3)? })
+    }
+
     /// The run with the next one behind it, if both go into one batch.
     fn with(&self, next: &Self) -> Option<Self> {
         let (rows, bytes) = (self.rows + next.rows, self.bytes + next.bytes);
@@ -82,8 +90,9 @@ impl Store {
         Ok(self.peers()?.into_iter().map(extent).collect())
     }
 
-    /// Forgets the oldest groups while all of them take more than `limit` bytes. A peer that lacks them goes on behind them
-    /// and is compared with this site. Says whether it forgot any.
+    /// Forgets the oldest groups while all of them take more than `limit` bytes, as many at a time as go into one batch, so
+    /// that nobody waits long for the write lock. A peer that lacks them goes on behind them and is compared with this site.
+    /// Says whether it forgot any; then there may be more to do.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
@@ -94,28 +103,41 @@ impl Store {
             return Ok(false);
         }
         self.transact(|work| {
-            // Not for every change anew.
-            let enough = total - limit / 5 * 4;
-            let sql =
-                "SELECT max(grp) FROM (SELECT grp, sum(bytes) OVER (ORDER BY grp) - bytes AS before FROM _ssw_group)
-                       WHERE before < ?";
-            let last: u64 = work.transaction.query_row(sql, [enough], |row| row.get(0))?;
-            work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [last])?;
-            work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [last])?;
+            let Some(run) = oldest(work.transaction, total - limit)? else { return Ok(false) };
+            work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
+            work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
             Ok(true)
         })
     }
+}
+
+/// The oldest groups, one at least, until they take so many bytes or no more go into one batch.
+fn oldest(database: &Connection, bytes: u64) -> Result<Option<Run>, Error> {
+    let mut statement = database.prepare_cached(GROUPS)?;
+    let mut groups = statement.query([])?;
+    let mut run: Option<Run> = None;
+    while run.is_none_or(|run| run.bytes < bytes)
+        && let Some(row) = groups.next()?
+    {
+        let next = Run::of(row)?;
+        match run.map(|run| run.with(&next)) {
+            None => run = Some(next),
+            Some(Some(longer)) => run = Some(longer),
+            Some(None) => break,
+        }
+    }
+    Ok(run)
 }
 
 /// Neighbouring groups with `least` rows or more that may be consolidated.
 fn run(database: &Connection, extents: &[Extent], least: u64) -> Result<Option<Run>, Error> {
     let free = |run: &Run| extents.iter().all(|extent| extent.is_beside(run));
     let worth = |run: &Run| run.groups > 1 && run.rows >= least;
-    let mut statement = database.prepare_cached("SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp")?;
+    let mut statement = database.prepare_cached(GROUPS)?;
     let mut groups = statement.query([])?;
     let mut run: Option<Run> = None;
     while let Some(row) = groups.next()? {
-        let next = Run { first: row.get(0)?, last: row.get(1)?, groups: 1, rows: row.get(2)?, bytes: row.get(3)? };
+        let next = Run::of(row)?;
         match run.and_then(|run| run.with(&next)).filter(free) {
             Some(longer) => run = Some(longer),
             None if run.as_ref().is_some_and(worth) => break,
