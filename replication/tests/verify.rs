@@ -5,7 +5,12 @@ mod sites;
 use std::collections::BTreeSet;
 
 use sites::{Dice, Sites};
-use siteswap_replication::{Key, Value, store::Rules, verify::Policy};
+use siteswap_replication::{
+    Key, Value,
+    capture::{self, Wanted},
+    store::Rules,
+    verify::Policy,
+};
 
 const SCHEMA: &str = "
 CREATE TABLE item(id INTEGER PRIMARY KEY, a, b);
@@ -96,6 +101,34 @@ fn rows_changed_behind_the_triggers_are_found_one_by_one_and_repaired() {
 }
 
 #[test]
+fn a_table_that_neither_site_has_is_not_equal_but_an_error() {
+    let (mut sites, mut dice) = sites(20);
+    let mut compare = |only: &[&str]| {
+        let only = only.iter().map(|&name| name.to_owned()).collect();
+        sites.compare_only(0, 1, Some(only), &mut dice)
+    };
+    let error = compare(&["typo", "Item", "itme"]).expect_err("two that are nowhere");
+    assert_eq!(error.to_string(), "neither site replicates typo, itme: look at the name, or run siteswap db attach");
+    let outcome = compare(&["LOOSE", "item"]).expect("a comparison");
+    assert!(outcome.is_clean());
+    assert_eq!((outcome.tables.len(), outcome.rows), (2, 21));
+}
+
+#[test]
+fn a_table_that_one_site_has_is_named_as_alone() {
+    let (mut sites, mut dice) = sites(20);
+    let transaction = sites.all[1].app.transaction().expect("a transaction");
+    capture::detach(&transaction, Wanted::Named(&["item".to_owned()])).expect("one table less");
+    transaction.commit().expect("a commit");
+    sites.all[1].store.refresh().expect("the tables");
+    for (asker, peer) in [(0, 1), (1, 0)] {
+        let only = Some(vec!["item".to_owned()]);
+        let outcome = sites.compare_only(asker, peer, only, &mut dice).expect("a comparison");
+        assert_eq!((outcome.alone.as_slice(), outcome.is_clean()), (["item".to_owned()].as_slice(), false));
+    }
+}
+
+#[test]
 fn a_table_that_is_empty_at_either_site_is_repaired_by_the_policy() {
     for (asker, policy, left) in [(0, Policy::Keep, 3_000), (1, Policy::Keep, 3_000), (0, Policy::Here, 0)] {
         let (mut sites, mut dice) = sites(3_000);
@@ -179,7 +212,7 @@ fn a_table_that_was_without_a_trigger_is_named_until_it_was_compared() {
     let local = sites.all[0].store.verify_local().expect("a check");
     assert_eq!((local.departures.len(), local.unverified.len()), (1, 0));
     let transaction = sites.all[0].app.transaction().expect("a transaction");
-    assert_eq!(siteswap_replication::capture::refresh(&transaction).expect("new triggers"), ["item"]);
+    assert_eq!(capture::refresh(&transaction).expect("new triggers"), ["item"]);
     transaction.commit().expect("a commit");
     let unverified = |sites: &Sites| sites.all[0].store.verify_local().expect("a check").unverified;
     assert_eq!(unverified(&sites), ["item"]);

@@ -184,6 +184,9 @@ pub enum Error {
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
     NotAttached,
+    /// Tables were to be compared that neither site has.
+    #[error("neither site replicates {}: look at the name, or run siteswap db attach", .0.join(", "))]
+    Nowhere(Vec<String>),
     /// A peer does not answer.
     #[error("the peer refuses: {0}")]
     Refused(String),

@@ -170,7 +170,8 @@ impl Verify {
     /// What to do next. Reads our part of what was answered.
     ///
     /// # Errors
-    /// `Malformed`: an answer to another question. `Refused`: the peer's reason. `Unknown`, `Damaged`, `Sqlite`.
+    /// `Nowhere`: a table that neither site has. `Malformed`: an answer to another question. `Refused`: the peer's reason.
+    /// `Unknown`, `Damaged`, `Sqlite`.
     pub fn step(&mut self, store: &Store) -> Result<Step, Error> {
         loop {
             if self.asked.len() < AHEAD
@@ -266,7 +267,7 @@ impl Verify {
         match (ask, response) {
             (Ask::Tables, Response::Tables { standing, tables }) => {
                 self.there = Standing { site: self.peer, ..standing };
-                self.choose(store.shapes(), tables);
+                self.choose(store.shapes(), tables)?;
                 self.suspect_partial(store)
             }
             (Ask::Split(table, range, rows), Response::Pieces { pieces, .. }) => {
@@ -286,13 +287,19 @@ impl Verify {
         }
     }
 
-    /// Compares what both sites have.
-    fn choose(&mut self, ours: Vec<Shape>, theirs: Vec<Shape>) {
+    /// Compares what both sites have. A table that neither has would seem to be equal.
+    fn choose(&mut self, ours: Vec<Shape>, theirs: Vec<Shape>) -> Result<(), Error> {
+        let has = |all: &[Shape], name: &str| all.iter().any(|shape| shape.name.eq_ignore_ascii_case(name));
+        let nowhere = |name: &&String| !has(&ours, name) && !has(&theirs, name);
+        let nowhere: Vec<String> = self.only.iter().flatten().filter(nowhere).cloned().collect();
+        if !nowhere.is_empty() {
+            return Err(Error::Nowhere(nowhere));
+        }
         let among = |all: &[String], name: &str| all.iter().any(|one| one.eq_ignore_ascii_case(name));
         let wanted = |name: &str| self.only.as_ref().is_none_or(|only| among(only, name));
         let mut alone: Vec<String> = theirs
             .iter()
-            .filter(|shape| wanted(&shape.name) && !ours.iter().any(|our| our.name.eq_ignore_ascii_case(&shape.name)))
+            .filter(|shape| wanted(&shape.name) && !has(&ours, &shape.name))
             .map(|shape| shape.name.clone())
             .collect();
         for mut shape in ours.into_iter().filter(|shape| wanted(&shape.name)) {
@@ -306,6 +313,7 @@ impl Verify {
             }
         }
         self.alone = alone;
+        Ok(())
     }
 
     /// Rows of which something is not known here are in no range: a restored database may have got a change of a row that

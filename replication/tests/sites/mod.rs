@@ -460,11 +460,22 @@ impl Sites {
 
     /// Compares two sites' tables, and lets replication catch up where that is asked for.
     pub fn compare(&mut self, at: usize, peer: usize, dice: &mut Dice) -> Outcome {
+        self.compare_only(at, peer, None, dice).expect("a comparison")
+    }
+
+    /// The same with `only` these tables.
+    pub fn compare_only(
+        &mut self,
+        at: usize,
+        peer: usize,
+        only: Option<Vec<String>>,
+        dice: &mut Dice,
+    ) -> Result<Outcome, Error> {
         let (id, peer_id) = (self.all[at].id, self.all[peer].id);
-        let mut verify = Verify::new(&self.all[at].store, peer_id, None, Limits::default()).expect("a comparison");
+        let mut verify = Verify::new(&self.all[at].store, peer_id, only, Limits::default())?;
         let mut answers = VecDeque::new();
         loop {
-            match verify.step(&self.all[at].store).expect("a step") {
+            match verify.step(&self.all[at].store)? {
                 Step::Send(request) => {
                     let request: Request = unpack(&pack(&request).expect("bytes")).expect("a request");
                     let now = self.now;
@@ -472,7 +483,7 @@ impl Sites {
                 }
                 Step::Receive => verify.take(answers.pop_front().expect("an answer")).expect("an answer to something"),
                 Step::Settle => self.settle(dice),
-                Step::Done => return verify.outcome(),
+                Step::Done => return Ok(verify.outcome()),
             }
         }
     }
