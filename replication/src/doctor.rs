@@ -1,12 +1,13 @@
 //! Says what about a database stands in the way of replication, and what to do about it.
 
 mod constraints;
+mod listed;
 
 use rusqlite::{Connection, config::DbConfig};
 use serde::Serialize;
 
 use crate::{
-    capture::{self, Difference, keyless, nullable_key},
+    capture::{self, Difference, Wanted, keyless, nullable_key},
     schema::{self, MASK_BITS, Table, quoted},
     store,
 };
@@ -36,38 +37,53 @@ pub enum Severity {
     Error,
 }
 
-/// Looks at a database, whether its tables are attached or not. With `all`, every table is meant to be replicated.
+/// Looks at a database, whether its tables are attached or not: at those that are meant to be replicated.
 ///
 /// What it cannot see are the applications' own settings: their SQLite should be 3.8.2 or newer, and wait for locks
 /// (`busy_timeout`).
 ///
 /// # Errors
 /// What is stored of the replicated tables is not ours, or whatever SQLite says.
-pub fn check(database: &Connection, all: bool) -> Result<Vec<Finding>, capture::Error> {
+pub fn check(database: &Connection, wanted: Wanted<'_>) -> Result<Vec<Finding>, capture::Error> {
     let mut findings = Vec::new();
     findings.extend(journal(database)?);
     findings.extend(library(rusqlite::version_number()));
-    findings.extend(virtual_tables(database)?);
+    let (names, listed) = match wanted {
+        Wanted::All => (schema::names(database)?, None),
+        Wanted::Named(names) => (names.to_vec(), Some(names)),
+    };
+    if listed.is_none() {
+        findings.extend(virtual_tables(database)?);
+    }
+    for name in &names {
+        findings.extend(table(database, name, listed.is_some())?);
+    }
     let captured = capture::tables(database)?;
-    let mut tables = schema::names(database)?;
-    if !all && !captured.is_empty() {
-        tables.retain(|name| captured.iter().any(|table| table.name == *name));
-    }
-    for name in &tables {
-        findings.extend(table(database, name)?);
-    }
     for table in &captured {
         findings.extend(keyless_rows(database, table)?);
     }
-    if !captured.is_empty() && store::fenced(database)? {
-        let (what, advice) = ("a schema change is under way: no table takes writes", "siteswap db schema commit");
-        findings.push(finding(Severity::Warning, None, what, advice));
-    } else {
-        for departure in capture::inspect(database, all && !captured.is_empty())? {
-            findings.push(departed(departure.table, &departure.difference));
-        }
+    if !captured.is_empty() {
+        findings.extend(departures(database, listed, &captured)?);
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
+}
+
+/// What is attached otherwise than it should be, once something is.
+fn departures(
+    database: &Connection,
+    listed: Option<&[String]>,
+    captured: &[Table],
+) -> Result<Vec<Finding>, capture::Error> {
+    if store::fenced(database)? {
+        let (what, advice) = ("a schema change is under way: no table takes writes", "siteswap db schema commit");
+        return Ok(vec![finding(Severity::Warning, None, what, advice)]);
+    }
+    let departures = capture::inspect(database, listed.is_none())?.into_iter();
+    let mut findings: Vec<_> = departures.map(|departure| departed(departure.table, &departure.difference)).collect();
+    if let Some(listed) = listed {
+        findings.extend(listed::differing(database, listed, captured)?);
+    }
     Ok(findings)
 }
 
@@ -108,14 +124,11 @@ fn virtual_tables(database: &Connection) -> rusqlite::Result<Vec<Finding>> {
         .collect()
 }
 
-fn table(database: &Connection, name: &str) -> Result<Vec<Finding>, capture::Error> {
+fn table(database: &Connection, name: &str, listed: bool) -> Result<Vec<Finding>, capture::Error> {
     let found = match schema::read(database, name) {
         Ok(found) => found,
         Err(schema::Error::Sql(error)) => return Err(error.into()),
-        Err(unfit) => {
-            let advice = "give it a primary key of at most 8 columns, or replicate the other tables by name";
-            return Ok(vec![finding(Severity::Error, Some(name), unfit.to_string(), advice)]);
-        }
+        Err(why) => return Ok(vec![listed::unfit(name, &why, listed)]),
     };
     let mut findings = key(&found.table);
     findings.extend(found.left_out.iter().map(|left| constraints::left_out(name, left)));

@@ -21,7 +21,7 @@ fn check(sql: &str, later: &str) -> Vec<Finding> {
     let directory = tempfile::tempdir().unwrap();
     let database = database(&directory, sql);
     database.execute_batch(later).unwrap();
-    doctor::check(&database, true).unwrap()
+    doctor::check(&database, Wanted::All).unwrap()
 }
 
 #[test]
@@ -76,6 +76,55 @@ fn each_ill_is_found_in_its_table_with_its_severity() {
     }
 }
 
+/// Findings for a list of tables, as severity, table and the beginning of what is the matter.
+fn of_list(database: &Connection, listed: &[&str]) -> Vec<(Severity, String, String)> {
+    let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
+    let findings = doctor::check(database, Wanted::Named(&listed)).unwrap();
+    let cut = |what: String| what.split(['(', ':', ',']).next().unwrap_or_default().to_owned();
+    findings.into_iter().map(|found| (found.severity, found.table.unwrap_or_default(), cut(found.what))).collect()
+}
+
+#[test]
+fn what_is_attached_is_held_against_the_list() {
+    let directory = tempfile::tempdir().unwrap();
+    let database =
+        database(&directory, "CREATE TABLE t(k NOT NULL PRIMARY KEY); CREATE TABLE u(k NOT NULL PRIMARY KEY)");
+    database.execute_batch("CREATE TABLE v(k NOT NULL PRIMARY KEY); CREATE VIEW w AS SELECT * FROM t").unwrap();
+    assert_eq!(of_list(&database, &["T", "u"]), [], "names are the same in either case");
+    let found = of_list(&database, &["t", "v", "w", "typo"]);
+    let found: Vec<_> = found.iter().map(|(severity, table, what)| (*severity, &table[..], &what[..])).collect();
+    assert_eq!(
+        found,
+        [
+            (Severity::Error, "w", "\"w\" is a view"),
+            (Severity::Error, "typo", "there is no table \"typo\" in this database"),
+            (Severity::Error, "v", "it is listed in database.tables and not attached"),
+            (Severity::Warning, "u", "it is attached and not listed in database.tables"),
+        ]
+    );
+}
+
+#[test]
+fn tables_that_are_not_listed_are_not_examined() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = database(&directory, "CREATE TABLE t(k NOT NULL PRIMARY KEY)");
+    database.execute_batch("CREATE TABLE keyless(a); CREATE VIRTUAL TABLE words USING fts5(a)").unwrap();
+    assert_eq!(of_list(&database, &["t"]), []);
+    let advice = |wanted| doctor::check(&database, wanted).unwrap().swap_remove(0).advice;
+    assert!(advice(Wanted::All).ends_with("list the other tables in database.tables"));
+    let listed = ["t".to_owned(), "keyless".to_owned()];
+    assert!(advice(Wanted::Named(&listed)).ends_with("take it out of database.tables"));
+}
+
+#[test]
+fn before_anything_is_attached_the_list_need_not_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Connection::open(directory.path().join("db")).unwrap();
+    database.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(k NOT NULL PRIMARY KEY)").unwrap();
+    assert_eq!(of_list(&database, &["t"]), []);
+    assert_eq!(of_list(&database, &["t", "typo"]).len(), 1);
+}
+
 #[test]
 fn a_parent_that_is_not_replicated_is_named() {
     let directory = tempfile::tempdir().unwrap();
@@ -84,7 +133,7 @@ fn a_parent_that_is_not_replicated_is_named() {
     let transaction = database.transaction().unwrap();
     capture::detach(&transaction, Wanted::Named(&["t".to_owned()])).unwrap();
     transaction.commit().unwrap();
-    let findings = doctor::check(&database, false).unwrap();
+    let findings = doctor::check(&database, Wanted::Named(&["u".to_owned()])).unwrap();
     let seen: Vec<_> = findings.iter().map(|finding| (finding.table.as_deref(), finding.what.as_str())).collect();
     assert_eq!(seen, [(Some("u"), "it refers to \"t\", which is not replicated")]);
 }
@@ -106,7 +155,7 @@ fn functions_and_collations_that_only_the_application_knows_are_found() {
             application.execute_batch(sql).unwrap();
         }
         let database = Connection::open(directory.path().join("db")).unwrap();
-        let findings = doctor::check(&database, true).unwrap();
+        let findings = doctor::check(&database, Wanted::All).unwrap();
         let is_it =
             |finding: &Finding| finding.severity == Severity::Error && finding.what.contains("cannot be written");
         assert!(findings.iter().any(is_it), "{sql}: {findings:?}");

@@ -351,7 +351,8 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
 
 fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
     let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let findings = doctor::check(&connection, opened.database.tables == Tables::All)?;
+    let wanted = opened.wanted();
+    let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named))?;
     if opened.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
