@@ -17,7 +17,7 @@ pub(super) fn left_out(table: &str, left: &LeftOut) -> Finding {
             format!(
                 "UNIQUE index {index:?} is {kind}: rows that a REPLACE evicts by it are missed, and collisions between sites are not settled"
             ),
-            "use no REPLACE on this table, and run siteswap db verify --local; or make the index over whole columns",
+            "use no REPLACE on this table, and run siteswap db verify now and then; or make the index over whole columns",
         ),
         LeftOut::Reference { parent, why } => (
             format!("the foreign key to {parent:?} is not looked after: {why}"),
