@@ -1,12 +1,16 @@
 //! The change table for people.
 
-use rusqlite::params;
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use rusqlite::{Row, params};
 use serde::Serialize;
 
 use crate::{
+    capture,
     change::Change,
-    clock::millis,
+    clock::{SiteId, millis},
     layout::NOTICES,
+    schema::Table,
     value::{Key, Value, plain},
 };
 
@@ -32,34 +36,47 @@ pub struct Told {
 }
 
 impl Store {
-    /// The changes in groups after this one that a peer has not acknowledged yet, the oldest first.
+    /// Tells the changes in groups after this one that a peer has not acknowledged yet, the oldest first, until `tell`
+    /// breaks off. Tables count as they are captured now. The write-ahead log cannot begin anew meanwhile.
     ///
     /// # Errors
-    /// `Damaged`, `Sqlite`.
-    pub fn told_after(&self, group: u64) -> Result<Vec<Told>, Error> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND tbl <> ? ORDER BY grp, tbl, key",
-        )?;
-        let mut rows = statement.query(params![group, NOTICES])?;
-        let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            let body: Vec<u8> = row.get(3)?;
-            let change = Change::decode(self.settings.site, &mut &body[..]);
-            let change = change.ok_or_else(|| damaged("a change", "_ssw_change"))?;
-            let key = Key(row.get(2)?).columns().ok_or_else(|| damaged("a key", "_ssw_change"))?;
-            let Some(live) = self.tables.get(&row.get(1)?) else { continue };
-            let name = |column: u16| live.table.columns.get(usize::from(column)).map(|column| column.name.clone());
-            all.push(Told {
-                group: row.get(0)?,
-                ms: millis(change.newest()),
-                what: what(&change),
-                table: live.table.name.clone(),
-                key,
-                columns: change.cells.into_iter().filter_map(|cell| Some((name(cell.column)?, cell.value))).collect(),
-            });
-        }
-        Ok(all)
+    /// `Capture`, `Damaged`, `Sqlite`.
+    pub fn tell_after<B>(
+        &self,
+        group: u64,
+        mut tell: impl FnMut(Told) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, Error> {
+        self.at_one_moment(|database| {
+            let tables: BTreeMap<u32, Table> =
+                capture::tables(database)?.into_iter().map(|table| (table.number, table)).collect();
+            let mut statement = database.prepare_cached(
+                "SELECT grp, tbl, key, body FROM _ssw_change WHERE grp > ? AND tbl <> ? ORDER BY grp, tbl, key",
+            )?;
+            let mut rows = statement.query(params![group, NOTICES])?;
+            while let Some(row) = rows.next()? {
+                let Some(table) = tables.get(&row.get(1)?) else { continue };
+                if let end @ ControlFlow::Break(_) = tell(told(self.settings.site, table, row)?) {
+                    return Ok(end);
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
+}
+
+fn told(site: SiteId, table: &Table, row: &Row<'_>) -> Result<Told, Error> {
+    let body: Vec<u8> = row.get(3)?;
+    let change = Change::decode(site, &mut &body[..]).ok_or_else(|| damaged("a change", "_ssw_change"))?;
+    let key = Key(row.get(2)?).columns().ok_or_else(|| damaged("a key", "_ssw_change"))?;
+    let name = |column: u16| table.columns.get(usize::from(column)).map(|column| column.name.clone());
+    Ok(Told {
+        group: row.get(0)?,
+        ms: millis(change.newest()),
+        what: what(&change),
+        table: table.name.clone(),
+        key,
+        columns: change.cells.into_iter().filter_map(|cell| Some((name(cell.column)?, cell.value))).collect(),
+    })
 }
 
 fn what(change: &Change) -> &'static str {

@@ -52,6 +52,11 @@ impl Site {
         site
     }
 
+    /// Another process that looks at the database.
+    pub fn reader(&self) -> Store {
+        Store::open(&self.file, self.settings.clone()).expect("a store")
+    }
+
     pub(super) fn application(file: &Path) -> Connection {
         let app = Connection::open(file).expect("a database");
         app.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;").expect("pragmas");

@@ -4,7 +4,15 @@
 mod show;
 mod sites;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, ErrorKind, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -26,6 +34,8 @@ use super::{ConfigFile, Socket, colours, runtime};
 
 /// Applications may hold the write lock for so long before an order fails.
 const BUSY: Duration = Duration::from_secs(30);
+/// `tail --follow` looks after this for changes that wait: those that peers have acknowledged meanwhile are gone.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -61,10 +71,13 @@ pub(super) enum Db {
     /// Exit code 0: no error, though perhaps warnings. 1: an error.
     Doctor(Order),
     /// Print the changes that wait for a peer, the oldest first.
+    ///
+    /// While it cannot print on (`| less`), the database's write-ahead log grows with every write.
     Tail {
         #[command(flatten)]
         order: Order,
-        /// Go on printing as they are made, until Ctrl-C.
+        /// Go on with changes that come to wait, until Ctrl-C. It looks every 5 ms: a change that all peers have acknowledged
+        /// between two looks is not shown.
         #[arg(long, short)]
         follow: bool,
     },
@@ -270,12 +283,19 @@ pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
 
 /// Prints the object, or the sentence.
 fn say(json: bool, object: &impl Serialize, sentence: &str) -> anyhow::Result<ExitCode> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(object)?);
-    } else {
-        println!("{sentence}");
-    }
+    let printed = if json { print(serde_json::to_string_pretty(object)?) } else { print(sentence) };
+    printed.break_value().transpose()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line. Breaks off if that is not possible, where `println!` would panic; that nobody reads on (`| head`) is no
+/// error.
+fn print(line: impl Display) -> ControlFlow<io::Result<()>> {
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ControlFlow::Break(Ok(())),
+        Err(error) => ControlFlow::Break(Err(error)),
+    }
 }
 
 fn attach(opened: &Opened) -> anyhow::Result<ExitCode> {
@@ -353,31 +373,30 @@ fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
     let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let wanted = opened.wanted();
     let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named))?;
-    if opened.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
-    } else {
-        print!("{}", show::findings(&findings, colours()));
-    }
+    say(opened.json, &findings, show::findings(&findings, colours()).trim_end())?;
     let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn tail(opened: &Opened, follow: bool) -> anyhow::Result<ExitCode> {
-    let store = opened.store()?;
+    let mut store = opened.store()?;
     let mut after = 0;
     loop {
-        for change in store.told_after(after)? {
-            after = after.max(change.group);
-            if opened.json {
-                println!("{}", serde_json::to_string(&change)?);
-            } else {
-                println!("{}", line(&change));
+        if store.changed()? {
+            let told = store.tell_after(after, |change| {
+                after = after.max(change.group);
+                let line = if opened.json { serde_json::to_string(&change) } else { Ok(line(&change)) };
+                line.map_or_else(|error| ControlFlow::Break(Err(error.into())), print)
+            })?;
+            if let Some(end) = told.break_value() {
+                end?;
+                return Ok(ExitCode::SUCCESS);
             }
         }
         if !follow {
             return Ok(ExitCode::SUCCESS);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(LOOK);
     }
 }
 
@@ -391,15 +410,9 @@ fn line(change: &Told) -> String {
 
 fn list(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
     let conflicts = opened.store()?.conflicts(limit)?;
-    if opened.json {
-        println!("{}", serde_json::to_string_pretty(&conflicts)?);
-    } else if conflicts.is_empty() {
-        println!("no conflicts");
-    }
-    if !opened.json {
-        conflicts.iter().for_each(|conflict| println!("{}", in_a_line(conflict)));
-    }
-    Ok(ExitCode::SUCCESS)
+    let lines: Vec<String> = conflicts.iter().map(in_a_line).collect();
+    let text = if lines.is_empty() { "no conflicts".to_owned() } else { lines.join("\n") };
+    say(opened.json, &conflicts, &text)
 }
 
 fn in_a_line(conflict: &Logged) -> String {
