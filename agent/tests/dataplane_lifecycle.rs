@@ -163,13 +163,38 @@ fn reconfiguring_changes_the_addresses_and_the_interfaces() {
     dataplane.reconfigure(&both, &answering(&[OTHER.into()])).unwrap();
     assert_eq!(client.ask(OTHER, WWW), Some(EAST));
     assert_eq!(client.ask(EDGE, WWW), None);
-    let attached = [(INTERFACE.to_owned(), Attachment::Native), ("lo".to_owned(), Attachment::Generic)];
-    assert_eq!(dataplane.attachments(), attached);
 
     dataplane.reconfigure(&pins.config(&["lo"]), &answering(&[OTHER.into()])).unwrap();
     assert_eq!(xdp_on(INTERFACE), "");
     assert!(!xdp_on("lo").is_empty());
     assert_eq!(pins.list(), pinned("link-generic-1"));
+}
+
+#[test]
+fn an_interface_that_takes_only_generic_mode_has_all_others_use_it_too() {
+    new_namespace();
+    let (pins, client) = (Pins::new("modes"), Client::start());
+    let config = pins.config(&[INTERFACE]);
+    drop(started(&config, EDGE));
+    assert_eq!(pins.list(), pinned("link-native-42"));
+    ip("link add bridge0 type bridge");
+
+    let both = pins.config(&[INTERFACE, "bridge0"]);
+    let modes = [INTERFACE, "bridge0"].map(|name| (name.to_owned(), Attachment::Generic));
+    let mut dataplane = started(&both, EDGE);
+    assert_eq!(dataplane.attachments(), modes);
+    assert!(pins.list().contains(&"link-generic-42".to_owned()), "{:?}", pins.list());
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+    drop(dataplane);
+
+    // The next agent leaves it there, and loses no query.
+    let (_, replies) = client.keep_asking(EDGE, WWW, || drop(started(&both, EDGE)));
+    assert_eq!(replies, [Some(EAST)]);
+    let mut native = config.clone();
+    native.mode = Mode::Native;
+    assert_eq!(started(&native, EDGE).attachments(), [(INTERFACE.to_owned(), Attachment::Native)]);
+    assert_eq!(xdp_on("bridge0"), "");
 }
 
 #[test]

@@ -4,14 +4,11 @@
 use std::{collections::BTreeMap, fmt, fs};
 
 use aya::programs::{
-    ProgramError, Xdp, XdpMode,
+    Xdp, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     xdp::{XdpLink, XdpLinkId},
 };
-use nix::{
-    errno::Errno,
-    net::if_::{if_nameindex, if_nametoindex},
-};
+use nix::{errno::Errno, net::if_::if_nametoindex};
 
 use super::{
     error::{Error, chain, errno},
@@ -43,15 +40,6 @@ impl Attachment {
             Self::Generic => XdpMode::Skb,
         }
     }
-
-    /// What `mode` allows, better one first.
-    const fn allowed(mode: Mode) -> &'static [Self] {
-        match mode {
-            Mode::Auto => &[Self::Native, Self::Generic],
-            Mode::Native => &[Self::Native],
-            Mode::Generic => &[Self::Generic],
-        }
-    }
 }
 
 impl fmt::Display for Attachment {
@@ -66,81 +54,62 @@ pub fn indices(interfaces: &[String]) -> Result<Vec<u32>, Error> {
 }
 
 fn index(name: &str) -> Result<u32, Error> {
-    if_nametoindex(name).map_err(|_| {
-        let existing: Vec<_> = if_nameindex()
-            .map(|all| all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect())
-            .unwrap_or_default();
-        Error::NoInterface { name: name.to_owned(), existing: existing.join(", ") }
-    })
+    if_nametoindex(name).map_err(|_| Error::no_interface(name))
 }
 
-/// Puts `program` on `interfaces`, and takes whatever was pinned off all others. If one of them fails, those that had
-/// no program before have none again.
-pub fn attach(
-    program: &mut Xdp,
-    interfaces: &[String],
-    mode: Mode,
-    pins: &Pins,
-) -> Result<Vec<(String, Attachment)>, Error> {
+/// Puts `program` on `interfaces`, in the same mode on all, and takes whatever was pinned off all others. If one of them
+/// fails, those that had no program before have none again.
+pub fn attach(program: &mut Xdp, interfaces: &[String], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
     let indices = indices(interfaces)?;
-    let mut existing: BTreeMap<u32, Link> = pins.links()?.into_iter().map(|link| (link.index, link)).collect();
-    let mut attached = Vec::new();
-    let mut fresh = Vec::new();
-    for (interface, index) in interfaces.iter().zip(indices) {
-        let pinned = existing.remove(&index);
-        let had_one = pinned.is_some();
-        match attach_one(program, interface, index, mode, pins, pinned) {
-            Ok(attachment) => {
-                attached.push((interface.clone(), attachment));
-                if !had_one {
-                    fresh.push(pins.link(attachment, index));
-                }
-            }
-            Err(error) => {
-                for path in fresh {
-                    pins::unpin(&path)?;
-                }
-                return Err(error);
-            }
-        }
-    }
-    for link in existing.into_values() {
+    let before = pins.links()?;
+    let places: Vec<(&str, u32)> = interfaces.iter().map(String::as_str).zip(indices.iter().copied()).collect();
+    let attached = attach_alike(program, &places, mode, pins);
+    let stays = |index: u32| match &attached {
+        Ok(_) => indices.contains(&index),
+        Err(_) => before.iter().any(|link| link.index == index),
+    };
+    for link in pins.links()?.iter().filter(|link| !stays(link.index)) {
         pins::unpin(&link.path)?;
     }
-    Ok(attached)
+    attached
 }
 
-fn attach_one(
-    program: &mut Xdp,
-    interface: &str,
-    index: u32,
-    mode: Mode,
-    pins: &Pins,
-    pinned: Option<Link>,
-) -> Result<Attachment, Error> {
-    let allowed = Attachment::allowed(mode);
-    if let Some(link) = pinned {
-        if allowed.contains(&link.attachment) && replace(program, &link, pins)? {
-            return Ok(link.attachment);
+/// The kernel drops frames that a native program sends to an interface whose driver takes none, even if the program is on
+/// that in generic mode. Generic ones send everywhere: `auto` takes the mode that all interfaces take.
+fn attach_alike(program: &mut Xdp, places: &[(&str, u32)], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
+    let generic =
+        |link: &Link| link.attachment == Attachment::Generic && places.iter().any(|(_, index)| *index == link.index);
+    let attachment = match mode {
+        Mode::Native => Attachment::Native,
+        Mode::Generic => Attachment::Generic,
+        // An earlier agent found out that it must be; to try again would leave an interface without a program meanwhile.
+        Mode::Auto if pins.links()?.iter().any(generic) => Attachment::Generic,
+        Mode::Auto => Attachment::Native,
+    };
+    match attach_all(program, places, attachment, pins) {
+        Err(Error::Attach { interface, cause, .. }) if mode == Mode::Auto && attachment == Attachment::Native => {
+            tracing::warn!(interface, cause, "the driver does not take the program: generic mode, on all interfaces");
+            attach_all(program, places, Attachment::Generic, pins).map(|()| Attachment::Generic)
         }
-        // Of a mode no longer wanted, or left by an interface that is gone.
-        pins::unpin(&link.path)?;
+        done => done.map(|()| attachment),
     }
-    let mut tries = allowed.iter().copied().peekable();
-    while let Some(attachment) = tries.next() {
-        let error = match program.attach_to_if_index(index, attachment.mode()) {
-            Ok(id) => {
-                pin(program, id, interface, attachment, index, pins)?;
-                return Ok(attachment);
+}
+
+fn attach_all(program: &mut Xdp, places: &[(&str, u32)], attachment: Attachment, pins: &Pins) -> Result<(), Error> {
+    let pinned: BTreeMap<u32, Link> = pins.links()?.into_iter().map(|link| (link.index, link)).collect();
+    places.iter().try_for_each(|&(interface, index)| {
+        if let Some(link) = pinned.get(&index) {
+            if link.attachment == attachment && replace(program, link, pins)? {
+                return Ok(());
             }
-            Err(error) => error,
-        };
-        if tries.peek().is_none() || !worth_another_mode(&error) {
-            return Err(refused(interface, attachment, &error));
+            // Of another mode, or left by an interface that is gone.
+            pins::unpin(&link.path)?;
         }
-        tracing::warn!(interface, error = chain(&error), "the driver does not take the program: generic mode");
-    }
-    unreachable!("every mode allows something")
+        let id = program
+            .attach_to_if_index(index, attachment.mode())
+            .map_err(|error| refused(interface, attachment, &error))?;
+        pin(program, id, interface, attachment, index, pins)
+    })
 }
 
 /// Replaces the program of a pinned link. `false`: its interface is gone, and the link leads nowhere.
@@ -184,19 +153,15 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink, LinkError> {
     FdLink::try_from(link)
 }
 
-/// Whether the generic mode might go where the native did not: not if the interface is taken, or we are not allowed.
-fn worth_another_mode(error: &ProgramError) -> bool {
-    !matches!(errno(error), Some(Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV))
-}
-
+/// [`Error::Attach`], unless another mode would be refused for the same reason.
 fn refused(interface: &str, attachment: Attachment, error: &(dyn std::error::Error + 'static)) -> Error {
     let cause = match errno(error) {
         Some(Errno::EPERM) => return Error::permission(&format!("attach to {interface}")),
-        Some(Errno::EBUSY | Errno::EEXIST) => {
-            "another XDP program is on it (`bpftool net` shows which); detach that, or choose another interface".into()
-        }
+        Some(Errno::EBUSY | Errno::EEXIST) => return Error::Taken { interface: interface.to_owned() },
+        Some(Errno::ENODEV) => return Error::no_interface(interface),
         Some(Errno::EOPNOTSUPP) if attachment == Attachment::Native => {
-            "its driver cannot run XDP programs; set `dataplane.mode` to `auto` or `generic`".into()
+            "its driver cannot run XDP programs, but the `dataplane.mode`s `auto` and `generic` need none that can"
+                .into()
         }
         _ => chain(error),
     };

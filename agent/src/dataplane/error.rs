@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, io, path::PathBuf};
 
 use aya::{EbpfError, programs::ProgramError};
-use nix::errno::Errno;
+use nix::{errno::Errno, net::if_::if_nameindex};
 
 /// Why the program could not be loaded, attached, fed or read.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,15 @@ pub enum Error {
         /// Why, and what to do.
         cause: String,
     },
+    /// An interface has a program already that is not ours.
+    #[error(
+        "cannot attach to `{interface}`: another XDP program is on it (`bpftool net` shows which); detach that, or choose \
+         another interface"
+    )]
+    Taken {
+        /// The interface.
+        interface: String,
+    },
     /// The compiled-in object is not what this agent expects.
     #[error("the program's object file: {0}")]
     Object(String),
@@ -135,6 +144,13 @@ impl Error {
     /// For a failed operation on a map.
     pub(super) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
         move |error| Self::Map { map, cause: chain(&error) }
+    }
+
+    pub(super) fn no_interface(name: &str) -> Self {
+        let existing: Vec<_> = if_nameindex()
+            .map(|all| all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        Self::NoInterface { name: name.to_owned(), existing: existing.join(", ") }
     }
 
     pub(super) fn permission(doing: &str) -> Self {

@@ -58,7 +58,7 @@ pub struct Dataplane {
     pins: Pins,
     config: config::Dataplane,
     constants: Constants,
-    attachments: Vec<(String, Attachment)>,
+    attachment: Attachment,
     contents: Contents,
     /// Held for its task, which ends with it.
     _events: Option<events::Forwarder>,
@@ -164,7 +164,7 @@ impl Dataplane {
         let contents = found(&mut ebpf)?;
         let events = events::forward(&mut ebpf);
         let program = load::program(&mut ebpf)?;
-        let attachments = attach::attach(program, &config.interfaces, config.mode, &pins)?;
+        let attachment = attach::attach(program, &config.interfaces, config.mode, &pins)?;
         pins.remove_other_layouts()?;
         Ok(Self {
             ebpf,
@@ -172,7 +172,7 @@ impl Dataplane {
             pins,
             config: config.clone(),
             constants: constants.clone(),
-            attachments,
+            attachment,
             contents,
             _events: events,
         })
@@ -334,7 +334,7 @@ impl Dataplane {
 
     /// The interfaces, with how the program is attached to each.
     pub fn attachments(&self) -> Vec<(String, Attachment)> {
-        self.attachments.clone()
+        self.config.interfaces.iter().map(|interface| (interface.clone(), self.attachment)).collect()
     }
 
     /// What would become of a frame of at least fourteen bytes. It goes through a second program, the same but that it

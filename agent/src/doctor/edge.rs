@@ -10,7 +10,7 @@ use siteswap_common::steer::tunnel::OVERHEAD;
 use super::{
     Finding,
     echo::Echo,
-    facts::{Edge, Interface, Kind},
+    facts::{Edge, Interface, Kind, Program},
     set_ipv4,
 };
 use crate::{
@@ -43,6 +43,7 @@ pub fn check(edge: &Edge<'_>) -> Vec<Finding> {
     }
     findings.extend(forwarding(edge));
     findings.extend(edge.config.dataplane.interfaces.iter().flat_map(|name| interface(edge, name)));
+    findings.extend(mixed_modes(edge));
     findings.extend(reverse_path(edge));
     findings.extend(unattached(edge));
     findings.extend(addresses(edge));
@@ -141,10 +142,33 @@ fn program(mode: Mode, interface: &Interface) -> Finding {
         (false, _) => Finding::ok(CHECK, name, "native"),
         (true, Mode::Generic) => Finding::ok(CHECK, name, "generic, as configured"),
         (true, _) => {
-            let says = "generic: slower, because the driver did not take it; the agent's log says why";
+            let says = "generic: slower, because one of the program's interfaces did not take it in the driver; the \
+                        agent's log says which and why";
             Finding::warning(CHECK, name, says)
         }
     }
+}
+
+/// The agent attaches the program in one mode everywhere; an older one, or one that was killed meanwhile, may not have.
+fn mixed_modes(edge: &Edge<'_>) -> Option<Finding> {
+    let ours = |interface: &Interface, generic: bool| {
+        let of =
+            |program: &Program| program.generic == generic && program.name.as_ref().is_none_or(|name| name == PROGRAM);
+        interface.program.as_ref().is_some_and(of)
+    };
+    let running = |generic: bool| {
+        let on = edge.config.dataplane.interfaces.iter().filter_map(|name| edge.host.interface(name));
+        on.filter(|interface| ours(interface, generic)).map(|interface| interface.name.as_str()).collect::<Vec<_>>()
+    };
+    let (native, generic) = (running(false).join(", "), running(true).join(", "));
+    if native.is_empty() || generic.is_empty() {
+        return None;
+    }
+    let says = format!(
+        "native on {native}, but generic on {generic}: what it sends from the former to the latter is dropped where the \
+         driver takes no native program; with the `dataplane.mode` `auto` or `generic` it is in one mode on all"
+    );
+    Some(Finding::problem("program", "modes", says).mended_by("siteswap reload"))
 }
 
 fn lro(interface: &Interface) -> Finding {

@@ -5,7 +5,7 @@ use crate::{
     config::{self, Config},
     doctor::{
         Verdict,
-        facts::{Address, Host, Program},
+        facts::{Address, Host},
     },
 };
 
@@ -170,8 +170,8 @@ fn the_program_should_be_attached_native_and_alone() {
         [warning("program", "wan0", Some("systemctl start siteswap"))]
     );
     assert_eq!(
-        wrong(|edge| edge.host.interfaces[0].program = program(PROGRAM, true)),
-        [warning("program", "wan0", None)]
+        wrong(|edge| edge.host.interfaces.iter_mut().for_each(|on| on.program = program(PROGRAM, true))),
+        ["wan0", "lan0", "link0"].map(|name| warning("program", name, None))
     );
     assert_eq!(
         wrong(|edge| edge.host.interfaces[0].program = program("xdp_other", false)),
@@ -180,8 +180,19 @@ fn the_program_should_be_attached_native_and_alone() {
     let mut generic = config();
     generic.dataplane.mode = Mode::Generic;
     let mut edge = good(&generic);
-    edge.host.interfaces[0].program = program(PROGRAM, true);
+    edge.host.interfaces.iter_mut().for_each(|on| on.program = program(PROGRAM, true));
     assert!(check(&edge).iter().all(|finding| finding.verdict == Verdict::Ok));
+}
+
+#[test]
+fn native_programs_lose_what_they_send_to_interfaces_with_generic_ones() {
+    let generic = || Some(Program { name: Some(PROGRAM.to_owned()), generic: true });
+    let expected = [warning("program", "lan0", None), problem("program", "modes", Some("siteswap reload"))];
+    assert_eq!(wrong(|edge| edge.host.interfaces[1].program = generic()), expected);
+    // Another's program is a problem of its own.
+    let other = || Some(Program { name: Some("xdp_other".to_owned()), generic: true });
+    let mend = Some("ip link set dev lan0 xdp off");
+    assert_eq!(wrong(|edge| edge.host.interfaces[1].program = other()), [problem("program", "lan0", mend)]);
 }
 
 #[test]
