@@ -44,6 +44,9 @@ const BATCH: usize = 256;
 /// A change of holder that could not be stored is tried again after this.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
 
+/// How soon an interface that is made again gets the program.
+const LOOK_AFTER_INTERFACES: Duration = Duration::from_secs(1);
+
 /// How the agent stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -97,6 +100,8 @@ struct Agent {
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
     lease: Interval,
+    /// When the program's interfaces are looked after.
+    interfaces: Interval,
     /// Where orders go on that wait for the database.
     ready: mpsc::Sender<orders::CaughtUp>,
     inbox: Inbox,
@@ -178,6 +183,7 @@ impl Agent {
             leaving,
             acted,
             lease: lease_ticks(&config),
+            interfaces: ticks(LOOK_AFTER_INTERFACES),
             knowledge,
             store,
             decision: None,
@@ -244,6 +250,9 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(Stop::Detach),
                 _ = hangup.recv() => self.hangup().await,
                 _ = self.lease.tick() => self.renew()?,
+                _ = self.interfaces.tick() => if let Some(dataplane) = &mut self.dataplane {
+                    dataplane.follow_interfaces().context("looking after the interfaces")?;
+                },
                 _ = self.inbox.probes.recv_many(&mut probed, BATCH) => self.probed(&mut probed)?,
                 _ = self.inbox.link.recv_many(&mut heard, BATCH) => self.heard(&mut heard)?,
                 () = self.reach.changed() => self.reached()?,
@@ -411,7 +420,11 @@ impl Agent {
 
 /// Six signs of life in a lease: losing one or two to a busy machine changes nothing.
 fn lease_ticks(config: &Config) -> Interval {
-    let mut ticks = interval(config.dataplane.lease / 6);
+    ticks(config.dataplane.lease / 6)
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

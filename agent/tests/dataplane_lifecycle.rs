@@ -232,6 +232,65 @@ fn a_link_of_an_interface_that_is_gone_is_replaced() {
 }
 
 #[test]
+fn an_interface_that_is_made_again_gets_the_program_again() {
+    new_namespace();
+    let pins = Pins::new("again");
+    ip("link add other0 type veth peer name other1");
+    let native = |name: &str| (name.to_owned(), Attachment::Native);
+    let mut dataplane = {
+        let _client = Client::start();
+        let dataplane = started(&pins.config(&[INTERFACE, "other0"]), EDGE);
+        ip(&format!("link delete {INTERFACE}"));
+        dataplane
+    };
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    let other = xdp_on("other0");
+    dataplane.follow_interfaces().unwrap();
+    assert_eq!(dataplane.attachments(), [native("other0")]);
+    let status = [(INTERFACE, "missing"), ("other0", "native")].map(|(name, is)| (name.to_owned(), is.to_owned()));
+    assert_eq!(dataplane.interfaces(), status);
+
+    let client = Client::start();
+    dataplane.follow_interfaces().unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+    assert_eq!(dataplane.attachments(), [native(INTERFACE), native("other0")]);
+    assert_eq!(xdp_on("other0"), other, "it was left alone");
+}
+
+#[test]
+fn interfaces_that_are_made_again_together_all_get_the_program_again() {
+    new_namespace();
+    let pins = Pins::new("together");
+    let both = ["edge0", "other0"];
+    let make = || both.map(|name| ip(&format!("link add {name} type veth")));
+    make();
+    let mut dataplane = started(&pins.config(&both), EDGE);
+    both.map(|name| ip(&format!("link delete {name}")));
+    make();
+    assert_eq!(both.map(xdp_on), ["", ""]);
+    dataplane.follow_interfaces().unwrap();
+    assert!(both.iter().all(|name| !xdp_on(name).is_empty()), "{:?}", dataplane.interfaces());
+    assert_eq!(pins.list().iter().filter(|pin| pin.starts_with("link-")).count(), 2, "the old ones are gone");
+}
+
+#[test]
+fn an_interface_that_comes_back_with_another_program_is_left_alone_and_named() {
+    new_namespace();
+    let pins = Pins::new("refusing");
+    ip("link add edge0 type veth peer name edge1");
+    ip("link add other0 type veth peer name other1");
+    let mut dataplane = started(&pins.config(&["edge0", "other0"]), EDGE);
+    ip("link delete edge0");
+    ip("link add edge0 type veth peer name edge1");
+    let _theirs = stub("edge0");
+    let theirs = xdp_on("edge0");
+    dataplane.follow_interfaces().unwrap();
+    assert_eq!(xdp_on("edge0"), theirs);
+    assert!(dataplane.interfaces()[0].1.starts_with("none: cannot attach to `edge0`"), "{:?}", dataplane.interfaces());
+    assert_eq!(dataplane.attachments(), [("other0".to_owned(), Attachment::Native)]);
+}
+
+#[test]
 fn a_program_with_another_layout_is_taken_over_where_it_is_attached() {
     new_namespace();
     let (pins, client) = (Pins::new("layout"), Client::start());

@@ -33,7 +33,7 @@ struct Edge {
     /// The edge of the site west, at 10.255.0.2 on `link0`.
     peer: Host,
     /// On `wan0`.
-    _router: Host,
+    router: Host,
     directory: tempfile::TempDir,
     /// Of both sites' keys.
     fingerprints: [String; 2],
@@ -61,7 +61,7 @@ impl Edge {
         set("net/ipv6/conf/all/forwarding", "1");
         let directory = tempfile::tempdir().unwrap();
         let fingerprints = ["east", "west"].map(|site| key(&directory.path().join(site)));
-        let edge = Self { backend, peer, _router: router, directory, fingerprints };
+        let edge = Self { backend, peer, router, directory, fingerprints };
         edge.configure("10.1.0.11");
         edge
     }
@@ -235,6 +235,18 @@ fn with_agents_at_both_ends_a_good_edge_has_nothing_wrong() {
     let _east = Agent::start(&generic);
     let report = edge.until(|report| report.says("program", "link0").starts_with("generic: slower"));
     assert_eq!(report.wrong()[..3], ["warning program wan0", "warning program lan0", "warning program link0"]);
+}
+
+#[test]
+fn an_interface_that_is_made_again_gets_the_program_from_the_agent_that_runs() {
+    let edge = Edge::new();
+    let _east = Agent::start(&edge.file("east"));
+    edge.until(|report| report.says("program", "wan0") == "native");
+    ip("link del wan0");
+    edge.until(|report| report.wrong().contains(&"problem interface wan0".to_owned()));
+    edge.router.connect("wan0", "eth0");
+    let report = edge.until(|report| report.says("program", "wan0") == "native");
+    assert_eq!(report.says("program", "lan0"), "native");
 }
 
 #[test]

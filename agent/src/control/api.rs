@@ -113,7 +113,7 @@ pub struct BackendStatus {
 /// The XDP program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProgramStatus {
-    /// Interface to `native` or `generic`.
+    /// Every configured interface: `native`, `generic`, `missing`, or `none: ` and why.
     pub interfaces: BTreeMap<String, String>,
     /// Seconds the program answers after the agent's last sign of life.
     pub lease: f64,

@@ -48,24 +48,34 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// The indices of `interfaces`, in their order.
-pub fn indices(interfaces: &[String]) -> Result<Vec<u32>, Error> {
-    interfaces.iter().map(|name| index(name)).collect()
+/// An interface, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub interface: String,
+    pub index: u32,
 }
 
-fn index(name: &str) -> Result<u32, Error> {
-    if_nametoindex(name).map_err(|_| Error::no_interface(name))
+/// Where `interfaces` are, in their order.
+pub fn places(interfaces: &[String]) -> Result<Vec<Place>, Error> {
+    let place = |interface: &String| {
+        let index = index(interface).ok_or_else(|| Error::no_interface(interface))?;
+        Ok(Place { interface: interface.clone(), index })
+    };
+    interfaces.iter().map(place).collect()
 }
 
-/// Puts `program` on `interfaces`, in the same mode on all, and takes whatever was pinned off all others. If one of them
-/// fails, those that had no program before have none again.
-pub fn attach(program: &mut Xdp, interfaces: &[String], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
-    let indices = indices(interfaces)?;
+/// The index of `interface`, if the host has it.
+pub fn index(interface: &str) -> Option<u32> {
+    if_nametoindex(interface).ok()
+}
+
+/// Puts `program` on all `places`, in the same mode, and takes whatever was pinned off all others. If one of them fails,
+/// those that had no program before have none again. Where the same program is already, nothing is done.
+pub fn attach(program: &mut Xdp, places: &[Place], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
     let before = pins.links()?;
-    let places: Vec<(&str, u32)> = interfaces.iter().map(String::as_str).zip(indices.iter().copied()).collect();
-    let attached = attach_alike(program, &places, mode, pins);
+    let attached = attach_alike(program, places, mode, pins);
     let stays = |index: u32| match &attached {
-        Ok(_) => indices.contains(&index),
+        Ok(_) => places.iter().any(|place| place.index == index),
         Err(_) => before.iter().any(|link| link.index == index),
     };
     for link in pins.links()?.iter().filter(|link| !stays(link.index)) {
@@ -76,9 +86,9 @@ pub fn attach(program: &mut Xdp, interfaces: &[String], mode: Mode, pins: &Pins)
 
 /// The kernel drops frames that a native program sends to an interface whose driver takes none, even if the program is on
 /// that in generic mode. Generic ones send everywhere: `auto` takes the mode that all interfaces take.
-fn attach_alike(program: &mut Xdp, places: &[(&str, u32)], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
+fn attach_alike(program: &mut Xdp, places: &[Place], mode: Mode, pins: &Pins) -> Result<Attachment, Error> {
     let generic =
-        |link: &Link| link.attachment == Attachment::Generic && places.iter().any(|(_, index)| *index == link.index);
+        |link: &Link| link.attachment == Attachment::Generic && places.iter().any(|place| place.index == link.index);
     let attachment = match mode {
         Mode::Native => Attachment::Native,
         Mode::Generic => Attachment::Generic,
@@ -95,10 +105,10 @@ fn attach_alike(program: &mut Xdp, places: &[(&str, u32)], mode: Mode, pins: &Pi
     }
 }
 
-fn attach_all(program: &mut Xdp, places: &[(&str, u32)], attachment: Attachment, pins: &Pins) -> Result<(), Error> {
+fn attach_all(program: &mut Xdp, places: &[Place], attachment: Attachment, pins: &Pins) -> Result<(), Error> {
     let pinned: BTreeMap<u32, Link> = pins.links()?.into_iter().map(|link| (link.index, link)).collect();
-    places.iter().try_for_each(|&(interface, index)| {
-        if let Some(link) = pinned.get(&index) {
+    places.iter().try_for_each(|Place { interface, index }| {
+        if let Some(link) = pinned.get(index) {
             if link.attachment == attachment && replace(program, link, pins)? {
                 return Ok(());
             }
@@ -106,9 +116,9 @@ fn attach_all(program: &mut Xdp, places: &[(&str, u32)], attachment: Attachment,
             pins::unpin(&link.path)?;
         }
         let id = program
-            .attach_to_if_index(index, attachment.mode())
+            .attach_to_if_index(*index, attachment.mode())
             .map_err(|error| refused(interface, attachment, &error))?;
-        pin(program, id, interface, attachment, index, pins)
+        pin(program, id, interface, attachment, *index, pins)
     })
 }
 

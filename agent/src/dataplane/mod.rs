@@ -6,6 +6,7 @@
 mod attach;
 mod error;
 mod events;
+mod interfaces;
 mod load;
 mod pins;
 pub mod requests;
@@ -43,6 +44,7 @@ pub use self::{
     requests::Requests,
 };
 use self::{
+    interfaces::Interfaces,
     load::{ADDRESS_SEEDS, ADDRESSES, ANSWERS, CONTROL, COUNTERS, EXPLAINED, INSTANCES, NAMES, RINGS, SEEDS, TARGETS},
     pins::Pins,
     requests::{Register, Write, Writes},
@@ -58,7 +60,7 @@ pub struct Dataplane {
     pins: Pins,
     config: config::Dataplane,
     constants: Constants,
-    attachment: Attachment,
+    interfaces: Interfaces,
     contents: Contents,
     /// Held for its task, which ends with it.
     _events: Option<events::Forwarder>,
@@ -157,14 +159,13 @@ impl Dataplane {
     ///
     /// Blocks while the kernel verifies the program, which may take a second.
     pub fn start(config: &config::Dataplane, constants: &Constants) -> Result<Self, Error> {
-        attach::indices(&config.interfaces)?;
+        attach::places(&config.interfaces)?;
         let pins = Pins::new(&config.pins);
         pins.create()?;
         let (mut ebpf, templates) = load::load(constants, &pins)?;
         let contents = found(&mut ebpf)?;
         let events = events::forward(&mut ebpf);
-        let program = load::program(&mut ebpf)?;
-        let attachment = attach::attach(program, &config.interfaces, config.mode, &pins)?;
+        let interfaces = Interfaces::start(load::program(&mut ebpf)?, config, &pins)?;
         pins.remove_other_layouts()?;
         Ok(Self {
             ebpf,
@@ -172,7 +173,7 @@ impl Dataplane {
             pins,
             config: config.clone(),
             constants: constants.clone(),
-            attachment,
+            interfaces,
             contents,
             _events: events,
         })
@@ -191,8 +192,7 @@ impl Dataplane {
             }
             Err(error) => {
                 // Interfaces that already run the new program get the old one back.
-                let program = load::program(&mut self.ebpf)?;
-                attach::attach(program, &self.config.interfaces, self.config.mode, &self.pins)?;
+                self.interfaces.restore(load::program(&mut self.ebpf)?, &self.pins)?;
                 Err(error)
             }
         }
@@ -332,9 +332,21 @@ impl Dataplane {
         Outcome::ALL.iter().map(count).collect()
     }
 
-    /// The interfaces, with how the program is attached to each.
+    /// Puts the program on interfaces that were away and are back. To be called every second or so; costs next to nothing
+    /// while all are as they were.
+    pub fn follow_interfaces(&mut self) -> Result<(), Error> {
+        self.interfaces.follow(load::program(&mut self.ebpf)?, &self.pins);
+        Ok(())
+    }
+
+    /// The interfaces that the program is on, with how it is attached.
     pub fn attachments(&self) -> Vec<(String, Attachment)> {
-        self.config.interfaces.iter().map(|interface| (interface.clone(), self.attachment)).collect()
+        self.interfaces.attachments()
+    }
+
+    /// All configured interfaces: `native`, `generic`, `missing`, or `none` and why.
+    pub fn interfaces(&self) -> Vec<(String, String)> {
+        self.interfaces.status()
     }
 
     /// What would become of a frame of at least fourteen bytes. It goes through a second program, the same but that it

@@ -196,7 +196,7 @@ impl Agent {
         let dataplane = self.dataplane.as_ref().expect("asked only where there is one");
         let counters = dataplane.counters().unwrap_or_default();
         ProgramStatus {
-            interfaces: dataplane.attachments().into_iter().map(|(name, mode)| (name, mode.to_string())).collect(),
+            interfaces: dataplane.interfaces().into_iter().collect(),
             lease: self.knowledge.config.dataplane.lease.as_secs_f64(),
             counters: counters.into_iter().map(|(outcome, count)| (outcome.name().to_owned(), count)).collect(),
         }

@@ -177,7 +177,7 @@ impl Drop for Client {
 }
 
 /// Passes everything, so that the client's end of the pair takes frames that were sent by XDP.
-fn stub(interface: &str) -> Ebpf {
+pub fn stub(interface: &str) -> Ebpf {
     let mut ebpf = Ebpf::load(OBJECT).unwrap();
     let program: &mut Xdp = ebpf.program_mut("stub").unwrap().try_into().unwrap();
     siteswap::dataplane::verify(program).unwrap();

@@ -1,0 +1,124 @@
+//! The interfaces that the program is to be on, as they come and go. One that was made again (its driver was loaded
+//! again, a bond or VLAN was set up again) has another index than before, and no program.
+
+use std::time::{Duration, Instant};
+
+use aya::programs::Xdp;
+
+use super::{
+    attach::{self, Attachment, Place},
+    error::Error,
+    pins::Pins,
+};
+use crate::config::{self, Mode};
+
+/// How long an interface that refused the program is left alone: its driver may log every try.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// All of them, in the configuration's order.
+#[derive(Debug)]
+pub struct Interfaces {
+    all: Vec<(String, State)>,
+    mode: Mode,
+    /// Of those that have the program.
+    attachment: Attachment,
+}
+
+/// How one of them is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// The program is on the interface with this index.
+    On(u32),
+    /// The host has no such interface.
+    Missing,
+    /// It did not take the program.
+    Refused { why: String, tried: Instant },
+}
+
+impl Interfaces {
+    /// Puts `program` on all of them, and takes it off all others.
+    pub fn start(program: &mut Xdp, config: &config::Dataplane, pins: &Pins) -> Result<Self, Error> {
+        let places = attach::places(&config.interfaces)?;
+        let attachment = attach::attach(program, &places, config.mode, pins)?;
+        let all = places.into_iter().map(|place| (place.interface, State::On(place.index))).collect();
+        Ok(Self { all, mode: config.mode, attachment })
+    }
+
+    /// Puts `program` where it was, in place of another that was put there meanwhile.
+    pub fn restore(&mut self, program: &mut Xdp, pins: &Pins) -> Result<(), Error> {
+        self.attachment = attach::attach(program, &self.places(), self.mode, pins)?;
+        Ok(())
+    }
+
+    /// Puts `program` on those that are there again, and leaves those alone that are as they were.
+    pub fn follow(&mut self, program: &mut Xdp, pins: &Pins) {
+        for nth in 0..self.all.len() {
+            let (interface, state) = &self.all[nth];
+            let interface = interface.clone();
+            let index = attach::index(&interface);
+            let as_it_was = match (state, index) {
+                (State::On(before), Some(now)) => *before == now,
+                (State::Refused { tried, .. }, Some(_)) => tried.elapsed() < RETRY,
+                (State::Missing, None) => true,
+                _ => false,
+            };
+            match index {
+                _ if as_it_was => {}
+                Some(index) => self.attach(nth, Place { interface, index }, program, pins),
+                None => {
+                    tracing::warn!(interface, "the interface is gone, and the program with it, until it is back");
+                    self.all[nth].1 = State::Missing;
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, nth: usize, place: Place, program: &mut Xdp, pins: &Pins) {
+        let (interface, index) = (place.interface.clone(), place.index);
+        let before = std::mem::replace(&mut self.all[nth].1, State::Missing);
+        let places: Vec<Place> = self.places().into_iter().chain([place]).collect();
+        match attach::attach(program, &places, self.mode, pins) {
+            Ok(attachment) => {
+                tracing::info!(interface, %attachment, "the interface is back, and the program is attached to it");
+                self.attachment = attachment;
+                self.all[nth].1 = State::On(index);
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if !matches!(&before, State::Refused { why: known, .. } if *known == why) {
+                    tracing::error!(interface, "the interface has no program, tried again every {RETRY:?}: {why}");
+                }
+                self.all[nth].1 = State::Refused { why, tried: Instant::now() };
+                // The others may have been put into another mode for it.
+                if let Err(error) = self.restore(program, pins) {
+                    tracing::error!("the program is not on all interfaces: {error}");
+                }
+            }
+        }
+    }
+
+    /// Where the program is. An interface that went since it was looked after is none of these: no other should be refused
+    /// because of it.
+    fn places(&self) -> Vec<Place> {
+        let on = |(interface, state): &(String, State)| {
+            let index = attach::index(interface)?;
+            (*state == State::On(index)).then(|| Place { interface: interface.clone(), index })
+        };
+        self.all.iter().filter_map(on).collect()
+    }
+
+    /// Those that have the program, with how.
+    pub fn attachments(&self) -> Vec<(String, Attachment)> {
+        self.places().into_iter().map(|place| (place.interface, self.attachment)).collect()
+    }
+
+    /// All of them: how the program is attached, or why it is not.
+    pub fn status(&self) -> Vec<(String, String)> {
+        let says = |state: &State| match state {
+            State::On(_) => self.attachment.to_string(),
+            State::Missing => "missing".to_owned(),
+            State::Refused { why, .. } => format!("none: {why}"),
+        };
+        self.all.iter().map(|(interface, state)| (interface.clone(), says(state))).collect()
+    }
+}
