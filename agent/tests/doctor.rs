@@ -48,7 +48,7 @@ impl Edge {
             host.connect(interface, "eth0");
             run("ethtool", &["-K", interface, "tx", "off"]);
             host.run(|| run("ethtool", &["-K", "eth0", "tx", "off"]));
-            set(&format!("net/ipv4/conf/{interface}/rp_filter"), "2");
+            set(&format!("net/ipv4/conf/{interface}/rp_filter"), if interface == "lan0" { "0" } else { "2" });
         }
         for (interface, address) in [("lan0", "10.1.0.1/24"), ("link0", "10.255.0.1/30"), ("wan0", "192.0.2.2/24")] {
             ip(&format!("addr add {address} dev {interface}"));
@@ -57,6 +57,7 @@ impl Edge {
         peer.ip("addr add 10.255.0.2/30 dev eth0");
         peer.ip("link set eth0 mtu 1600");
         ip("link set link0 mtu 1600");
+        set("net/ipv4/conf/all/rp_filter", "0");
         set("net/ipv4/ip_forward", "1");
         set("net/ipv6/conf/all/forwarding", "1");
         let directory = tempfile::tempdir().unwrap();
@@ -267,7 +268,6 @@ fn the_commands_it_gives_mend_the_edge() {
     set("net/ipv4/ip_forward", "0");
     set("net/ipv6/conf/all/forwarding", "0");
     // The larger of both counts.
-    set("net/ipv4/conf/lan0/rp_filter", "0");
     set("net/ipv4/conf/all/rp_filter", "1");
     ip("addr add 192.0.2.80/32 dev wan0");
     ip("addr add 2001:db8::80/128 dev lo");
@@ -287,6 +287,27 @@ fn the_commands_it_gives_mend_the_edge() {
     ];
     assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("tunnel", "west").contains("leaves 1456 bytes"));
+    report.mend();
+    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
+}
+
+#[test]
+fn a_loose_reverse_path_filter_is_a_problem_where_a_route_forbids_a_resources_address() {
+    let edge = Edge::new();
+    set("net/ipv4/conf/lan0/rp_filter", "2");
+    ip("route add 198.51.100.0/24 via 192.0.2.1");
+    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
+    for forbids in ["unreachable", "blackhole", "prohibit"] {
+        ip(&format!("route add {forbids} 192.0.2.80"));
+        let report = edge.doctor();
+        assert_eq!(report.wrong_on_the_host(), ["problem reverse path filter lan0"]);
+        let says = report.says("reverse path filter", "lan0");
+        assert!(says.contains("from 192.0.2.80") && says.contains(forbids), "{says}");
+        ip(&format!("route del {forbids} 192.0.2.80"));
+    }
+    ip("route del 198.51.100.0/24");
+    let report = edge.doctor();
+    assert_eq!(report.wrong_on_the_host(), ["problem reverse path filter lan0"]);
     report.mend();
     assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
 }

@@ -10,7 +10,7 @@ use siteswap_common::steer::tunnel::OVERHEAD;
 use super::{
     Finding,
     echo::Echo,
-    facts::{Edge, Interface, Kind, Program},
+    facts::{Edge, Host, Interface, Kind, Program},
     set_ipv4,
 };
 use crate::{
@@ -201,24 +201,34 @@ fn reverse_path(edge: &Edge<'_>) -> Vec<Finding> {
     let to_backends = interfaces_to_backends(edge);
     let on = edge.config.dataplane.interfaces.iter().map(String::as_str);
     let names: BTreeSet<&str> = on.chain(to_backends.iter().copied()).collect();
-    let interfaces = names.into_iter().filter_map(|name| edge.host.interface(name));
-    interfaces
-        .map(|interface| {
-            let name = &interface.name;
-            let finding = match interface.rp_filter {
-                0 => return Finding::ok(CHECK, name, "off"),
-                2 => return Finding::ok(CHECK, name, "loose"),
-                _ if to_backends.contains(name.as_str()) => Finding::problem(
-                    CHECK,
-                    name,
-                    "strict: backends' replies come from the resources' addresses, which are not routed there: dropped",
-                ),
-                _ => Finding::warning(CHECK, name, "strict: packets whose way back is another interface are dropped"),
-            };
-            // The larger of this and `all` counts, and loose is the largest.
-            finding.mended_by(set_ipv4(name, "rp_filter", 2))
-        })
-        .collect()
+    // Loose, it takes a packet only if one could be sent to where it comes from.
+    let unrouted = edge.unrouted.iter().find(|(address, _)| address.is_ipv4());
+    let judge = |interface: &Interface| {
+        let name = &interface.name;
+        let replies = to_backends.contains(name.as_str());
+        let finding = match (interface.rp_filter, unrouted) {
+            (0, _) => return Finding::ok(CHECK, name, "off"),
+            (2, Some((address, why))) if replies => {
+                Finding::problem(CHECK, name, format!("loose: backends' replies from {address} are dropped: {why}"))
+            }
+            (2, _) => return Finding::ok(CHECK, name, "loose"),
+            _ if replies => Finding::problem(
+                CHECK,
+                name,
+                "strict: backends' replies come from the resources' addresses, which are not routed there: dropped",
+            ),
+            _ => Finding::warning(CHECK, name, "strict: packets whose way back is another interface are dropped"),
+        };
+        finding.mended_by(reverse_path_off(&edge.host, name))
+    };
+    names.into_iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+}
+
+/// The larger of an interface's setting and that of `all` counts.
+fn reverse_path_off(host: &Host, interface: &str) -> String {
+    let all = (host.all_rp_filter > 0).then_some("all");
+    let commands = all.into_iter().chain([interface]).map(|name| set_ipv4(name, "rp_filter", 0));
+    commands.collect::<Vec<_>>().join(" && ")
 }
 
 fn interfaces_to_backends<'a>(edge: &'a Edge<'_>) -> BTreeSet<&'a str> {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::echo::Echo;
-use crate::{config::Config, nexthop::Hops};
+use crate::{
+    config::Config,
+    nexthop::{Hops, Unresolved},
+};
 
 /// What every host has.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,8 @@ pub struct Host {
     pub interfaces: Vec<Interface>,
     /// All of them, on all interfaces.
     pub addresses: Vec<Address>,
+    /// `rp_filter` of `all`.
+    pub all_rp_filter: u32,
 }
 
 impl Host {
@@ -110,6 +115,8 @@ pub struct Edge<'a> {
     pub forwards_v6: bool,
     /// The way to every backend of this site and to every peer's tunnel.
     pub hops: Arc<Hops>,
+    /// The addresses of resources with ports that no route leads to, or one that forbids it.
+    pub unrouted: BTreeMap<IpAddr, Unresolved>,
     /// What each peer said that could be asked, by site.
     pub echoes: BTreeMap<String, Echo>,
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    nexthop::{Hops, NextHops, Unresolved},
+    nexthop::{self, Hops, NextHops, Unresolved},
 };
 
 /// The kernel asks for a neighbour three times, a second apart.
@@ -45,6 +45,7 @@ pub async fn host() -> anyhow::Result<Host> {
     Ok(Host {
         interfaces: links.iter().filter_map(interface).collect(),
         addresses: addresses.iter().filter_map(|message| address(message, &names)).collect(),
+        all_rp_filter: sysctl("net/ipv4/conf/all/rp_filter"),
     })
 }
 
@@ -58,6 +59,7 @@ pub async fn edge(config: &Config) -> anyhow::Result<Edge<'_>> {
         bpf_file_system: on_bpf_file_system(&config.dataplane.pins),
         forwards_v4: sysctl("net/ipv4/ip_forward") == 1,
         forwards_v6: sysctl("net/ipv6/conf/all/forwarding") == 1,
+        unrouted: unrouted(config).await?,
         echoes: echoes(config, &hops).await,
         hops,
     })
@@ -78,6 +80,13 @@ async fn hops(config: &Config) -> anyhow::Result<Arc<Hops>> {
     // Those that have not answered in time are findings, not errors.
     let _ = timeout(NEIGHBOURS_ANSWER_WITHIN, hops.wait_for(settled)).await;
     Ok(Arc::clone(&hops.borrow()))
+}
+
+/// The addresses that backends reply from and that the kernel would not send to.
+async fn unrouted(config: &Config) -> anyhow::Result<BTreeMap<IpAddr, Unresolved>> {
+    let steered = config.resources.values().filter(|resource| !resource.ports.is_empty());
+    let addresses = steered.flat_map(|resource| resource.instances.values()).flat_map(|instance| &instance.addresses);
+    nexthop::unrouted(addresses.copied()).await.context("asking the kernel for routes")
 }
 
 /// Asks every peer that can be reached.

@@ -107,6 +107,21 @@ impl fmt::Display for Asked<'_> {
 /// The next hop of every watched address.
 pub type Hops = BTreeMap<IpAddr, Result<Hop, Unresolved>>;
 
+/// Those of `addresses` that the kernel has no route to, or one that forbids it, and which. No neighbour is asked.
+///
+/// Errors: the kernel gives no netlink socket, or no answer.
+pub async fn unrouted(addresses: impl IntoIterator<Item = IpAddr>) -> io::Result<BTreeMap<IpAddr, Unresolved>> {
+    let mut kernel = netlink::Kernel::connect()?;
+    let mut unrouted = BTreeMap::new();
+    for address in addresses {
+        let route = kernel.route(address).await.map_err(io::Error::other)?;
+        if let Err(why @ (Unresolved::NoRoute | Unresolved::Refused { .. })) = route {
+            unrouted.insert(address, why);
+        }
+    }
+    Ok(unrouted)
+}
+
 /// Follows the next hops of a set of addresses, until dropped.
 #[derive(Debug)]
 pub struct NextHops(JoinHandle<()>);

@@ -29,6 +29,7 @@ fn good() -> Host {
             interface("d0", Kind::Dummy),
         ],
         addresses: vec![place(RESOURCES[0], 32), place(RESOURCES[1], 128)],
+        all_rp_filter: 0,
     }
 }
 

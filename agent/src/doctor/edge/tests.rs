@@ -3,10 +3,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::*;
 use crate::{
     config::{self, Config},
-    doctor::{
-        Verdict,
-        facts::{Address, Host},
-    },
+    doctor::{Verdict, facts::Address},
 };
 
 const CONFIG: &str = r#"
@@ -94,11 +91,13 @@ fn good(config: &Config) -> Edge<'_> {
                 address("10.1.0.1", 24, "lan0"),
                 address("10.255.0.1", 30, "link0"),
             ],
+            all_rp_filter: 0,
         },
         release: "6.1.0-13-amd64".to_owned(),
         bpf_file_system: true,
         forwards_v4: true,
         forwards_v6: true,
+        unrouted: BTreeMap::new(),
         echoes: [("west".to_owned(), Echo::Answered(Duration::from_micros(250)))].into(),
         hops: Arc::new(hops.into_iter().map(|(address, hop)| (address.parse().unwrap(), hop)).collect()),
     }
@@ -209,21 +208,40 @@ fn offloads_that_change_what_the_program_sees_must_be_off() {
 
 #[test]
 fn strict_reverse_path_filters_drop_backends_replies() {
-    let mend = "sysctl -w net.ipv4.conf.lan0.rp_filter=2";
+    let mend = "sysctl -w net.ipv4.conf.lan0.rp_filter=0";
     assert_eq!(
         wrong(|edge| edge.host.interfaces[1].rp_filter = 1),
         [problem("reverse path filter", "lan0", Some(mend))]
     );
-    let mend = "sysctl -w net.ipv4.conf.wan0.rp_filter=2";
-    assert_eq!(
-        wrong(|edge| edge.host.interfaces[0].rp_filter = 1),
-        [warning("reverse path filter", "wan0", Some(mend))]
-    );
+    let mend = "sysctl -w net.ipv4.conf.all.rp_filter=0 && sysctl -w net.ipv4.conf.wan0.rp_filter=0";
+    let strict = |edge: &mut Edge<'_>| {
+        edge.host.all_rp_filter = 1;
+        edge.host.interfaces[0].rp_filter = 1;
+    };
+    assert_eq!(wrong(strict), [warning("reverse path filter", "wan0", Some(mend))]);
+}
+
+#[test]
+fn loose_reverse_path_filters_drop_replies_from_addresses_that_cannot_be_sent_to() {
+    let mend = Some("sysctl -w net.ipv4.conf.lan0.rp_filter=0");
+    let unrouted =
+        |address: &str, why: Unresolved| wrong(|edge| drop(edge.unrouted.insert(address.parse().unwrap(), why)));
+    let unreachable = || Unresolved::Refused { why: "unreachable".to_owned() };
+    for why in [unreachable(), Unresolved::NoRoute] {
+        assert_eq!(unrouted("198.51.100.80", why), [problem("reverse path filter", "lan0", mend)]);
+    }
+    // IPv6 has no such filter.
+    assert_eq!(unrouted("2001:db8::80", unreachable()), []);
+    let off = |edge: &mut Edge<'_>| {
+        edge.host.interfaces[1].rp_filter = 0;
+        edge.unrouted.insert("192.0.2.80".parse().unwrap(), unreachable());
+    };
+    assert_eq!(wrong(off), []);
 }
 
 #[test]
 fn a_name_with_dots_is_written_so_that_sysctl_understands_it() {
-    assert_eq!(set_ipv4("eth0.10", "rp_filter", 2), "sysctl -w net/ipv4/conf/eth0.10/rp_filter=2");
+    assert_eq!(set_ipv4("eth0.10", "rp_filter", 0), "sysctl -w net/ipv4/conf/eth0.10/rp_filter=0");
 }
 
 #[test]
