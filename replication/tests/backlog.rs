@@ -278,3 +278,16 @@ fn of_rows_that_every_site_has_nothing_is_kept_however_many_became_so_at_once() 
     }
     assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
 }
+
+#[test]
+fn a_database_is_not_detached_before_its_peers_have_what_nobody_has_folded_yet() {
+    let (mut sites, mut dice) = sites();
+    // No agent runs here.
+    sites.all[0].app.execute_batch("INSERT INTO item VALUES(501, 0, 0), (502, 0, 0)").expect("a write");
+    let waiting = sites.all[0].store.detach(sites.now).expect("what waits");
+    assert_eq!(waiting["site2"].rows, 2);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert!(sites.all[0].store.detach(sites.now).expect("what waits").is_empty());
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '~_ssw%' ESCAPE '~'"), 0);
+}

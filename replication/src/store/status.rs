@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{Error, State, Store, parked};
+use crate::capture::{self, Wanted};
+
+use super::{
+    Error, Settings, State, Store, fold, parked, take_up,
+    work::{self, Work},
+};
 
 /// How a database stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,26 +65,52 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn backlogs(&self, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
-        let mut backlogs = BTreeMap::new();
-        for (site, peer) in self.peers()? {
-            let sql =
-                "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
-            let backlog = self.database.prepare_cached(sql)?.query_row(params![now, peer.acknowledged], |row| {
-                Ok(Backlog {
-                    applied: peer.applied,
-                    acknowledged: peer.acknowledged,
-                    rows: row.get(0)?,
-                    bytes: row.get(1)?,
-                    lag: u64::try_from(now - row.get::<_, i64>(2)?).unwrap_or(0),
-                })
-            })?;
-            backlogs.insert(self.settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
+        backlogs(&self.database, &self.settings, now)
+    }
+
+    /// Ends the capture of all tables, if every peer has applied all that was written before; then nothing of ours is left,
+    /// and the store is of no use any more. Otherwise only what was written is folded, and it returns what waits.
+    ///
+    /// # Errors
+    /// `Capture`, `Damaged`, `Sqlite`.
+    pub fn detach(&mut self, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
+        let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
+        let tables = take_up(&transaction, &self.settings, self.schema)?;
+        let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
+        fold::fold(&mut work, now)?;
+        work.finish()?;
+        let mut waiting = backlogs(&transaction, &self.settings, now)?;
+        waiting.retain(|_, backlog| backlog.rows > 0);
+        if waiting.is_empty() {
+            capture::detach(&transaction, Wanted::All)?;
         }
-        Ok(backlogs)
+        transaction.commit()?;
+        // Whoever goes on with it looks at the schema anew.
+        self.schema = None;
+        Ok(waiting)
     }
 
     /// The replicated tables' names.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.tables.values().map(|live| live.table.name.as_str())
     }
+}
+
+fn backlogs(database: &Connection, settings: &Settings, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
+    let mut backlogs = BTreeMap::new();
+    for (site, peer) in work::peers(database, settings)? {
+        let sql =
+            "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
+        let backlog = database.prepare_cached(sql)?.query_row(params![now, peer.acknowledged], |row| {
+            Ok(Backlog {
+                applied: peer.applied,
+                acknowledged: peer.acknowledged,
+                rows: row.get(0)?,
+                bytes: row.get(1)?,
+                lag: u64::try_from(now - row.get::<_, i64>(2)?).unwrap_or(0),
+            })
+        })?;
+        backlogs.insert(settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
+    }
+    Ok(backlogs)
 }

@@ -48,11 +48,12 @@ pub(super) enum Db {
     Attach(Order),
     /// Stop recording and remove all that is ours. The schema is then what it was before `attach`.
     ///
-    /// Changes that a peer has not applied are lost with it; without --force it refuses while there are some.
+    /// Changes that a peer has not applied are lost with it; without --force it refuses while there are some, or while that
+    /// cannot be told.
     Detach {
         #[command(flatten)]
         order: Order,
-        /// Also while peers have not applied everything.
+        /// Also while peers have not applied everything, or nobody can tell.
         #[arg(long)]
         force: bool,
     },
@@ -334,26 +335,42 @@ fn commit_schema(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn detach(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
-    if !force && let Ok(store) = opened.store() {
-        let waiting: Vec<String> = store
-            .status(replication::now())?
-            .peers
-            .into_iter()
-            .filter(|(_, backlog)| backlog.rows > 0)
-            .map(|(peer, backlog)| format!("{} rows for {peer}", backlog.rows))
-            .collect();
-        anyhow::ensure!(
-            waiting.is_empty(),
-            "changes wait that would be lost: {}; let the agents finish, or use --force",
-            waiting.join(", ")
-        );
+    if force {
+        opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?))?;
+    } else {
+        detach_settled(opened)?;
     }
-    opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?))?;
     say(
         opened.json,
         &serde_json::json!({ "file": opened.database.file, "tables": [] }),
         &format!("{}: nothing is recorded any more, and nothing of ours is left", opened.path()),
     )
+}
+
+/// Detaches if nothing is lost with it.
+fn detach_settled(opened: &Opened) -> anyhow::Result<()> {
+    let waiting = match Store::open(&opened.database.file, replication::settings(&opened.config, &opened.database)) {
+        Ok(mut store) => store.detach(replication::now()),
+        // Then nothing is recorded, and only what is left of ours goes.
+        Err(store::Error::NotAttached) => {
+            return opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?));
+        }
+        Err(error) => Err(error),
+    };
+    let waiting = waiting.with_context(|| {
+        format!(
+            "{}: nobody can tell whether changes wait that would be lost; --force detaches nevertheless",
+            opened.path()
+        )
+    })?;
+    let waiting: Vec<String> =
+        waiting.into_iter().map(|(peer, backlog)| format!("{} rows for {peer}", backlog.rows)).collect();
+    anyhow::ensure!(
+        waiting.is_empty(),
+        "changes wait that would be lost: {}; let the agents finish, or use --force",
+        waiting.join(", ")
+    );
+    Ok(())
 }
 
 fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
