@@ -2,6 +2,8 @@
 
 mod sites;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use sites::{Dice, Outside, Sites};
 
 const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b)";
@@ -290,4 +292,11 @@ fn a_database_is_not_detached_before_its_peers_have_what_nobody_has_folded_yet()
     assert_equal(&sites);
     assert!(sites.all[0].store.detach(sites.now).expect("what waits").is_empty());
     assert_eq!(count(&sites, 0, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '~_ssw%' ESCAPE '~'"), 0);
+}
+
+#[test]
+fn only_its_owner_can_read_a_snapshot() {
+    let (sites, _) = sites();
+    let mode = std::fs::metadata(sites.snapshot(0)).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }

@@ -1,6 +1,6 @@
 //! A new site begins with a copy of another's database, and goes on from where that was.
 
-use std::{io, path::Path};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
@@ -8,17 +8,18 @@ use super::{Error, Peer, Restored, Settings, State, Store, Tables, damaged, iden
 
 impl Store {
     /// Writes a copy of the database as it is at one moment, with all that is kept of changes, to a file that does not
-    /// exist yet. Applications go on writing.
+    /// exist yet, for its owner alone. Applications go on writing.
     ///
     /// The new site must be in the settings of every site before: from then on nothing that it will need is dropped.
     ///
     /// # Errors
-    /// `File`: its name is not UTF-8. `Sqlite`.
+    /// `File`: it cannot be created, or its name is not UTF-8. `Sqlite`.
     pub fn snapshot(&self, file: &Path) -> Result<(), Error> {
-        let name = file.to_str().ok_or_else(|| Error::File {
-            file: file.to_owned(),
-            source: io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8"),
-        })?;
+        let failed = |source| Error::File { file: file.to_owned(), source };
+        let not_utf8 = || failed(io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8"));
+        let name = file.to_str().ok_or_else(not_utf8)?;
+        // SQLite takes an empty file for none.
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
         self.database.execute("VACUUM INTO ?", [name])?;
         Ok(())
     }

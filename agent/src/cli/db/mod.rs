@@ -115,7 +115,8 @@ pub(super) enum Db {
     },
     /// Write a copy of the database that a new site can begin with; applications go on writing.
     ///
-    /// Put the new site into every site's configuration first: from then on what it will need is kept for it.
+    /// Put the new site into every site's configuration first: from then on what it will need is kept for it. Only who runs
+    /// this can read the copy.
     Snapshot {
         #[command(flatten)]
         order: Order,
@@ -123,6 +124,8 @@ pub(super) enum Db {
         to: PathBuf,
     },
     /// Make another site's snapshot this site's database. What was written since the snapshot comes from the peers.
+    ///
+    /// The file belongs to the owner and group of its directory, who can write to it (mode 0660); only root can give it away.
     Join {
         #[command(flatten)]
         order: Order,

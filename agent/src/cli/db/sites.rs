@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc,
@@ -172,12 +173,7 @@ pub(super) fn snapshot(opened: &Opened, to: &Path) -> anyhow::Result<ExitCode> {
 /// Makes another site's snapshot this site's database.
 pub(super) fn join(opened: &Opened, snapshot: &Path) -> anyhow::Result<ExitCode> {
     let file = &opened.database.file;
-    anyhow::ensure!(
-        !file.exists(),
-        "{} exists already; a site joins with a copy of another's database alone. Move it away; rows that only it has can \
-         be inserted afterwards, as an application would",
-        file.display()
-    );
+    nothing_there(file)?;
     let partial = beside(file, "joining");
     let joined = adopt(opened, snapshot, &partial);
     for rest in [&partial, &beside(&partial, "wal"), &beside(&partial, "shm")] {
@@ -195,6 +191,31 @@ pub(super) fn join(opened: &Opened, snapshot: &Path) -> anyhow::Result<ExitCode>
     )
 }
 
+/// SQLite takes a log or journal beside a database for that database's own, whatever was there before: it would write what
+/// is left of an old database into the new one.
+fn nothing_there(file: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !file.exists(),
+        "{} exists already; a site joins with a copy of another's database alone. Move it away; rows that only it has can \
+         be inserted afterwards, as an application would",
+        file.display()
+    );
+    let left: Vec<String> = ["wal", "shm", "journal"]
+        .map(|suffix| beside(file, suffix))
+        .iter()
+        .filter(|rest| rest.exists())
+        .map(|rest| rest.display().to_string())
+        .collect();
+    anyhow::ensure!(
+        left.is_empty(),
+        "{} is not there, but of the database that was: {}. Move these to where it is now; changes may be in them that \
+         are nowhere else",
+        file.display(),
+        left.join(", ")
+    );
+    Ok(())
+}
+
 fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
     let copied = writing(partial, || fs::copy(snapshot, partial))?;
     copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
@@ -203,7 +224,22 @@ fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()>
     // With its last connection the log goes into the file.
     drop(store);
     let file = &opened.database.file;
+    hand_over(partial).with_context(|| format!("giving {} to who has its directory", file.display()))?;
+    // An application may have been started meanwhile.
+    nothing_there(file)?;
     fs::rename(partial, file).with_context(|| format!("naming {}", file.display()))
+}
+
+/// Lets whoever has the directory write to the file, which is root's if root joins. Others may not even read it.
+fn hand_over(file: &Path) -> io::Result<()> {
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let metadata = fs::metadata(directory)?;
+    match chown(file, Some(metadata.uid()), Some(metadata.gid())) {
+        // Only root may give files away.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(0o660))
 }
 
 /// Fences all sites, until all have applied what was written.
@@ -285,13 +321,13 @@ struct Line {
 
 impl Line {
     fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal() }
+        Self { terminal: io::stderr().is_terminal() }
     }
 
     fn show(&mut self, text: &str) {
         if self.terminal {
             // Whether anybody can read it does not matter.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = write!(io::stderr(), "\r\x1b[K{text}");
         }
     }
 }
@@ -299,5 +335,33 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.show("");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_joined_beside_what_is_left_of_another_database() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("shop.db");
+        assert!(nothing_there(&file).is_ok());
+        for rest in ["wal", "shm", "journal"].map(|suffix| beside(&file, suffix)) {
+            fs::write(&rest, "").expect("a file");
+            let refused = nothing_there(&file).expect_err("something is left").to_string();
+            assert!(refused.contains(&rest.display().to_string()), "{refused}");
+            fs::remove_file(&rest).expect("a file");
+        }
+    }
+
+    #[test]
+    fn a_database_belongs_to_who_has_its_directory_and_is_not_for_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("shop.db");
+        fs::write(&file, "").expect("a file");
+        hand_over(&file).expect("a file to give");
+        let (given, of) = (fs::metadata(&file).expect("a file"), fs::metadata(directory.path()).expect("a directory"));
+        assert_eq!((given.uid(), given.gid(), given.mode() & 0o777), (of.uid(), of.gid(), 0o660));
     }
 }
