@@ -6,8 +6,8 @@ mod refuse;
 mod triggers;
 
 pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, tables};
-pub use inspect::{Departure, Difference, inspect, refresh};
-pub use refuse::refuse;
+pub use inspect::{Departure, Difference, doubt, inspect, refresh};
+pub use refuse::{refuse, refuses};
 pub(crate) use triggers::{differs, list};
 pub use triggers::{keyless, nullable_key, unverified};
 

@@ -1,9 +1,11 @@
 //! Refuses an application's writes.
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use super::triggers::name;
 use crate::schema::{Table, quoted};
+
+const KINDS: [(&str, &str); 3] = [("ri", "INSERT"), ("ru", "UPDATE"), ("rd", "DELETE")];
 
 /// With a `message`: every write to the table fails from now on with it, whatever the statement's conflict clause, also by a
 /// cascade. With none, writes succeed again. The agent's own connection fires no
@@ -12,7 +14,7 @@ use crate::schema::{Table, quoted};
 /// # Errors
 /// Whatever SQLite says.
 pub fn refuse(transaction: &Transaction<'_>, table: &Table, message: Option<&str>) -> rusqlite::Result<()> {
-    for (kind, event) in [("ri", "INSERT"), ("ru", "UPDATE"), ("rd", "DELETE")] {
+    for (kind, event) in KINDS {
         let trigger = quoted(&name(kind, table));
         transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {trigger}"))?;
         if let Some(message) = message {
@@ -24,4 +26,20 @@ pub fn refuse(transaction: &Transaction<'_>, table: &Table, message: Option<&str
         }
     }
     Ok(())
+}
+
+/// Do writes to the table of this name fail because `table`, which it is or was before a change of the schema, refuses them?
+/// A table that was dropped and made anew has none of its triggers; one that was renamed has them all.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn refuses(database: &Connection, table: &Table, called: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM main.sqlite_schema WHERE type='trigger' AND name=?1 AND tbl_name=?2 COLLATE NOCASE";
+    let mut statement = database.prepare_cached(sql)?;
+    for (kind, _) in KINDS {
+        if !statement.exists([&name(kind, table), called])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

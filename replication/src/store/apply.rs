@@ -68,7 +68,7 @@ impl Store {
             return Err(Error::Malformed("it is from nowhere"));
         }
         self.transact(|work| {
-            let ours = fence::schema(work.transaction)?;
+            let ours = fence::count(work.transaction)?;
             if part.schema != ours {
                 return Err(Error::Schema { theirs: part.schema, ours });
             }

@@ -62,7 +62,7 @@ impl Store {
         }
         let mut next = self.part_after(position)?;
         if let Some((part, _)) = &mut next {
-            part.schema = fence::schema(&self.database)?;
+            part.schema = fence::count(&self.database)?;
             self.note(part.hi, part.clock)?;
             let mut told = self.told.borrow_mut();
             let told = told.entry(peer).or_default();

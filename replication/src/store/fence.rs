@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::{
-    capture::{self, Wanted},
-    schema::Table,
+    capture::{self, Wanted, unverified},
+    schema::{self, Table, quoted},
 };
 
 use super::{Error, Store, damaged, fold, parked};
@@ -68,13 +68,44 @@ pub fn end_fence(transaction: &Transaction<'_>, wanted: Wanted<'_>, force: bool)
     if waiting > 0 && !force {
         return Err(Error::Waiting(waiting));
     }
+    let stored = capture::tables(transaction)?;
+    let guarded = guarded(transaction, &stored)?;
     let tables = capture::anew(transaction, wanted)?;
+    doubt(transaction, &stored, &guarded, &tables)?;
     refuse(transaction, &tables, &remembered(transaction)?)?;
     transaction.execute_batch(
         "DELETE FROM _ssw_meta WHERE k='fence';
          INSERT INTO _ssw_meta(k, v) VALUES('schema', 1) ON CONFLICT(k) DO UPDATE SET v = v + 1;",
     )?;
     Ok(tables)
+}
+
+/// Names of tables that have refused writes since the schema change began, and were in no doubt before. SQLite's way to change what
+/// ALTER TABLE cannot drops the table, and our triggers with it: then writes may have been made that nobody has recorded.
+fn guarded(transaction: &Transaction<'_>, stored: &[Table]) -> Result<Vec<String>, Error> {
+    let mut doubted = transaction.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?;
+    let mut all = Vec::new();
+    for name in schema::names(transaction).map_err(capture::Error::from)? {
+        for table in stored {
+            if capture::refuses(transaction, table, &name)? && !doubted.exists([unverified(table)])? {
+                all.push(name.clone());
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Marks tables that may have taken writes before the end of the schema change. One that is new and has no rows need not be
+/// compared: if a peer's has some, the peer knows.
+fn doubt(transaction: &Transaction<'_>, stored: &[Table], guarded: &[String], tables: &[Table]) -> Result<(), Error> {
+    for table in tables.iter().filter(|table| !guarded.contains(&table.name)) {
+        let is_new = !stored.iter().any(|old| old.name.eq_ignore_ascii_case(&table.name));
+        let sql = format!("SELECT 1 FROM main.{}", quoted(&table.name));
+        if !is_new || transaction.prepare(&sql)?.exists([])? {
+            capture::doubt(transaction, table)?;
+        }
+    }
+    Ok(())
 }
 
 /// Which tables take no writes because another site holds them.
@@ -110,7 +141,7 @@ fn remembered(database: &Connection) -> Result<Held, Error> {
 }
 
 /// How often the schema was changed at all sites.
-pub(super) fn schema(database: &Connection) -> rusqlite::Result<u32> {
+pub(super) fn count(database: &Connection) -> rusqlite::Result<u32> {
     let count = database
         .prepare_cached("SELECT v FROM _ssw_meta WHERE k='schema'")?
         .query_row([], |row| row.get(0))
