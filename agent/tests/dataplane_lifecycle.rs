@@ -265,7 +265,7 @@ fn interfaces_that_are_made_again_together_all_get_the_program_again() {
     let make = || both.map(|name| ip(&format!("link add {name} type veth")));
     make();
     let mut dataplane = started(&pins.config(&both), EDGE);
-    both.map(|name| ip(&format!("link delete {name}")));
+    both.iter().for_each(|name| drop(ip(&format!("link delete {name}"))));
     make();
     assert_eq!(both.map(xdp_on), ["", ""]);
     dataplane.follow_interfaces().unwrap();
