@@ -100,6 +100,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// The sender's groups up to this one are not kept any more.
     pub forgotten: u64,
+    /// How often the schema was changed at the sender.
+    pub schema: u32,
 }
 
 /// A message between agents.

@@ -84,7 +84,7 @@ fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_e
     let without = "SELECT id || ' ' || a || ' ' || b FROM item ORDER BY id";
     assert_eq!(both(&sites, without), ["1 one 0", "2 zwei 0", "3 three 0", "4 four 0"]);
     assert_eq!(lacking(&sites, 1), ["item.c"]);
-    assert!(matches!(sites.all[1].store.fence(sites.now), Err(Error::Lacking(what)) if what == "item.c"));
+    assert!(matches!(sites.all[1].store.fence(1, sites.now), Err(Error::Lacking(what)) if what == "item.c"));
     // Also what the site itself changes, moves or deletes meanwhile keeps what is parked for it; only what it writes later
     // to the column itself is newer.
     write(&mut sites, 1, "UPDATE item SET b = 7 WHERE id = 1; DELETE FROM item WHERE id = 3");
@@ -139,7 +139,7 @@ fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer
     let (mut sites, _) = two();
     write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
     sites.fold(0);
-    sites.all[1].store.fence(sites.now).expect("a schema change to begin");
+    sites.all[1].store.fence(1, sites.now).expect("a schema change to begin");
     let (part, _) = sites.all[0].store.next_part(2, &Position::default()).expect("a part").expect("something to send");
     let refused = sites.all[1].store.receive(&part, sites.now).expect_err("no such column");
     assert!(matches!(&refused, Error::Unknown(what) if what == "column item.c"), "{refused}");

@@ -3,11 +3,11 @@
 mod sites;
 
 use rusqlite::TransactionBehavior;
-use sites::{Dice, Sites};
+use sites::{Dice, Site, Sites};
 use siteswap_replication::{
     capture::Wanted,
     schema::Table,
-    store::{Error, end_fence},
+    store::{Counted, Error, agree, end_fence},
 };
 
 const SCHEMA: &str = "
@@ -34,8 +34,11 @@ fn write(sites: &mut Sites, at: usize, sql: &str) {
 }
 
 fn begin(sites: &mut Sites) {
+    let now = sites.now;
+    let counted = |site: &mut Site| (site.id.to_string(), site.store.before_fence(now).expect("a count"));
+    let agreed = agree(&sites.all.iter_mut().map(counted).collect()).expect("all have ended the last one");
     for site in &mut sites.all {
-        assert!(site.store.fence(sites.now).expect("a schema change to begin"), "nothing waits");
+        site.store.fence(agreed, now).expect("a schema change to begin");
     }
 }
 
@@ -77,4 +80,82 @@ fn tables_that_refused_writes_until_the_end_of_a_schema_change_are_in_no_doubt()
     write(&mut sites, 0, change);
     commit(&mut sites, 0).expect("a commit");
     assert_eq!(unverified(&sites, 0), ["filled"]);
+}
+
+const RENAME: &str = "ALTER TABLE item RENAME COLUMN b TO c";
+
+fn assert_replicating(sites: &mut Sites, dice: &mut Dice) {
+    for at in 0..2 {
+        write(sites, at, &format!("INSERT INTO item(id, a) VALUES(1{at}, 'new')"));
+    }
+    sites.settle(dice);
+    assert_eq!(sites.all[0].rows("item"), sites.all[1].rows("item"));
+    assert!(sites.all[0].rows("item").len() >= 4);
+}
+
+#[test]
+fn a_schema_change_that_is_taken_back_loses_nothing_that_waits() {
+    let (mut sites, mut dice) = two();
+    write(&mut sites, 0, "UPDATE item SET a = 'waits'");
+    begin(&mut sites);
+    assert!(sites.all[0].store.status(sites.now).expect("a status").fenced);
+    (0..2).for_each(|at| assert!(commit(&mut sites, at).is_ok()));
+    assert_replicating(&mut sites, &mut dice);
+    assert_eq!(arrived(&sites, "SELECT count(*) FROM item WHERE a = 'waits'"), 2);
+    // At one site alone, and begun again: the count is the same as if it had not been.
+    begin(&mut sites);
+    commit(&mut sites, 0).expect("a commit");
+    begin(&mut sites);
+    for at in 0..2 {
+        write(&mut sites, at, RENAME);
+        commit(&mut sites, at).expect("a commit");
+    }
+    assert_replicating_more(&mut sites, &mut dice);
+}
+
+fn assert_replicating_more(sites: &mut Sites, dice: &mut Dice) {
+    write(sites, 0, "UPDATE item SET c = 'more'");
+    sites.settle(dice);
+    assert_eq!(arrived(sites, "SELECT count(*) FROM item WHERE c = 'more'"), 4);
+}
+
+fn arrived(sites: &Sites, sql: &str) -> u64 {
+    sites.all[1].app.query_row(sql, [], |row| row.get(0)).expect("a count")
+}
+
+#[test]
+fn sites_agree_on_a_count_that_none_of_them_has_and_that_all_come_to() {
+    let count = |count, agreed| Counted { count, agreed };
+    let agree = |one, two| agree(&[("one".to_owned(), one), ("two".to_owned(), two)].into()).map_err(str::to_owned);
+    assert_eq!(agree(count(3, None), count(3, None)), Ok(4));
+    assert_eq!(agree(count(3, Some(4)), count(3, None)), Ok(4), "the first was not fenced, or has taken it back");
+    assert_eq!(agree(count(3, None), count(0, None)), Ok(5));
+    assert_eq!(agree(count(3, Some(5)), count(0, Some(5))), Ok(5));
+    assert_eq!(agree(count(4, None), count(3, Some(4))), Err("two".to_owned()), "which one has ended");
+}
+
+#[test]
+fn sites_whose_counts_differ_agree_again_by_a_schema_change_without_a_change() {
+    let (mut sites, mut dice) = two();
+    sites.all[0].app.execute("INSERT INTO _ssw_meta(k, v) VALUES('schema', 3)", []).expect("a count");
+    sites.all[1].app.execute("INSERT INTO _ssw_meta(k, v) VALUES('schema', 0)", []).expect("a count");
+    write(&mut sites, 0, "UPDATE item SET a = 'waits'");
+    begin(&mut sites);
+    (0..2).for_each(|at| assert!(commit(&mut sites, at).is_ok()));
+    assert_replicating(&mut sites, &mut dice);
+}
+
+#[test]
+fn a_database_that_is_attached_anew_counts_as_its_peers() {
+    let (mut sites, mut dice) = two();
+    begin(&mut sites);
+    for at in 0..2 {
+        write(&mut sites, at, RENAME);
+        commit(&mut sites, at).expect("a commit");
+    }
+    assert_replicating(&mut sites, &mut dice);
+    sites.attach_anew(0);
+    sites.mend(0, &mut dice);
+    sites.mend(1, &mut dice);
+    assert_replicating_more(&mut sites, &mut dice);
 }

@@ -13,7 +13,7 @@ use crate::{evidence::Report, placement::MAX_EPOCH};
 use super::frames::Topic;
 
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.
@@ -98,8 +98,11 @@ pub enum Request {
         /// The resource.
         resource: String,
     },
-    /// A schema change is about to be made: let no more be written to any table, and say whether all is applied everywhere.
-    Fence,
+    /// Could a schema change begin at your site?
+    BeforeFence,
+    /// A schema change is about to be made, after which sites count so many: let no more be written to any table, and say
+    /// whether all is applied everywhere.
+    Fence(u32),
 }
 
 /// What came of a request.
@@ -127,6 +130,13 @@ pub enum Response {
     Yielded(BTreeMap<u32, u64>),
     /// They take writes.
     Resumed,
+    /// A schema change could begin.
+    BeforeFence {
+        /// How often the schema was changed there.
+        count: u32,
+        /// The count that was agreed on for the schema change that is under way, if one is.
+        agreed: Option<u32>,
+    },
     /// No more is written to the tables; whether every peer has applied what was.
     Fenced(bool),
     /// It was not done, and why.
@@ -277,7 +287,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
         Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
         Response::Yielded(reached) if reached.len() > MAX_SITES => return Err(MessageError::Sites(reached.len())),
-        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::Fenced(_) => {}
+        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::BeforeFence { .. } | Response::Fenced(_) => {}
     }
     Ok(response)
 }
@@ -285,7 +295,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
 fn check_request(request: &Request) -> Result<(), MessageError> {
     match request {
         Request::Take { resource, epoch, .. } => check_name(resource).and_then(|()| check_epoch(*epoch)),
-        Request::Drain(_) | Request::Fence => Ok(()),
+        Request::Drain(_) | Request::BeforeFence | Request::Fence(_) => Ok(()),
         Request::Yield { resource } | Request::Resume { resource } => check_name(resource),
     }
 }

@@ -33,7 +33,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use quinn::{AsyncUdpSocket, Endpoint, VarInt};
+use quinn::{AsyncUdpSocket, Connection, Endpoint, VarInt};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
@@ -157,6 +157,24 @@ pub enum LinkError {
     NeedsRestart(&'static str),
 }
 
+/// Asks a peer's agent, on the connection that there was.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    peer: String,
+    connection: Option<Connection>,
+}
+
+impl Asker {
+    /// As [`Link::ask`].
+    pub fn ask(&self, request: Request) -> impl Future<Output = Result<Response, String>> + Send + use<> {
+        let Self { peer, connection } = self.clone();
+        async move {
+            let connection = connection.ok_or_else(|| format!("{peer} is not connected"))?;
+            streams::ask(connection, request).await.map_err(|error| format!("{peer} gave no response: {error}"))
+        }
+    }
+}
+
 /// The running link. Its tasks stop when it is closed or dropped.
 #[derive(Debug)]
 pub struct Link {
@@ -179,7 +197,7 @@ pub struct Link {
 struct Handle {
     site: Site,
     rhythm: watch::Sender<Rhythm>,
-    accepted: mpsc::Sender<quinn::Connection>,
+    accepted: mpsc::Sender<Connection>,
     state: Arc<Mutex<State>>,
     task: AbortHandle,
 }
@@ -242,12 +260,13 @@ impl Link {
     /// Asks a peer's agent; what it gives can be awaited without this link. The error says why there is no response, after
     /// some seconds at most. What was asked may have been done nevertheless.
     pub fn ask(&self, peer: &str, request: Request) -> impl Future<Output = Result<Response, String>> + Send + use<> {
+        self.asker(peer).ask(request)
+    }
+
+    /// For requests of which it is known later what they are.
+    pub fn asker(&self, peer: &str) -> Asker {
         let connection = self.peers.get(peer).and_then(|handle| locked(&handle.state).confirmed());
-        let peer = peer.to_owned();
-        async move {
-            let connection = connection.ok_or_else(|| format!("{peer} is not connected"))?;
-            streams::ask(connection, request).await.map_err(|error| format!("{peer} gave no response: {error}"))
-        }
+        Asker { peer: peer.to_owned(), connection }
     }
 
     /// Can this peer be asked now?

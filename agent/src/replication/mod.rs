@@ -26,7 +26,7 @@ use std::{
 use siteswap_common::steer::tunnel;
 use siteswap_replication::{
     Value,
-    store::{self, Rules, Settings},
+    store::{self, Counted, Rules, Settings},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -176,10 +176,17 @@ impl Replication {
         }
     }
 
-    /// Lets no more be written to the tables, before a schema change. Says whether every peer has applied what was.
-    pub fn fence(&self) -> impl Future<Output = Result<bool, String>> + Send + use<> {
+    /// Could a schema change begin here?
+    pub fn before_fence(&self) -> impl Future<Output = Result<Counted, String>> + Send + use<> {
         let database = self.database.clone();
-        async move { database.run(|store| store.fence(now())).await.map_err(|error| error.to_string()) }
+        async move { database.run(|store| store.before_fence(now())).await.map_err(|error| error.to_string()) }
+    }
+
+    /// Lets no more be written to the tables, before a schema change after which all sites count so many. Says whether every
+    /// peer has applied what was.
+    pub fn fence(&self, agreed: u32) -> impl Future<Output = Result<bool, String>> + Send + use<> {
+        let database = self.database.clone();
+        async move { database.run(move |store| store.fence(agreed, now())).await.map_err(|error| error.to_string()) }
     }
 
     /// Compares tables with a peer's, and repairs what differs if that is wanted. The last thing that the receiver gets is

@@ -16,6 +16,8 @@ pub struct Status {
     pub error: Option<String>,
     /// Nothing is sent or taken, because an operator has said so.
     pub paused: bool,
+    /// A schema change is under way: no table takes an application's writes.
+    pub fenced: bool,
     /// This site's last group of changes.
     pub group: u64,
     /// Rows whose versions are still kept: not yet known to be the same everywhere.
@@ -110,6 +112,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
         Ok(found) => Status {
             error: not_folded.map(|why| format!("changes wait in the database: {why}")),
             paused: found.paused,
+            fenced: found.fenced,
             group: found.group,
             unsettled: found.unsettled,
             conflicts: found.conflicts,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use siteswap_replication::store::{self, Counted};
 use tokio::{sync::oneshot, time::timeout_at};
 
 use super::Agent;
@@ -16,7 +17,7 @@ use crate::{
     },
     decision::{Decision, Taking},
     link::{
-        Asked,
+        Asked, Asker,
         message::{Request, Response},
     },
     placement::{self, Arrival, Cause, Change, Changes, State},
@@ -120,9 +121,17 @@ impl Agent {
                 }
                 let _ = reply.send(Response::Resumed);
             }
-            Request::Fence => match &self.replication {
+            Request::BeforeFence => match &self.replication {
                 Some(replication) => {
-                    let fencing = replication.fence();
+                    let counting = replication.before_fence();
+                    let counted = |Counted { count, agreed }| Response::BeforeFence { count, agreed };
+                    tokio::spawn(async move { reply.send(counting.await.map_or_else(Response::Refused, counted)) });
+                }
+                None => _ = reply.send(Response::Refused("no database is configured here".to_owned())),
+            },
+            Request::Fence(agreed) => match &self.replication {
+                Some(replication) => {
+                    let fencing = replication.fence(agreed);
                     tokio::spawn(
                         async move { reply.send(fencing.await.map_or_else(Response::Refused, Response::Fenced)) },
                     );
@@ -178,28 +187,22 @@ impl Agent {
         Ok(())
     }
 
-    /// Lets no more be written to the database's tables here and at every peer. At none, if one of them is not connected:
-    /// what it has not sent yet would be lost in the schema change.
+    /// Lets no more be written to the database's tables here and at every peer. At none, if one of them is not connected (what
+    /// it has not sent yet would be lost in the schema change) or could not begin.
     pub(super) fn fence(&self, reply: oneshot::Sender<Result<Fenced, String>>) {
         let Some(replication) = &self.replication else { return drop(reply.send(Err(no_database()))) };
         let config = &self.knowledge.config;
         if let Some(away) = config.peers().find(|peer| !self.link.connected(peer)) {
             return drop(reply.send(Err(format!("{away} is not connected: all sites change their schema together"))));
         }
-        let (own, here) = (config.site.clone(), replication.fence());
-        let peers: Vec<_> = config.peers().map(|peer| (peer.to_owned(), self.link.ask(peer, Request::Fence))).collect();
+        let (own, replication) = (config.site.clone(), replication.clone());
+        let peers: Vec<_> = config.peers().map(|peer| (peer.to_owned(), self.link.asker(peer))).collect();
         tokio::spawn(async move {
-            let mut fenced = Fenced::default();
-            for (peer, asking) in peers {
-                let level = match asking.await {
-                    Ok(Response::Fenced(level)) => Ok(level),
-                    Ok(Response::Refused(why)) | Err(why) => Err(why),
-                    Ok(other) => Err(format!("it answered another question: {other:?}")),
-                };
-                fenced.sites.insert(peer, level);
-            }
-            fenced.sites.insert(own, here.await);
-            drop(reply.send(Ok(fenced)));
+            let fenced = match agree(&own, &replication, &peers).await {
+                Ok(agreed) => Ok(fence_all(own, &replication, &peers, agreed).await),
+                Err(why) => Err(why),
+            };
+            drop(reply.send(fenced));
         });
     }
 
@@ -479,4 +482,39 @@ async fn arrive(
         Response::Refused(why) => Err(format!("{site} cannot say what it has committed: {why}")),
         other => Err(format!("{site} answered another question: {other:?}")),
     }
+}
+
+/// Which count the sites have after the schema change, if it could begin at all of them.
+async fn agree(own: &str, replication: &Replication, peers: &[(String, Asker)]) -> Result<u32, String> {
+    let here = replication.before_fence().await.map_err(|why| format!("{own}: {why}"))?;
+    let mut sites = BTreeMap::from([(own.to_owned(), here)]);
+    for (peer, asker) in peers {
+        let counted = match asker.ask(Request::BeforeFence).await {
+            Ok(Response::BeforeFence { count, agreed }) => Counted { count, agreed },
+            Ok(Response::Refused(why)) | Err(why) => return Err(format!("{peer}: {why}")),
+            Ok(other) => return Err(format!("{peer} answered another question: {other:?}")),
+        };
+        sites.insert(peer.clone(), counted);
+    }
+    store::agree(&sites).map_err(|site| {
+        format!(
+            "{site} has not ended the schema change that others have; end it there first: siteswap db schema commit"
+        )
+    })
+}
+
+async fn fence_all(own: String, replication: &Replication, peers: &[(String, Asker)], agreed: u32) -> Fenced {
+    let here = replication.fence(agreed);
+    let asking: Vec<_> = peers.iter().map(|(peer, asker)| (peer.clone(), asker.ask(Request::Fence(agreed)))).collect();
+    let mut fenced = Fenced::default();
+    for (peer, asking) in asking {
+        let level = match asking.await {
+            Ok(Response::Fenced(level)) => Ok(level),
+            Ok(Response::Refused(why)) | Err(why) => Err(why),
+            Ok(other) => Err(format!("it answered another question: {other:?}")),
+        };
+        fenced.sites.insert(peer, level);
+    }
+    fenced.sites.insert(own, here.await);
+    fenced
 }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{
     Error,
-    inspect::compare,
+    inspect::{compare, refresh},
+    refuse::refuse,
     triggers::{images, keyless, list, name, nullable_key, triggers, unverified},
 };
 use crate::{
@@ -22,7 +23,8 @@ pub enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn includes(&self, table: &str) -> bool {
+    /// Is this table one of them?
+    pub fn includes(&self, table: &str) -> bool {
         match self {
             Self::All => true,
             Self::Named(names) => names.iter().any(|name| name.eq_ignore_ascii_case(table)),
@@ -152,6 +154,23 @@ pub fn anew(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Tab
     for table in tables(transaction)? {
         release(transaction, &table)?;
     }
+    attach(transaction, wanted)
+}
+
+/// Goes on capturing all tables after they were [`disarm`]ed and writes to them refused, and captures those that are wanted
+/// besides. What is known of rows stays. Returns them all.
+///
+/// # Errors
+/// As [`attach`].
+pub fn resume(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Table>, Error> {
+    for table in tables(transaction)? {
+        disarm(transaction, &table)?;
+        refuse(transaction, &table, None)?;
+        for trigger in triggers(&table) {
+            transaction.execute_batch(&trigger.sql)?;
+        }
+    }
+    refresh(transaction)?;
     attach(transaction, wanted)
 }
 

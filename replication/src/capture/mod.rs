@@ -5,7 +5,7 @@ mod inspect;
 mod refuse;
 mod triggers;
 
-pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, tables};
+pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, resume, tables};
 pub use inspect::{Departure, Difference, doubt, inspect, refresh};
 pub use refuse::{refuse, refuses};
 pub(crate) use triggers::{differs, list};

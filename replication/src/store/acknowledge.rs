@@ -9,7 +9,7 @@ use crate::{
     wire::Report,
 };
 
-use super::{Error, Peer, State, Store, work, work::Work};
+use super::{Error, Peer, State, Store, fence, work, work::Work};
 
 /// Each report has the sweep look at so many rows,
 const SWEPT: usize = 20_000;
@@ -34,6 +34,7 @@ impl Store {
             incarnation: self.incarnation()?,
             acknowledged: peer.acknowledged,
             forgotten: forgotten_for(&self.database, state.group, peer.acknowledged)?,
+            schema: fence::count(&self.database)?,
         })
     }
 
@@ -44,6 +45,7 @@ impl Store {
     /// # Errors
     /// `Malformed`: it comes from nowhere. `File`, `Damaged`, `Sqlite`.
     pub fn heard(&mut self, report: &Report) -> Result<bool, Error> {
+        self.count_as_peer(report.schema)?;
         let mut state = State::load(&self.database)?;
         let mut peer = self.peers()?.remove(&report.site).ok_or(Error::Malformed("a report from nowhere"))?;
         let behind = report.applied > state.group || report.seen.of(self.settings.site) > state.clock.0;

@@ -48,7 +48,7 @@ use crate::{
 pub use apply::Received;
 pub use batch::Position;
 pub use conflicts::Logged;
-pub use fence::{end_fence, fenced};
+pub use fence::{Counted, agree, end_fence, fenced};
 pub use fold::Folded;
 pub use identity::{Age, Doubt, Restored};
 pub use local::{Contradiction, Local};
@@ -173,7 +173,7 @@ pub enum Error {
     /// A peer's schema was changed more or less often than ours.
     #[error(
         "the sender's schema was changed {theirs} times and ours {ours} times: end the schema change at every site with \
-         siteswap db schema commit"
+         siteswap db schema commit; if none is under way, begin and end one without a change"
     )]
     Schema {
         /// The sender's count.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use crate::capture::{self, Wanted};
 
 use super::{
-    Error, Settings, State, Store, fold, parked, take_up,
+    Error, Settings, State, Store, fenced, fold, parked, take_up,
     work::{self, Work},
 };
 
@@ -16,6 +16,8 @@ use super::{
 pub struct Status {
     /// An operator wants no changes sent or taken.
     pub paused: bool,
+    /// A schema change is under way: no table takes an application's writes.
+    pub fenced: bool,
     /// This site's last group.
     pub group: u64,
     /// Rows whose versions are kept: not yet known to be the same everywhere.
@@ -52,6 +54,7 @@ impl Store {
         let count = |sql| self.database.query_row(sql, [], |row| row.get(0));
         Ok(Status {
             paused: self.paused()?,
+            fenced: fenced(&self.database)?,
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,

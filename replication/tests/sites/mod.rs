@@ -16,6 +16,7 @@ use std::{
 use rusqlite::Connection;
 use siteswap_replication::{
     Key,
+    capture::{self, Wanted},
     change::Change,
     clock::{Seen, SiteId, Stamp},
     store::{Age, Doubt, Error, Limits, Outcome, Peer, Position, Received, Rules, Settings, Step, Store, Verify},
@@ -397,6 +398,22 @@ impl Sites {
         let _ = std::fs::remove_file(site.outside());
         site.store.remember_outside(&site.outside()).expect("a file outside");
         self.all.push(site);
+        self.meet(at);
+    }
+
+    /// All that is ours is removed from a site's database, and it is attached once more.
+    pub fn attach_anew(&mut self, at: usize) {
+        let site = &mut self.all[at];
+        let id = site.id;
+        self.network.retain(|(from, to, _)| *from != id && *to != id);
+        let transaction = site.app.transaction().expect("a transaction");
+        capture::detach(&transaction, Wanted::All).expect("tables to detach");
+        capture::attach(&transaction, Wanted::All).expect("tables to attach");
+        transaction.commit().expect("a commit");
+        site.told.clear();
+        site.store = Store::open(&site.file, site.settings.clone()).expect("a store");
+        site.store.remember_outside(&site.outside()).expect("a file outside");
+        site.recorded = site.store.position().expect("a position").0;
         self.meet(at);
     }
 

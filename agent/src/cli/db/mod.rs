@@ -59,7 +59,8 @@ pub(super) enum Db {
     },
     /// Show what each peer has applied, what waits for it, and why.
     ///
-    /// Exit code 0: changes go to and come from all peers. 3: they do not, or something waits. 1: no agent answers.
+    /// Exit code 0: changes go to and come from all peers. 3: they do not, or something waits, or a schema change is under way. 1:
+    /// no agent answers.
     Status {
         #[command(flatten)]
         socket: Socket,
@@ -162,7 +163,8 @@ pub(super) enum Schema {
     },
     /// Record the tables as they are now, and let applications write again. Run it at each site after its change.
     ///
-    /// A site that has committed sends nothing to one that has not: it waits.
+    /// A site that has committed sends nothing to one that has not: it waits. Without a change it takes the begin back, and
+    /// nothing is lost.
     Commit {
         #[command(flatten)]
         order: Order,
@@ -385,6 +387,7 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
     }
     let good = status.error.is_none()
         && !status.paused
+        && !status.fenced
         && status.peers.values().all(|peer| peer.sending && peer.taking && peer.rows == 0);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }

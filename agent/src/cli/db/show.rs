@@ -25,6 +25,11 @@ pub fn status(status: &Status, colours: bool) -> String {
         status.group, status.unsettled, status.conflicts
     )
     .expect("a String takes everything");
+    if status.fenced {
+        let fenced = painted("a schema change is under way", YELLOW, colours);
+        writeln!(out, "  {fenced}: writes are refused until siteswap db schema commit")
+            .expect("a String takes everything");
+    }
     for column in &status.lacking {
         let lacks = painted(&format!("lacks column {column}"), YELLOW, colours);
         writeln!(out, "  {lacks}: what peers write to it waits here until it is added")

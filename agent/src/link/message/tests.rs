@@ -101,9 +101,10 @@ proptest! {
 
     #[test]
     fn requests_and_responses_arrive_as_they_were_sent_and_fit(
-        resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, flag: bool, times: (u32, u32), reason in "\\PC{0,80}",
+        resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, flag: bool, count: u32, times: (u32, u32), reason in "\\PC{0,80}",
     ) {
-        for request in [Request::Take { resource: resource.clone(), epoch, force: flag }, Request::Drain(flag)] {
+        let take = Request::Take { resource: resource.clone(), epoch, force: flag };
+        for request in [take, Request::Drain(flag), Request::BeforeFence, Request::Fence(count)] {
             let bytes = encode_request(&request).unwrap();
             prop_assert!(bytes.len() <= MAX_REQUEST);
             prop_assert_eq!(decode_opening(&bytes[..OPENING]), Ok(Purpose::Request));
@@ -111,7 +112,8 @@ proptest! {
         }
         let (stored, published) = (Duration::from_micros(times.0.into()), Duration::from_micros(times.1.into()));
         let taken = Response::Taken { epoch, stored, published, caught_up: None, behind: vec![resource] };
-        for response in [taken, Response::Holds(epoch), Response::Drained, Response::Refused(reason)] {
+        let before = Response::BeforeFence { count, agreed: flag.then_some(count) };
+        for response in [taken, Response::Holds(epoch), Response::Drained, before, Response::Refused(reason)] {
             let read = decode_response(&encode_response(response.clone())).unwrap();
             match (read, response) {
                 (Response::Refused(read), Response::Refused(sent)) => prop_assert!(sent.starts_with(&read)),
