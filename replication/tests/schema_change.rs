@@ -5,7 +5,7 @@ mod sites;
 use rusqlite::TransactionBehavior;
 use sites::{Dice, Site, Sites};
 use siteswap_replication::{
-    capture::Wanted,
+    capture::{self, Wanted},
     schema::Table,
     store::{Counted, Error, agree, end_fence},
 };
@@ -158,4 +158,29 @@ fn a_database_that_is_attached_anew_counts_as_its_peers() {
     sites.mend(0, &mut dice);
     sites.mend(1, &mut dice);
     assert_replicating_more(&mut sites, &mut dice);
+}
+
+/// Whether an application can write to a table.
+fn takes_writes(sites: &Sites, table: &str) -> bool {
+    sites.all[0].app.execute(&format!("INSERT INTO {table}(id) SELECT ifnull(max(id), 0) + 1 FROM {table}"), []).is_ok()
+}
+
+#[test]
+fn a_table_that_another_site_holds_refuses_writes_also_if_it_is_attached_or_made_anew_later() {
+    let (mut sites, _) = two();
+    let now = sites.now;
+    let held = |tables: &[&str]| tables.iter().map(|table| ((*table).to_owned(), Some("west".to_owned()))).collect();
+    sites.all[0].store.refuse(&held(&["item", "later"]), now).expect("refusals");
+    assert!(!takes_writes(&sites, "item"));
+    assert!(takes_writes(&sites, "other"));
+    let transaction = sites.all[0].app.transaction().expect("a transaction");
+    transaction.execute_batch("CREATE TABLE later(id INTEGER PRIMARY KEY)").expect("a table");
+    capture::attach(&transaction, Wanted::All).expect("a table to attach");
+    transaction.commit().expect("a commit");
+    write(&mut sites, 0, "DROP TABLE item; CREATE TABLE item(id INTEGER PRIMARY KEY, a TEXT, b)");
+    sites.all[0].store.refresh().expect("a look at the schema");
+    assert!(!takes_writes(&sites, "item") && !takes_writes(&sites, "later"));
+    sites.all[0].store.refuse(&held(&["later"]), now).expect("refusals");
+    assert!(takes_writes(&sites, "item"), "nobody guards it any more");
+    assert!(!takes_writes(&sites, "later"));
 }

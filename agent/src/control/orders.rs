@@ -39,7 +39,11 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
         }
         Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
         Response::Refused(reason) => return Some(Err(reason)),
-        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::BeforeFence { .. } | Response::Fenced(_) => {
+        Response::Drained
+        | Response::Yielded(_)
+        | Response::Resumed
+        | Response::BeforeFence { .. }
+        | Response::Fenced(_) => {
             return Some(Err(format!("{} answered another question", swapped.to)));
         }
     };

@@ -287,7 +287,11 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, MessageError> {
         Response::Holds(epoch) => check_epoch(*epoch)?,
         Response::Refused(reason) => check_reason("its refusal", reason)?,
         Response::Yielded(reached) if reached.len() > MAX_SITES => return Err(MessageError::Sites(reached.len())),
-        Response::Drained | Response::Yielded(_) | Response::Resumed | Response::BeforeFence { .. } | Response::Fenced(_) => {}
+        Response::Drained
+        | Response::Yielded(_)
+        | Response::Resumed
+        | Response::BeforeFence { .. }
+        | Response::Fenced(_) => {}
     }
     Ok(response)
 }

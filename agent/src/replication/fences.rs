@@ -51,15 +51,19 @@ pub(super) enum Move {
 
 /// Keeps the tables as they should be.
 pub(super) async fn keep(
-    mut guarded: watch::Receiver<BTreeMap<String, Guarded>>,
+    mut guarded: watch::Receiver<Option<BTreeMap<String, Guarded>>>,
     mut moves: mpsc::Receiver<Move>,
     shared: Shared,
 ) {
+    // Until it is known who holds what, tables that refused writes before the agent was started go on doing so.
+    if guarded.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     let mut moving: BTreeMap<String, (String, Instant)> = BTreeMap::new();
     let mut set = None;
     loop {
         let wanted = {
-            let guarded = guarded.borrow_and_update();
+            let guarded = guarded.borrow_and_update().clone().unwrap_or_default();
             moving.retain(|resource, (to, until)| {
                 *until > Instant::now()
                     && guarded.get(resource).is_some_and(|guarded| guarded.holder.as_ref() != Some(to))
@@ -84,13 +88,13 @@ pub(super) async fn keep(
                     }
                     None => return,
                 };
-                if !guarded.borrow().contains_key(&resource) {
+                if !guarded.borrow().as_ref().is_some_and(|guarded| guarded.contains_key(&resource)) {
                     // It has no tables here; a promise that nothing is written to them would be an empty one.
                     let _ = reply.send(Err(Failed::Refused(format!("resource {resource} has no tables here"))));
                     continue;
                 }
                 moving.insert(resource, (to, Instant::now() + MOVING));
-                let wanted = refusals(&guarded.borrow(), &moving);
+                let wanted = refusals(&guarded.borrow().clone().unwrap_or_default(), &moving);
                 let reached = set_refusals(&shared, wanted.clone()).await;
                 set = reached.is_ok().then_some(wanted);
                 // The peer has given up.

@@ -59,7 +59,7 @@ pub struct Replication {
     sessions: Sessions,
     comparer: Comparer,
     streams: mpsc::Sender<Opened>,
-    guarded: watch::Sender<BTreeMap<String, Guarded>>,
+    guarded: watch::Sender<Option<BTreeMap<String, Guarded>>>,
     moves: mpsc::Sender<Move>,
     applied: watch::Receiver<u64>,
     _tasks: Arc<JoinSet<()>>,
@@ -111,7 +111,7 @@ impl Replication {
         let (streams, opened) = mpsc::channel(4);
         tasks.spawn(receive::receive(opened, shared.clone(), comparer.database.clone()));
         tasks.spawn(mend::mend(comparer.clone(), shared.clone()));
-        let (guarded, watched) = watch::channel(BTreeMap::new());
+        let (guarded, watched) = watch::channel(None);
         let (moves, orders) = mpsc::channel(4);
         tasks.spawn(fences::keep(watched, orders, shared.clone()));
         let applied = shared.applied.subscribe();
@@ -127,7 +127,7 @@ impl Replication {
 
     /// Who holds the resources that have tables.
     pub fn guard(&self, guarded: BTreeMap<String, Guarded>) {
-        set(&self.guarded, guarded);
+        set(&self.guarded, Some(guarded));
     }
 
     /// A resource is about to move: its tables refuse writes from now on, until it has moved or that takes too long.

@@ -189,17 +189,32 @@ fn doubt(transaction: &Transaction<'_>, stored: &[Table], guarded: &[String], ta
 /// Which tables take no writes because another site holds them.
 type Held = BTreeMap<String, Option<String>>;
 
-/// Has writes to tables that another site holds fail and name it.
+/// Has writes to tables that another site holds fail and name it, and those to all others succeed.
 pub(super) fn refuse<'a>(
     transaction: &Transaction<'_>,
     tables: impl IntoIterator<Item = &'a Table>,
     held: &Held,
 ) -> Result<(), Error> {
     for table in tables {
-        let Some((_, holder)) = held.iter().find(|(name, _)| name.eq_ignore_ascii_case(&table.name)) else { continue };
         let message = |holder| format!("siteswap: site {holder} holds table {}; write it there", table.name);
-        let message = holder.as_ref().map(message);
+        let message = holder(held, table).map(message);
         capture::refuse(transaction, table, message.as_deref()).map_err(capture::Error::from)?;
+    }
+    Ok(())
+}
+
+fn holder<'a>(held: &'a Held, table: &Table) -> Option<&'a String> {
+    held.iter().find(|(name, _)| name.eq_ignore_ascii_case(&table.name)).and_then(|(_, holder)| holder.as_ref())
+}
+
+/// Refuses writes to tables that another site holds and that have come, or were made anew, since [`refuse`].
+pub(super) fn refuse_new(transaction: &Transaction<'_>) -> Result<(), Error> {
+    let held = remembered(transaction)?;
+    for table in capture::tables(transaction)? {
+        let exists = schema::read(transaction, &table.name).is_ok();
+        if exists && holder(&held, &table).is_some() && !capture::refuses(transaction, &table, &table.name)? {
+            refuse(transaction, [&table], &held)?;
+        }
     }
     Ok(())
 }

@@ -327,7 +327,8 @@ impl Store {
         work::peers(&self.database, &self.settings)
     }
 
-    /// From now on writes to these tables fail and name the holder, or succeed (`None`). Returns how far this site is: the
+    /// From now on writes to these tables fail and name the holder, or succeed (`None`), as do those to all others; tables
+    /// that are attached later among them. Returns how far this site is: the
     /// last group of what was written here before, and of each peer what is applied here, by site. Who has applied all that
     /// has everything that the last writer can have seen. Tables that are not replicated are passed over. During a schema change it holds from its end on.
     ///
@@ -426,6 +427,7 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
     // A schema change takes our triggers off.
     if !fenced(transaction)? {
         capture::refresh(transaction)?;
+        fence::refuse_new(transaction)?;
     }
     load(transaction, settings).map(Some)
 }
