@@ -239,6 +239,27 @@ fn with_agents_at_both_ends_a_good_edge_has_nothing_wrong() {
 }
 
 #[test]
+fn a_path_that_takes_less_than_the_first_interface_is_a_problem() {
+    let edge = Edge::new();
+    edge.peer.ip("addr add 198.51.100.2/32 dev lo");
+    edge.write("west", r#""eth0""#, &pins("west"), "10.1.0.11");
+    let file = edge.file("west");
+    let _west = edge.peer.run(move || Agent::start(&file));
+    let _east = Agent::start(&edge.file("east"));
+    edge.until(|report| report.wrong() == NOTHING);
+    edge.peer.ip("link set eth0 mtu 1500");
+    let report = edge.doctor();
+    assert_eq!(report.wrong(), ["problem tunnel west"]);
+    assert!(report.says("tunnel", "west").contains("none of 1600 bytes"));
+    assert!(report.says("peer", "west").starts_with("answers at 10.255.0.2:7401"));
+    // Told the size, the program sends no larger ones.
+    ip("route add 10.255.0.2/32 dev link0 mtu 1500");
+    let report = edge.doctor();
+    assert_eq!(report.wrong(), ["warning tunnel west"]);
+    assert!(report.says("tunnel", "west").contains("leaves 1456 bytes"));
+}
+
+#[test]
 fn an_interface_that_is_made_again_gets_the_program_from_the_agent_that_runs() {
     let edge = Edge::new();
     let _east = Agent::start(&edge.file("east"));

@@ -363,7 +363,7 @@ fn own_tunnel(edge: &Edge<'_>) -> Option<Finding> {
 fn peer(name: &str, tunnel: SocketAddrV4, echo: &Echo) -> Finding {
     const CHECK: &str = "peer";
     let says = match echo {
-        Echo::Answered(after) => {
+        Echo::Answered { after, .. } => {
             return Finding::ok(CHECK, name, format!("answers at {tunnel} after {:.1} ms", after.as_secs_f64() * 1e3));
         }
         Echo::Refused => {
@@ -385,6 +385,14 @@ fn path(edge: &Edge<'_>, peer: &str, hop: &Hop) -> Finding {
     const CHECK: &str = "tunnel";
     let needed = ORDINARY + TUNNEL;
     let via = hop.gateway.map_or_else(String::new, |gateway| format!(" by {gateway}"));
+    if let Some(Echo::Answered { full: false, .. }) = edge.echoes.get(peer) {
+        let says = format!(
+            "on {}{via}; small packets get there and back, but none of {} bytes, which is its MTU: have the whole path \
+             take them, or give the routes at both sites the MTU that it takes (`ip route change … mtu BYTES`)",
+            hop.name, hop.mtu
+        );
+        return Finding::problem(CHECK, peer, says);
+    }
     if hop.mtu >= needed {
         return Finding::ok(CHECK, peer, format!("on {}{via}; its MTU of {} takes whole packets", hop.name, hop.mtu));
     }

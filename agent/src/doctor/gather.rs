@@ -95,9 +95,9 @@ async fn echoes(config: &Config, hops: &Hops) -> BTreeMap<String, Echo> {
     let Some(own) = config.sites[&config.site].tunnel else { return echoes };
     for peer in config.peers() {
         if let Some(tunnel) = config.sites[peer].tunnel
-            && hops.get(&IpAddr::from(*tunnel.ip())).is_some_and(Result::is_ok)
+            && let Some(Ok(hop)) = hops.get(&IpAddr::from(*tunnel.ip()))
         {
-            echoes.insert(peer.to_owned(), echo::ask((&config.site, own), (peer, tunnel)).await);
+            echoes.insert(peer.to_owned(), echo::ask((&config.site, own), (peer, tunnel), hop.mtu).await);
         }
     }
     echoes

@@ -516,16 +516,19 @@ impl Collection {
         let nested = Tunnelled::new(3, &good.frame()[14..]);
         self.stop("a tunnel in the tunnel", nested.frame(), Outcome::TunnelUnknown);
         let question = Tunnelled { header: header(1, 2, "west", 0), inner: Vec::new(), ..good.clone() };
-        let mut answer = question.frame();
-        answer[..6].copy_from_slice(&CLIENT_MAC);
-        answer[6..12].copy_from_slice(&SERVER_MAC);
-        answer[26..30].copy_from_slice(&OWN_TUNNEL);
-        answer[30..34].copy_from_slice(&PEER_TUNNEL);
-        answer.copy_within(34..36, 36);
-        answer[34..36].copy_from_slice(&TUNNEL_PORT.to_be_bytes());
-        answer[43] = 4;
-        answer[46..50].copy_from_slice(&site("east").to_be_bytes());
-        self.add("a peer asks whether this end answers", question.frame(), Outcome::TunnelEcho, Some(answer));
+        let long = Tunnelled { inner: vec![0; TUNNEL_MTU as usize], ..question.clone() };
+        for (text, question) in [("a peer asks whether this end answers", &question), ("with a long packet", &long)] {
+            let mut answer = question.frame();
+            answer[..6].copy_from_slice(&CLIENT_MAC);
+            answer[6..12].copy_from_slice(&SERVER_MAC);
+            answer[26..30].copy_from_slice(&OWN_TUNNEL);
+            answer[30..34].copy_from_slice(&PEER_TUNNEL);
+            answer.copy_within(34..36, 36);
+            answer[34..36].copy_from_slice(&TUNNEL_PORT.to_be_bytes());
+            answer[43] = 4;
+            answer[46..50].copy_from_slice(&site("east").to_be_bytes());
+            self.add(text, question.frame(), Outcome::TunnelEcho, Some(answer));
+        }
         let question = Tunnelled { source: [10, 255, 0, 7], ..question };
         self.stop("a stranger asks", question.frame(), Outcome::TunnelStranger);
         let mut other = good.frame();

@@ -75,6 +75,10 @@ fn hop(name: &str, mtu: u32) -> Hop {
     }
 }
 
+fn answered(full: bool) -> Echo {
+    Echo::Answered { after: Duration::from_micros(250), full }
+}
+
 /// A host on which all is well.
 fn good(config: &Config) -> Edge<'_> {
     let hops = [
@@ -98,7 +102,7 @@ fn good(config: &Config) -> Edge<'_> {
         forwards_v4: true,
         forwards_v6: true,
         unrouted: BTreeMap::new(),
-        echoes: [("west".to_owned(), Echo::Answered(Duration::from_micros(250)))].into(),
+        echoes: [("west".to_owned(), answered(true))].into(),
         hops: Arc::new(hops.into_iter().map(|(address, hop)| (address.parse().unwrap(), hop)).collect()),
     }
 }
@@ -302,6 +306,20 @@ fn what_is_left_in_the_tunnel_is_said() {
     let findings = check(&edge);
     let tunnel = findings.iter().find(|finding| finding.about == "west").unwrap();
     assert!(tunnel.says.contains("MTU of 1500 leaves 1456 bytes") && tunnel.says.contains("ICMP"), "{}", tunnel.says);
+}
+
+#[test]
+fn a_path_that_loses_packets_of_its_own_mtu_is_a_problem() {
+    let config = config();
+    for mtu in [9000, 1500] {
+        let mut edge = good(&config);
+        set_hop(&mut edge, "10.255.0.2", Ok(hop("link0", mtu)));
+        edge.echoes.insert("west".to_owned(), answered(false));
+        let findings = check(&edge);
+        let wrong: Vec<_> = findings.iter().filter(|finding| finding.verdict != Verdict::Ok).collect();
+        let [Finding { check: "tunnel", verdict: Verdict::Problem, says, .. }] = wrong[..] else { panic!("{wrong:?}") };
+        assert!(says.contains(&format!("none of {mtu} bytes")), "{says}");
+    }
 }
 
 #[test]
