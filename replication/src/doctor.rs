@@ -134,6 +134,8 @@ fn table(database: &Connection, name: &str, listed: bool) -> Result<Vec<Finding>
     findings.extend(found.left_out.iter().map(|left| constraints::left_out(name, left)));
     findings.extend(constraints::references(database, &found.table)?);
     findings.extend(foreign_code(database, &found.table)?);
+    let triggers = schema::ignoring_triggers(database, &found.table.name)?;
+    findings.extend(triggers.iter().map(|trigger| constraints::ignoring(&found.table.name, trigger)));
     if found.table.columns.len() > MASK_BITS + 1 {
         let what =
             format!("has {} columns: those from column {} on count as one", found.table.columns.len(), MASK_BITS + 1);

@@ -300,3 +300,17 @@ fn only_its_owner_can_read_a_snapshot() {
     let mode = std::fs::metadata(sites.snapshot(0)).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn groups_of_which_a_site_that_joined_has_only_the_first_are_not_made_one() {
+    let (mut sites, mut dice) = (Sites::some(SCHEMA, &[0], &[], 2), Dice::new(1));
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 0, 0)");
+    let copy = sites.snapshot(0);
+    write(&mut sites, 0, "UPDATE item SET a = 1");
+    sites.adopt(copy, 1);
+    sites.drain(&mut dice);
+    while sites.all[0].store.compact(1).expect("a transaction") {}
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert_eq!(sites.all[1].store.doubt().expect("a state"), None, "nothing has to be compared");
+}

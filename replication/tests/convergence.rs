@@ -74,6 +74,33 @@ CREATE TABLE loose(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id) 
     },
 };
 
+/// Tables of which each calls back, takes with it or lets go what another refers to, by more than keys.
+const CHAINED: Tables = Tables {
+    schema: "
+CREATE TABLE customer(id INTEGER PRIMARY KEY, address TEXT COLLATE NOCASE NOT NULL UNIQUE ON CONFLICT IGNORE);
+CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INTEGER NOT NULL REFERENCES customer ON DELETE CASCADE, n);
+CREATE TABLE item(id INTEGER PRIMARY KEY, purchase INTEGER NOT NULL REFERENCES purchase, n UNIQUE ON CONFLICT REPLACE);
+CREATE TABLE letter(id INTEGER PRIMARY KEY, address TEXT REFERENCES customer(address) ON DELETE CASCADE, item REFERENCES item, n);
+",
+    all: &[("customer", &[0], 2), ("purchase", &[0], 3), ("item", &[0], 3), ("letter", &[0], 4)],
+    statement: |dice| {
+        let (id, other, n) = (dice.below(4), dice.below(4), dice.below(4));
+        // A customer always has the same, however it is spelled.
+        let address = |dice: &mut Dice, id| format!("'{}{id}'", dice.pick(&["at", "AT", "At"]));
+        match dice.below(12) {
+            0 | 1 => format!("INSERT OR IGNORE INTO customer VALUES({id}, {})", address(dice, id)),
+            2 => format!("DELETE FROM customer WHERE id = {id}"),
+            3 | 4 => format!("INSERT OR IGNORE INTO purchase VALUES({id}, {other}, {n})"),
+            5 => format!("DELETE FROM purchase WHERE id = {id}"),
+            6 => format!("INSERT INTO item VALUES({id}, {other}, {n})"),
+            7 => format!("UPDATE item SET purchase = {other} WHERE id = {id}"),
+            8 => format!("DELETE FROM item WHERE id = {id}"),
+            9 | 10 => format!("INSERT OR IGNORE INTO letter VALUES({id}, {}, {other}, {n})", address(dice, n)),
+            _ => format!("UPDATE purchase SET n = {n} WHERE id = {id}"),
+        }
+    },
+};
+
 /// A table in which rows drive out others by a unique value.
 const EVICTING: Tables = Tables {
     schema: "CREATE TABLE seat(id INTEGER PRIMARY KEY, number INTEGER UNIQUE, name, note);",
@@ -230,6 +257,12 @@ fn c4_unique_columns_and_foreign_keys_hold_at_three_sites() {
 }
 
 #[test]
+fn c4_rows_that_call_back_and_take_with_them_what_others_refer_to_converge() {
+    converge(&CHAINED, 40, 2, Rules::default());
+    converge(&CHAINED, 20, 3, Rules::default());
+}
+
+#[test]
 fn c4_rows_driven_out_by_others_converge() {
     converge(&EVICTING, 40, 2, Rules::default());
 }
@@ -347,6 +380,25 @@ fn a_restored_backup_hears_from_its_peer_that_it_had_deleted_a_row() {
     sites.settle(&mut dice);
     assert!(sites.all[0].rows("item").is_empty());
     PLAIN.assert_equal(&sites);
+    assert_nothing_kept(&sites);
+}
+
+#[test]
+fn a_row_that_was_deleted_just_before_a_site_joined_comes_back_there_too_for_an_edit_elsewhere() {
+    let (mut sites, mut dice) = (Sites::some(PLAIN.schema, &[0, 0], &[], 3), Dice::new(0));
+    let write = |sites: &mut Sites, at: usize, sql: &str| {
+        sites.now += 1;
+        sites.all[at].set_clock(sites.now);
+        sites.all[at].app.execute(sql, []).expect("a write");
+    };
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 1, 1, 1)");
+    sites.settle(&mut dice);
+    write(&mut sites, 0, "DELETE FROM item");
+    write(&mut sites, 1, "UPDATE item SET b = 2");
+    sites.join(0);
+    sites.settle(&mut dice);
+    PLAIN.assert_equal(&sites);
+    assert_eq!(sites.all[2].rows("item").len(), 1);
     assert_nothing_kept(&sites);
 }
 

@@ -54,6 +54,24 @@ fn each_ill_is_found_in_its_table_with_its_severity() {
         ("CREATE TABLE t(k NOT NULL PRIMARY KEY, a NOT NULL UNIQUE DEFAULT (1 + 1))", "", Warning, "computed default"),
         ("CREATE TABLE t(k NOT NULL PRIMARY KEY, a REFERENCES nobody)", "", Warning, "no such table"),
         (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, a REFERENCES u(b)); CREATE TABLE u(k NOT NULL PRIMARY KEY, b UNIQUE)",
+            "",
+            Warning,
+            "by b, not by the primary key",
+        ),
+        (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, a TEXT REFERENCES u); CREATE TABLE u(k INT NOT NULL PRIMARY KEY)",
+            "",
+            Warning,
+            "of another type",
+        ),
+        (
+            "CREATE TABLE t(k NOT NULL PRIMARY KEY, a)",
+            "CREATE TRIGGER g AFTER UPDATE ON t BEGIN SELECT RAISE(IGNORE); END",
+            Warning,
+            "\"g\" says RAISE(IGNORE)",
+        ),
+        (
             "CREATE TABLE t(k NOT NULL PRIMARY KEY, u REFERENCES u); CREATE TABLE u(k NOT NULL PRIMARY KEY, t REFERENCES t)",
             "",
             Warning,

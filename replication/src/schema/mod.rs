@@ -9,7 +9,7 @@ mod sql;
 use serde::{Deserialize, Serialize};
 
 pub use affinity::Affinity;
-pub use read::{Error, Found, LeftOut, names, read};
+pub use read::{Error, Found, LeftOut, ignoring_triggers, names, read};
 
 /// Columns with a bit of their own in a touch's mask; all later ones share the next bit.
 pub const MASK_BITS: usize = 62;
@@ -104,6 +104,28 @@ impl Table {
     /// Is the column part of the primary key?
     pub fn in_key(&self, column: u16) -> bool {
         self.key.contains(&column)
+    }
+
+    /// The columns of this table to which another's foreign key refers, each with the collation by which the index of
+    /// them compares it. `None`: there is no such column any more.
+    pub fn referred_to(&self, reference: &Reference) -> Option<Vec<(u16, &str)>> {
+        let columns: Vec<u16> = reference.parent_columns.iter().map(|name| self.column(name)).collect::<Option<_>>()?;
+        let over = |unique: &&Unique| {
+            unique.columns.len() == columns.len() && unique.columns.iter().all(|(column, _)| columns.contains(column))
+        };
+        let index = self.uniques.iter().find(over);
+        let collation = |column: u16| {
+            let found = index.and_then(|index| index.columns.iter().find(|(of, _)| *of == column));
+            (column, found.map_or("BINARY", |(_, collation)| collation.as_str()))
+        };
+        Some(columns.into_iter().map(collation).collect())
+    }
+
+    /// Are these the whole primary key, and does its index take two of them for the same only if they are the same bytes?
+    pub fn is_whole_key(&self, columns: &[(u16, &str)]) -> bool {
+        columns.len() == self.key.len()
+            && columns.iter().all(|(column, _)| self.in_key(*column))
+            && !self.uniques.iter().any(|unique| unique.primary)
     }
 
     /// The collation, as an identifier, by which the primary key's index compares this column of it. The column's own may be

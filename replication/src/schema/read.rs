@@ -206,6 +206,17 @@ impl Shape {
     }
 }
 
+/// The table's triggers, but ours, that are fired AFTER a row was changed and may say `RAISE(IGNORE)`, by name.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn ignoring_triggers(database: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name, sql FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY name";
+    let mut found = query(database, sql, [table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    found.retain(|(name, text)| !is_internal(name) && sql::ignores_afterwards(text));
+    Ok(found.into_iter().map(|(name, _)| name).collect())
+}
+
 /// All rows of a query.
 pub(super) fn query<T>(
     database: &Connection,

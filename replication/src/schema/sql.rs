@@ -46,6 +46,14 @@ pub(super) fn expressions(create_table: &str) -> Expressions {
     found
 }
 
+/// Reads the text of a CREATE TRIGGER: is it fired AFTER a statement has changed a row, and may it say `RAISE(IGNORE)` then?
+pub(super) fn ignores_afterwards(create_trigger: &str) -> bool {
+    let tokens: Vec<Token> = tokens(create_trigger).collect();
+    let begin = tokens.iter().position(|token| token.is("BEGIN")).unwrap_or(tokens.len());
+    let after = tokens[..begin].iter().any(|token| token.is("AFTER"));
+    after && tokens.windows(3).any(|three| three[0].is("RAISE") && three[1] == Token::Open && three[2].is("IGNORE"))
+}
+
 /// Names up to the parenthesis that closes one already read.
 fn parenthesised(tokens: &mut impl Iterator<Item = Token>) -> Names {
     let mut names = Vec::new();
@@ -163,6 +171,15 @@ mod tests {
         );
         assert_eq!(found.checks, [vec!["a", "b \"q"], vec!["e", "in"], vec!["a", "max", "e", "3"]]);
         assert_eq!(found.generated, [("c d".to_owned(), vec!["a".to_owned(), "e".to_owned()])]);
+    }
+
+    #[test]
+    fn triggers_that_ignore_what_has_happened_are_found_whatever_the_spelling() {
+        let trigger = |when, what| format!("CREATE TRIGGER \"begin\" {when} UPDATE ON t BEGIN SELECT {what}; END");
+        assert!(ignores_afterwards(&trigger("after", "raise ( /* so */ ignore )")));
+        for (when, what) in [("BEFORE", "RAISE(IGNORE)"), ("", "RAISE(IGNORE)"), ("AFTER", "RAISE(ABORT, 'IGNORE')")] {
+            assert!(!ignores_afterwards(&trigger(when, what)), "{when} {what}");
+        }
     }
 
     #[test]

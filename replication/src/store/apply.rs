@@ -1,12 +1,13 @@
 //! Apply: a peer's batch is joined with what is here, in one transaction that also remembers it.
 
-use std::{mem::replace, rc::Rc};
+use std::{collections::BTreeSet, mem::replace, rc::Rc};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use crate::{
     clock::Version,
     merge::{Joined, Parked, Row},
+    schema::Unique,
     value::{Key, Value},
     wire::{Part, RowChange},
 };
@@ -55,6 +56,8 @@ pub(super) struct Found {
     pub(super) waiting: Vec<Waiting>,
     pub(super) conflicts: u64,
     pub(super) rows: u64,
+    /// Deleted rows that were called back by what refers to them: their tables' numbers and their keys.
+    pub(super) returned: BTreeSet<(u32, Key)>,
 }
 
 impl Store {
@@ -349,10 +352,10 @@ pub(super) fn free(result: Result<(), rusqlite::Error>) -> Result<bool, Error> {
     }
 }
 
-/// The newest version of a row's claim to these columns.
-pub(super) fn claim(row: &Row, columns: &[(u16, String)], primary: bool) -> Version {
-    if primary {
+/// The newest version of a row's claim to its values in unique columns.
+pub(super) fn claim(row: &Row, unique: &Unique) -> Version {
+    if unique.primary {
         return row.alive;
     }
-    columns.iter().map(|(column, _)| row.versions[usize::from(*column)]).max().unwrap_or_default()
+    unique.columns.iter().map(|(column, _)| row.versions[usize::from(*column)]).max().unwrap_or_default()
 }

@@ -85,7 +85,7 @@ impl Store {
         let told = |site| self.told.borrow().get(&site).map_or(self.opened, |told| self.opened.max(*told));
         let extent = |(site, peer): (SiteId, Peer)| Extent {
             acknowledged: peer.acknowledged,
-            told: peer.incarnation.map_or(u64::MAX, |_| told(site)),
+            told: peer.incarnation.map_or(u64::MAX, |_| told(site).max(peer.acknowledged)),
         };
         Ok(self.peers()?.into_iter().map(extent).collect())
     }

@@ -168,7 +168,8 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
         let ends = Version::new(stamp, work.settings.site);
         let change = Change { deleted: Some(Deleted { stamp, ends }), ..Change::default() };
         work.record(&live, &key, &mut row, change)?;
-        return Ok(live.delete(work.transaction, &conflict.key)?);
+        // The key's index may take another row for it.
+        return if there.is_some() { Ok(live.delete(work.transaction, &conflict.key)?) } else { Ok(()) };
     }
     let mut cells = Vec::new();
     for (name, value) in &conflict.image {

@@ -131,10 +131,10 @@ fn close(work: &mut Work<'_>, live: &Live, any: bool, near: &mut Vec<Near>) -> R
     for Near { key, there, last, touched } in near.drain(..) {
         let told = last.is_some();
         let key = Key::new(&key);
-        let (mut row, kept) = work.rows.load_if(any, live, &key, last)?;
+        let (mut row, _) = work.rows.load_if(any, live, &key, last)?;
         // Signs of life that are kept no more were all older than this.
         let settled = Version::SETTLED.max(Version::new(work.state.settled, u32::MAX));
-        let known_alive = if kept { row.alive } else { settled };
+        let known_alive = if row.alive.is_change() { row.alive } else { settled };
         let last = if told { row.values.as_mut_slice() } else { &mut [] };
         let site = work.settings.site;
         if let Some(change) = touched.change(site, &live.table, live.rules, there, last, known_alive) {

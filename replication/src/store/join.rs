@@ -2,9 +2,13 @@
 
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work};
+use crate::{capture, schema::quoted};
+
+use super::{
+    Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work, write_as_told,
+};
 
 impl Store {
     /// Writes a copy of the database as it is at one moment, with all that is kept of changes, to a file that does not
@@ -33,6 +37,7 @@ impl Store {
     pub fn adopt(file: &Path, settings: Settings) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut database = Connection::open_with_flags(file, flags)?;
+        write_as_told(&database)?;
         database.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
         let transaction = Transaction::new(&mut database, TransactionBehavior::Immediate)?;
         become_another(&transaction, &settings)?;
@@ -55,6 +60,7 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
     let mut work = Work::begin(transaction, settings, &tables)?;
     let before = work.state.clone();
     let own = own_groups(transaction, settings)?;
+    put_back(transaction, before.folded)?;
     work.state = State {
         clock: before.clock,
         group: own,
@@ -80,6 +86,28 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
 fn own_groups(transaction: &Transaction<'_>, settings: &Settings) -> Result<u64, Error> {
     let sql = "SELECT applied FROM _ssw_peer WHERE site=?";
     Ok(transaction.query_row(sql, [settings.site], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Puts back the rows whose deletion the source had not folded yet: it will tell of that. Until then nobody else could say
+/// what the rows were, if one is to come back for an edit elsewhere.
+fn put_back(transaction: &Transaction<'_>, folded: i64) -> Result<(), Error> {
+    for table in capture::tables(transaction)? {
+        let touched = "SELECT 1 FROM _ssw_touch WHERE tbl = ? AND seq > ?";
+        if !transaction.prepare_cached(touched)?.exists(params![table.number, folded])? {
+            continue;
+        }
+        let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
+        let values: Vec<String> = (0..columns.len()).map(|at| format!("o.c{at}")).collect();
+        let (name, images) = (quoted(&table.name), format!("_ssw_old_{}", table.number));
+        let sql = format!(
+            "INSERT OR IGNORE INTO {name}({}) SELECT {} FROM _ssw_touch AS t JOIN {images} AS o ON o.seq = t.seq \
+             WHERE t.tbl = ? AND t.seq > ? ORDER BY t.seq DESC",
+            columns.join(","),
+            values.join(",")
+        );
+        transaction.execute(&sql, params![table.number, folded])?;
+    }
+    Ok(())
 }
 
 /// Drops what is the source's own business. Returns the last touch.

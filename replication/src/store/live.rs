@@ -81,10 +81,10 @@ impl Live {
         Ok(Self {
             defaults: defaults.collect::<Result<_, _>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
-            insert: format!("INSERT INTO {name}({all}) VALUES({marks})"),
+            insert: format!("INSERT OR ABORT INTO {name}({all}) VALUES({marks})"),
             delete: format!("DELETE FROM {name} WHERE {matches}"),
             update: (
-                format!("UPDATE {name} SET "),
+                format!("UPDATE OR ABORT {name} SET "),
                 columns.iter().map(|column| format!("{column}=?")).collect(),
                 format!(" WHERE {matches}"),
             ),
@@ -160,7 +160,8 @@ impl Live {
         self.inserter(database)?.execute(params_from_iter(values)).map(drop)
     }
 
-    /// The statement that inserts all columns' values, for one row after the other.
+    /// The statement that inserts all columns' values, for one row after the other. Whatever the schema says to do ON
+    /// CONFLICT, a row in the way is for us to decide about.
     pub(super) fn inserter<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, rusqlite::Error> {
         database.prepare_cached(&self.insert)
     }

@@ -278,11 +278,8 @@ impl Store {
         if mode != "wal" {
             return Err(Error::Journal(mode));
         }
-        // What we apply must not be captured again, nor cascade twice; a CHECK has been passed where the change was made.
-        database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-        database.execute_batch(
-            "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA temp_store=FILE;",
-        )?;
+        write_as_told(&database)?;
+        database.execute_batch("PRAGMA synchronous=FULL; PRAGMA temp_store=FILE;")?;
         database.pragma_update(None, "cache_size", CACHE)?;
         database.set_prepared_statement_cache_capacity(512);
         capture::check_layout(&database)?;
@@ -406,6 +403,13 @@ impl Store {
         self.schema = Some(schema);
         Ok(result)
     }
+}
+
+/// What this connection writes is not captured again, nor cascades twice; a CHECK has been passed where the change was made.
+fn write_as_told(database: &Connection) -> Result<(), Error> {
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    database.execute_batch("PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON;")?;
+    Ok(())
 }
 
 /// Waits for another connection's transaction to end, and says whether to try again.

@@ -81,18 +81,19 @@ fn place(
             checks.push(Check::new(&live, &newcomer.key));
             return Ok(());
         };
-        let there = live.read(work.transaction, &other.columns().unwrap_or_default())?;
+        let columns = other.columns().unwrap_or_default();
+        let there = live.read(work.transaction, &columns)?;
         let (mut resident, _) = work.rows.load(&live, &other, there)?;
-        let claims = |row: &Row| claim(row, &unique.columns, unique.primary);
-        let (mine, theirs) = (claims(&newcomer.row), claims(&resident));
-        if (mine, &newcomer.key) < (theirs, &other) {
+        let (mine, theirs) = (claim(&newcomer.row, &unique), claim(&resident, &unique));
+        // A row without a whole key is known to this site alone, and nobody can take anything from it.
+        let whole = !columns.iter().any(Value::is_null);
+        if !whole || (mine, &newcomer.key) < (theirs, &other) {
             lose(work, &live, &newcomer.key, &mut newcomer.row, Some(&unique), theirs, found, now)?;
             if !newcomer.row.visible() {
                 checks.push(Check::new(&live, &newcomer.key));
                 return Ok(());
             }
         } else {
-            let columns = other.columns().unwrap_or_default();
             lose(work, &live, &other, &mut resident, Some(&unique), mine, found, now)?;
             live.delete(work.transaction, &columns)?;
             if resident.visible() {
@@ -150,7 +151,7 @@ fn lose(
     found: &mut Found,
     now: i64,
 ) -> Result<(), Error> {
-    let lost = unique.map_or_else(|| row.edited(), |unique| claim(row, &unique.columns, unique.primary));
+    let lost = unique.map_or_else(|| row.edited(), |unique| claim(row, unique));
     log(work, live, key, &Conflict { kind: Kind::Unique, won, lost, image: row.image() }, found)?;
     let columns = &live.table.columns;
     let nullable =
@@ -225,8 +226,8 @@ pub(super) fn check_all(work: &mut Work<'_>, checks: &mut Checks, found: &mut Fo
                 for reference in &live.table.references {
                     if let Some(values) = referred(reference, &row)
                         && !exists(work, reference, &values)?
+                        && parent_missing(work, &check, reference, &values, checks, found, now)?
                     {
-                        parent_missing(work, &check, reference, &values, checks, found, now)?;
                         break;
                     }
                 }
@@ -257,14 +258,17 @@ fn children_of(work: &mut Work<'_>, parent: &Live, key: &Key, checks: &mut Check
     for child in tables.values() {
         let of = |reference: &&Reference| reference.parent.eq_ignore_ascii_case(&parent.table.name);
         for reference in child.table.references.iter().filter(of) {
-            let values: Option<Vec<&Value>> = reference
-                .parent_columns
-                .iter()
-                .map(|name| row.values[usize::from(parent.table.column(name)?)].as_ref())
-                .collect();
+            let Some(to) = parent.table.referred_to(reference) else { continue };
+            let values: Option<Vec<&Value>> =
+                to.iter().map(|(column, _)| row.values[usize::from(*column)].as_ref()).collect();
             let Some(values) = values else { continue };
             let name = |column: &u16| quoted(&child.table.columns[usize::from(*column)].name);
-            let same: Vec<String> = reference.columns.iter().map(|column| format!("{}=?", name(column))).collect();
+            let same: Vec<String> = reference
+                .columns
+                .iter()
+                .zip(&to)
+                .map(|(column, (_, collation))| format!("{}=? COLLATE {}", name(column), quoted(collation)))
+                .collect();
             let keys: Vec<String> = child.table.key.iter().map(name).collect();
             let sql =
                 format!("SELECT {} FROM {} WHERE {}", keys.join(","), quoted(&child.table.name), same.join(" AND "));
@@ -281,7 +285,8 @@ fn children_of(work: &mut Work<'_>, parent: &Live, key: &Key, checks: &mut Check
 }
 
 /// Does what the schema says should happen to a child whose parent is deleted; where it says that this must not happen,
-/// the parent comes back. A parent that nobody here has heard of may still be on its way from another site.
+/// the parent comes back. A parent that nobody here has heard of may still be on its way from another site: nothing is
+/// done then, and this says no.
 fn parent_missing(
     work: &mut Work<'_>,
     check: &Check,
@@ -290,8 +295,8 @@ fn parent_missing(
     checks: &mut Checks,
     found: &mut Found,
     now: i64,
-) -> Result<(), Error> {
-    let Some((parent, parent_key, mut gone)) = deleted_parent(work, reference, values)? else { return Ok(()) };
+) -> Result<bool, Error> {
+    let Some((parent, parent_key, mut gone)) = deleted_parent(work, reference, values)? else { return Ok(false) };
     let Check { live, key, told } = check;
     let columns = key.columns().unwrap_or_default();
     let there = live.read(work.transaction, &columns)?;
@@ -310,13 +315,15 @@ fn parent_missing(
     let kind = Kind::ForeignKey;
     if action == OnDelete::Keep {
         let conflict = Conflict { kind, won: edited, lost: gone.removed, image: Vec::new() };
-        if revive(work, &parent, &parent_key, &mut gone, now)? {
+        // Once: if it is gone again, it had to go with a parent of its own, and would have to for ever.
+        let first = found.returned.insert((parent.table.number, parent_key.clone()));
+        if first && revive(work, &parent, &parent_key, &mut gone, now)? {
             log(work, &parent, &parent_key, &conflict, found)?;
             checks.push(Check::new(&parent, &parent_key));
             checks.push(Check::new(live, key));
-            return Ok(());
+            return Ok(true);
         }
-        // Another row has its place; the child goes the parent's way.
+        // It cannot stay, or another row has its place; the child goes the parent's way.
     }
     log(work, live, key, &Conflict { kind, won: gone.removed, lost: edited, image: row.image() }, found)?;
     if matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
@@ -330,10 +337,10 @@ fn parent_missing(
         live.delete(work.transaction, &columns)?;
     }
     checks.push(Check::new(live, key));
-    Ok(())
+    Ok(true)
 }
 
-/// What is left of the parent, if it was deleted and its values are still kept.
+/// What is left of the parent, if it was deleted and its values are still kept; of several, the one that was deleted last.
 fn deleted_parent(
     work: &mut Work<'_>,
     reference: &Reference,
@@ -341,17 +348,29 @@ fn deleted_parent(
 ) -> Result<Option<(Rc<Live>, Key, Row)>, Error> {
     let parent = work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&reference.parent));
     let Some(parent) = parent.cloned() else { return Ok(None) };
-    let value = |column: &u16| {
-        let name = &parent.table.columns[usize::from(*column)].name;
-        let at = reference.parent_columns.iter().position(|other| other.eq_ignore_ascii_case(name))?;
-        values.get(at)
-    };
-    let key: Option<Vec<&Value>> = parent.table.key.iter().map(value).collect();
-    let Some(key) = key.filter(|_| reference.parent_columns.len() == parent.table.key.len()) else { return Ok(None) };
-    let key = Key::new(key);
-    let (row, kept) = work.rows.load(&parent, &key, None)?;
-    let usable = kept && !row.lives() && row.values.iter().all(Option::is_some);
-    Ok(usable.then_some((parent, key, row)))
+    let Some(to) = parent.table.referred_to(reference) else { return Ok(None) };
+    let usable = |row: &Row| !row.lives() && row.values.iter().all(Option::is_some);
+    if parent.table.is_whole_key(&to) {
+        let place = |column: &u16| to.iter().position(|(other, _)| other == column);
+        let key: Option<Vec<&Value>> = parent.table.key.iter().map(|column| values.get(place(column)?)).collect();
+        let key = Key::new(key.unwrap_or_default());
+        let (row, kept) = work.rows.load(&parent, &key, None)?;
+        return Ok((kept && usable(&row)).then_some((parent, key, row)));
+    }
+    let same: Vec<String> = to.iter().map(|(_, collation)| format!("?=? COLLATE {}", quoted(collation))).collect();
+    let mut same = work.transaction.prepare_cached(&format!("SELECT {}", same.join(" AND ")))?;
+    let mut last: Option<(Key, Row)> = None;
+    work.rows.each_gone(&parent, |key, row| {
+        if usable(&row) && last.as_ref().is_none_or(|(_, last)| last.removed < row.removed) {
+            let theirs = to.iter().map(|(column, _)| row.values[usize::from(*column)].as_ref());
+            let pairs = theirs.zip(values).flat_map(|(theirs, value)| [theirs, Some(value)]);
+            if same.query_row(params_from_iter(pairs), |row| row.get::<_, Option<bool>>(0))? == Some(true) {
+                last = Some((key, row));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(last.map(|(key, row)| (parent, key, row)))
 }
 
 /// Brings a deleted row back as it was last. Says no if another row has one of its unique values by now: with its new

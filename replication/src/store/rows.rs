@@ -122,6 +122,25 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
+    /// Looks at all that is kept of rows that are not in the table.
+    pub(super) fn each_gone(
+        &mut self,
+        live: &Live,
+        mut look: impl FnMut(Key, Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.flush()?;
+        let mut statement = self.database.prepare_cached("SELECT key, state FROM _ssw_row WHERE tbl=?")?;
+        let mut rows = statement.query([live.table.number])?;
+        while let Some(row) = rows.next()? {
+            let (key, state): (Key, Vec<u8>) = (Key(row.get(0)?), row.get(1)?);
+            if Row::kept_visible(&state) == Some(false) {
+                let (row, _) = known(live, &key, Some(state), None)?;
+                look(key, row)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what was saved, if this row is among it.
     fn flush_before(&mut self, live: &Live, key: &Key) -> Result<(), Error> {
         let saved = |soon: &Soon| soon.table == live.table.number && soon.key == *key;

@@ -28,8 +28,6 @@ pub(super) struct Touched {
     inserted: Option<Stamp>,
     edits: Vec<(u64, Stamp)>,
     deleted: Option<Stamp>,
-    /// The newest touch after which the row may be gone.
-    gone: Option<Stamp>,
     newest: Stamp,
 }
 
@@ -45,11 +43,9 @@ impl Touched {
             // Updates that changed nothing leave a touch too.
             Op::Update(0) => {}
             Op::Update(mask) => self.edits.push((mask, stamp)),
-            Op::Delete => {
-                self.deleted = Some(stamp);
-                self.gone = Some(stamp);
-            }
-            Op::Evict => self.gone = Some(stamp),
+            Op::Delete => self.deleted = Some(stamp),
+            // The row itself says whether it is gone.
+            Op::Evict => {}
         }
     }
 
@@ -77,7 +73,8 @@ impl Touched {
         };
         let cells = self.cells(table, rules, last);
         let deleted = (!there).then(|| {
-            let stamp = self.gone.unwrap_or(self.newest);
+            // A trigger may delete the row that it is fired for, before ours say what happened to that.
+            let stamp = self.newest;
             let ends = match rules.deletes {
                 Deletes::Lose => alive.map_or(known_alive, |alive| known_alive.max(Version::new(alive, site))),
                 Deletes::Latest | Deletes::Win => Version::new(stamp, site),

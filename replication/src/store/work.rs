@@ -14,7 +14,9 @@ use crate::{
 };
 
 use super::{
-    Error, Peer, Settings, State, Tables, damaged,
+    Error, Peer, Settings, State, Tables,
+    apply::claim,
+    damaged,
     live::Live,
     rows::{Rows, TOGETHER, insert_all, many},
 };
@@ -181,11 +183,18 @@ impl<'a> Work<'a> {
         let settled = row.all_versions().all(|version| version == replace(&mut last, version) || self.settled(version));
         let (visible, lives) = (row.visible(), row.lives());
         let complete = visible == lives && (!lives || row.parked.is_empty());
-        if !(settled && complete && (visible || !live.is_parent)) {
+        if !(settled && complete && (visible || !live.is_parent) && !self.may_be_contested(live, row)) {
             return self.rows.save(live, key.clone(), row);
         }
         self.state.settled = self.state.settled.max(row.newest());
         if kept { self.rows.forget(live, key) } else { Ok(()) }
+    }
+
+    /// May an older claim to one of its unique values be on its way? If nothing were known of this one here, but still
+    /// elsewhere, sites would decide between the two differently.
+    fn may_be_contested(&self, live: &Live, row: &Row) -> bool {
+        let claims = live.table.uniques.iter().map(|unique| claim(row, unique)).filter(|claim| claim.is_change());
+        claims.map(|claim| claim.stamp).max().is_some_and(|newest| newest > self.settled_up_to())
     }
 
     pub(super) fn table(&self, number: u32) -> Option<Rc<Live>> {

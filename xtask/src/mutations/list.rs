@@ -54,6 +54,10 @@ const fn added(name: &'static str) -> Test {
     Test { target: "added_columns", name }
 }
 
+const fn constraints(name: &'static str) -> Test {
+    Test { target: "constraints", name }
+}
+
 const THREE: Test = converge("c4_three_sites");
 const LINKED: Test = converge("c4_unique_columns");
 
@@ -189,8 +193,39 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "eviction-image",
         without: "the values that triggers keep of rows that a REPLACE evicts",
-        edits: &[edit("src/store/touched.rs", "Op::Evict => self.gone = Some(stamp),", "Op::Evict => {}")],
+        edits: &[edit("src/store/fold.rs", "Op::Delete | Op::Evict)", "Op::Delete)")],
         noticed_by: converge("c4_rows_driven_out"),
+    },
+    Mutation {
+        name: "last-touch",
+        without: "the rule that a row is gone after its last touch, whatever that says",
+        edits: &[edit(
+            "src/store/touched.rs",
+            "let stamp = self.newest;",
+            "let stamp = self.deleted.unwrap_or(self.newest);",
+        )],
+        noticed_by: constraints("trigger_of_the_applications"),
+    },
+    Mutation {
+        name: "conflict-clauses",
+        without: "the rule that the schema's ON CONFLICT does not act where changes are applied",
+        edits: &[
+            edit("src/store/live.rs", "INSERT OR ABORT INTO", "INSERT INTO"),
+            edit("src/store/live.rs", "UPDATE OR ABORT", "UPDATE"),
+        ],
+        noticed_by: constraints("on_conflict"),
+    },
+    Mutation {
+        name: "contested",
+        without: "the memory of claims to unique values that older ones may still contest",
+        edits: &[edit("src/store/work.rs", " && !self.may_be_contested(live, row)", "")],
+        noticed_by: constraints("decides_the_same"),
+    },
+    Mutation {
+        name: "put-back",
+        without: "the rows whose deletion the source of a copy had not folded yet",
+        edits: &[edit("src/store/join.rs", "put_back(transaction, before.folded)?;", "")],
+        noticed_by: converge("just_before_a_site_joined"),
     },
     Mutation {
         name: "collection-seen",

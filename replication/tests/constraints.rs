@@ -1,0 +1,201 @@
+//! What a schema says beside its columns: conflict clauses, unique values, foreign keys of every kind, triggers of the
+//! application's. Whatever that is, both sites end with the same rows, and those keep to it.
+
+mod sites;
+
+use sites::{Dice, Sites};
+use siteswap_replication::store::{OnCollision, Rules};
+
+/// Two sites with these tables and rows.
+struct Pair {
+    sites: Sites,
+    dice: Dice,
+}
+
+impl Pair {
+    fn new(schema: &str) -> Self {
+        let mut pair = Self { sites: Sites::new(schema, &[0, 0], &[]), dice: Dice::new(1) };
+        pair.sites.settle(&mut pair.dice);
+        pair
+    }
+
+    /// An application writes, later than whatever was written before.
+    fn write(&mut self, at: usize, sql: &str) -> &mut Self {
+        self.sites.now += 10;
+        self.sites.all[at].set_clock(self.sites.now);
+        self.sites.all[at].app.execute_batch(sql).expect("a write");
+        self
+    }
+
+    /// Both tell each other everything. Then each of these queries has the same one answer at both, and foreign keys hold.
+    fn settle(&mut self, expected: &[(&str, &str)]) {
+        self.sites.settle(&mut self.dice);
+        for site in &self.sites.all {
+            for (sql, expected) in expected {
+                let found: String = site.app.query_row(sql, [], |row| row.get(0)).expect("an answer");
+                assert_eq!(found, *expected, "at site {}: {sql}", site.id);
+            }
+            let dangling = site.app.prepare("PRAGMA foreign_key_check").expect("a check").exists([]).expect("a check");
+            assert!(!dangling, "a row without its parent at site {}", site.id);
+        }
+        let outcome = self.sites.compare(0, 1, &mut self.dice);
+        assert!(outcome.is_clean(), "{outcome:?}");
+        assert_eq!([0, 1].map(|at| self.sites.kept(at)), [(0, 0); 2], "nothing is kept when all is said");
+    }
+}
+
+const COUNTS: &str = "SELECT concat((SELECT count(*) FROM customer), ' ', (SELECT count(*) FROM purchase), ' ', (SELECT count(*) FROM item))";
+
+#[test]
+fn a_row_does_not_call_its_parent_back_if_that_has_to_go_with_a_parent_of_its_own() {
+    let schema = "CREATE TABLE customer(id INTEGER PRIMARY KEY);
+        CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer REFERENCES customer ON DELETE CASCADE);
+        CREATE TABLE item(id INTEGER PRIMARY KEY, purchase INTEGER NOT NULL REFERENCES purchase);
+        INSERT INTO customer VALUES(1); INSERT INTO purchase VALUES(1, 1);";
+    let mut pair = Pair::new(schema);
+    pair.write(0, "DELETE FROM customer").write(1, "INSERT INTO item VALUES(1, 1)");
+    pair.settle(&[(COUNTS, "0 0 0")]);
+}
+
+#[test]
+fn a_row_goes_with_its_parent_if_another_has_the_place_of_what_that_refers_to() {
+    let schema = "CREATE TABLE customer(id INTEGER PRIMARY KEY, email TEXT UNIQUE);
+        CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INTEGER NOT NULL REFERENCES customer);
+        CREATE TABLE item(id INTEGER PRIMARY KEY, purchase INTEGER NOT NULL REFERENCES purchase);
+        INSERT INTO customer VALUES(1, 'x'); INSERT INTO purchase VALUES(1, 1);";
+    let mut pair = Pair::new(schema);
+    pair.write(0, "DELETE FROM purchase; DELETE FROM customer; INSERT INTO customer VALUES(2, 'x')");
+    pair.write(1, "INSERT INTO item VALUES(1, 1)");
+    pair.settle(&[(COUNTS, "1 0 0")]);
+}
+
+#[test]
+fn what_the_schema_says_to_do_on_conflict_is_not_done_with_what_a_peer_has_told() {
+    for clause in ["REPLACE", "IGNORE", "ROLLBACK", "FAIL"] {
+        let schema = format!(
+            "CREATE TABLE seat(id INTEGER PRIMARY KEY, number INTEGER UNIQUE ON CONFLICT {clause}, name);
+             INSERT INTO seat VALUES(1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c');"
+        );
+        let mut pair = Pair::new(&schema);
+        // Two rows take one value, one by an update and one as a new row; the newer claim wins, and the other row stays.
+        pair.write(0, "UPDATE seat SET number = 7 WHERE id = 1").write(1, "UPDATE seat SET number = 7 WHERE id = 2");
+        pair.write(0, "INSERT INTO seat VALUES(4, 8, 'd')").write(1, "UPDATE seat SET number = 8 WHERE id = 3");
+        let all = "SELECT group_concat(concat(id, ifnull(number, '-'), name), ' ' ORDER BY id) FROM seat";
+        pair.settle(&[(all, "1-a 27b 38c 4-d")]);
+    }
+}
+
+#[test]
+fn every_site_decides_the_same_of_two_rows_with_one_value_whatever_it_has_forgotten() {
+    let schema = "CREATE TABLE seat(id INTEGER PRIMARY KEY, number INTEGER UNIQUE, name);
+        INSERT INTO seat VALUES(1, 1, 'a'), (2, 2, 'b');";
+    let rules = [("seat", Rules { unique: OnCollision::Delete, ..Rules::default() })];
+    let (mut sites, mut dice) = (Sites::new(schema, &[0, 0, 0], &rules), Dice::new(1));
+    let write = |sites: &mut Sites, at: usize, sql: &str| {
+        sites.now += 10;
+        sites.all[at].set_clock(sites.now);
+        sites.all[at].app.execute_batch(sql).expect("a write");
+        sites.fold(at);
+    };
+    sites.settle(&mut dice);
+    write(&mut sites, 1, "UPDATE seat SET number = 7 WHERE id = 1");
+    write(&mut sites, 0, "UPDATE seat SET number = 7 WHERE id = 2");
+    // The second site decides for the newer claim; the third hears of that, and then of the claim itself.
+    sites.send_all(0, 1);
+    sites.drain(&mut dice);
+    sites.send_all(1, 2);
+    sites.report(1, 2);
+    sites.drain(&mut dice);
+    sites.send_all(0, 2);
+    sites.drain(&mut dice);
+    // The first, which knows nothing of a collision yet, edits the loser: for that it comes back everywhere.
+    write(&mut sites, 0, "UPDATE seat SET name = 'edited' WHERE id = 1");
+    sites.settle(&mut dice);
+    for site in &sites.all {
+        let rows: String = site
+            .app
+            .query_row("SELECT group_concat(concat(id, ' ', number)) FROM seat", [], |row| row.get(0))
+            .expect("rows");
+        assert_eq!(rows, "2 7", "at site {}", site.id);
+    }
+}
+
+#[test]
+fn a_row_without_a_whole_key_keeps_its_unique_value() {
+    for (null, expected) in [("", "(null)x k-"), (" NOT NULL", "(null)x")] {
+        let schema = format!("CREATE TABLE t(k TEXT PRIMARY KEY, u TEXT{null} UNIQUE)");
+        let mut pair = Pair::new(&schema);
+        pair.write(0, "INSERT INTO t VALUES(NULL, 'x')").write(1, "INSERT INTO t VALUES('k', 'x')");
+        pair.sites.settle(&mut pair.dice);
+        let all = "SELECT group_concat(concat(ifnull(k, '(null)'), ifnull(u, '-')), ' ' ORDER BY k) FROM t";
+        let rows = |pair: &Pair, at: usize| -> Option<String> {
+            pair.sites.all[at].app.query_row(all, [], |row| row.get(0)).expect("an answer")
+        };
+        assert_eq!(rows(&pair, 0).as_deref(), Some(expected), "of{null}");
+        assert_eq!(
+            rows(&pair, 1),
+            expected.strip_prefix("(null)x").map(str::trim).filter(|rest| !rest.is_empty()).map(str::to_owned)
+        );
+    }
+}
+
+#[test]
+fn foreign_keys_to_unique_columns_are_looked_after_as_those_to_the_key_are() {
+    for (action, expected) in [("CASCADE", "0 0"), ("SET NULL", "0 1"), ("NO ACTION", "1 1")] {
+        let schema = format!(
+            "CREATE TABLE customer(id INTEGER PRIMARY KEY, email TEXT COLLATE NOCASE NOT NULL UNIQUE);
+             CREATE TABLE purchase(id INTEGER PRIMARY KEY, email TEXT REFERENCES customer(email) ON DELETE {action});
+             INSERT INTO customer VALUES(1, 'a@x'), (2, 'b@x'); DELETE FROM customer WHERE id = 2;"
+        );
+        for purchase in ["a@x", "A@X"] {
+            let mut pair = Pair::new(&schema);
+            pair.write(0, "DELETE FROM customer");
+            pair.write(1, &format!("INSERT INTO purchase VALUES(1, '{purchase}')"));
+            let counts = "SELECT concat((SELECT count(*) FROM customer), ' ', (SELECT count(*) FROM purchase))";
+            pair.settle(&[(counts, expected)]);
+        }
+    }
+}
+
+#[test]
+fn of_several_foreign_keys_each_is_looked_after() {
+    let schema = "CREATE TABLE colour(name TEXT NOT NULL PRIMARY KEY); CREATE TABLE size(id INTEGER PRIMARY KEY);
+        CREATE TABLE shirt(id INTEGER PRIMARY KEY, colour TEXT REFERENCES colour ON DELETE SET NULL,
+            size INTEGER REFERENCES size ON DELETE CASCADE);
+        INSERT INTO colour VALUES('red'); INSERT INTO size VALUES(1);";
+    let shirts = "SELECT ifnull(group_concat(concat(id, ifnull(colour, '-'), ifnull(size, '-'))), 'none') FROM shirt";
+    for (deleted, expected) in [("colour", "1-1"), ("size", "none")] {
+        let mut pair = Pair::new(schema);
+        pair.write(0, &format!("DELETE FROM {deleted}")).write(1, "INSERT INTO shirt VALUES(1, 'red', 1)");
+        pair.settle(&[(shirts, expected)]);
+    }
+}
+
+#[test]
+fn a_row_that_a_trigger_of_the_applications_deletes_is_deleted_at_the_other_site() {
+    let schema = "CREATE TABLE item(id INTEGER PRIMARY KEY, left INTEGER); INSERT INTO item VALUES(1, 1), (2, 2)";
+    let mut pair = Pair::new(schema);
+    // Made later than siteswap's, it is fired before them.
+    pair.write(
+        0,
+        "CREATE TRIGGER sold AFTER UPDATE ON item WHEN NEW.left = 0 BEGIN DELETE FROM item WHERE id = NEW.id; END",
+    );
+    pair.write(0, "UPDATE item SET left = left - 1");
+    pair.settle(&[("SELECT group_concat(concat(id, ' ', left)) FROM item", "2 1")]);
+}
+
+#[test]
+fn restoring_a_deletion_takes_no_row_that_only_looks_like_it() {
+    let mut pair =
+        Pair::new("CREATE TABLE word(k TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, v); INSERT INTO word VALUES('a', 0)");
+    pair.write(0, "DELETE FROM word").write(1, "UPDATE word SET v = 1");
+    let word = "SELECT concat(k, v) FROM word";
+    pair.settle(&[(word, "a1")]);
+    pair.write(0, "DELETE FROM word; INSERT INTO word VALUES('A', 2)");
+    pair.settle(&[(word, "A2")]);
+    let lost = pair.sites.all[0].store.conflicts(1).expect("a log").remove(0);
+    assert!(lost.image.is_empty(), "a deletion: {lost:?}");
+    let now = pair.sites.now;
+    assert!(pair.sites.all[0].store.restore(lost.id, now).expect("a transaction"));
+    pair.settle(&[(word, "A2")]);
+}
