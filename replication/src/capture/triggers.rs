@@ -13,7 +13,7 @@ pub(super) struct Trigger {
 }
 
 /// The application's clock. All of one statement's touches get the same. The fold makes milliseconds of it.
-const NOW: &str = "julianday('now')";
+const NOW: &str = "julianday()";
 
 /// What the triggers of a table are called: this, its kind, `_` and the table's number.
 pub(super) fn name(kind: &str, table: &Table) -> String {
@@ -185,7 +185,8 @@ fn holds(table: &Table, row: &str) -> Vec<String> {
     key(table).filter(|column| !column.not_null).map(|column| format!("{} NOTNULL", of(row, column))).collect()
 }
 
-/// Which columns outside the key change. (CASE takes less time than shifting what the comparison says.)
+/// Which columns outside the key change. (CASE takes less time than shifting what the comparison says, and two columns in
+/// one less than two.)
 fn mask(table: &Table) -> String {
     let outside = |column: &u16| !table.in_key(*column);
     let changes = |column: u16| {
@@ -193,14 +194,25 @@ fn mask(table: &Table) -> String {
         differs(column, &of("NEW", column), &of("OLD", column))
     };
     let all = || (0..).zip(&table.columns).map(|(at, _)| at).filter(outside);
-    let bit = |condition: &str, bit: usize| format!("CASE WHEN {condition} THEN {} ELSE 0 END", 1_u64 << bit);
     let own = all().filter(|column| usize::from(*column) < MASK_BITS);
     let rest: Vec<_> = all().filter(|column| usize::from(*column) >= MASK_BITS).map(changes).collect();
-    let mut bits: Vec<_> = own.map(|column| bit(&changes(column), column.into())).collect();
+    let columns: Vec<_> = own.map(|column| (changes(column), 1_u64 << column)).collect();
+    let mut bits: Vec<_> = columns.chunks(2).map(bits_of).collect();
     if !rest.is_empty() {
-        bits.push(bit(&any(&rest), MASK_BITS));
+        bits.push(bits_of(&[(any(&rest), 1 << MASK_BITS)]));
     }
     if bits.is_empty() { "0".to_owned() } else { bits.join(" | ") }
+}
+
+/// The bits of two columns, or of one, that change.
+fn bits_of(columns: &[(String, u64)]) -> String {
+    match columns {
+        [(one, bit), (two, next)] => format!(
+            "CASE WHEN {one} THEN CASE WHEN {two} THEN {} ELSE {bit} END WHEN {two} THEN {next} ELSE 0 END",
+            bit | next
+        ),
+        _ => columns.iter().map(|(one, bit)| format!("CASE WHEN {one} THEN {bit} ELSE 0 END")).collect(),
+    }
 }
 
 /// Any of the conditions, as a balanced tree: SQLite refuses an expression that is more than 1000 deep.
@@ -220,9 +232,10 @@ fn other_key(table: &Table, one: &str, two: &str) -> String {
 }
 
 /// Two values of a column are not the same bytes of the same storage class. `IS NOT` alone would go by the column's
-/// collation, and take 1 for 1.0.
+/// collation, and take 1 for 1.0. Numbers are what comes before all text; of anything else nobody has to ask for its class.
 pub(crate) fn differs(column: &Column, one: &str, two: &str) -> String {
-    let classes = if column.mixes_numbers() { format!(" OR typeof({one}) <> typeof({two})") } else { String::new() };
+    let classes = format!(" OR {one} < '' AND typeof({one}) <> typeof({two})");
+    let classes = if column.mixes_numbers() { &classes } else { "" };
     format!("{one} IS NOT {two} COLLATE BINARY{classes}")
 }
 

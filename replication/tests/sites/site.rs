@@ -72,12 +72,12 @@ impl Site {
         self.store.peers().expect("peers")[&peer].acknowledged
     }
 
-    /// The application's clock: triggers ask SQLite for the time by `julianday('now')`.
+    /// The application's clock: triggers ask SQLite for the time by `julianday()`.
     pub fn set_clock(&self, now: i64) {
         #[expect(clippy::cast_precision_loss, reason = "a day has fewer milliseconds than a double has digits")]
         let days = (now + self.skew) as f64 / 86_400_000.0 + 2_440_587.5;
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-        self.app.create_scalar_function("julianday", 1, flags, move |_| Ok(days)).expect("a clock");
+        self.app.create_scalar_function("julianday", 0, flags, move |_| Ok(days)).expect("a clock");
     }
 
     /// All rows of a table, as text that shows every bit.

@@ -22,7 +22,7 @@ impl Session {
         if clock_error != 0 {
             // What triggers ask for the time.
             let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-            database.create_scalar_function("julianday", 1, flags, move |_| Ok(days(now(clock_error))))?;
+            database.create_scalar_function("julianday", 0, flags, move |_| Ok(days(now(clock_error))))?;
         }
         Ok(Self { database, clock_error, effects: Vec::new() })
     }
