@@ -15,8 +15,8 @@ use hickory_proto::rr::LowerName;
 
 use crate::{
     answers::{AnswerSet, AnswerTable, MAX_ADDRESSES},
-    config::Config,
-    evidence::{Backlog, Evidence, InstanceReport, Report},
+    config::{AllDown, Config},
+    evidence::{Backlog, Evidence, InstanceReport, OwnInstance, Report},
     placement::{self, Instance, InstanceView, Instances, Overrides, Placement, Tenure, Tenures, Why},
 };
 
@@ -99,11 +99,15 @@ impl Knowledge {
             let instances = placement::view(&self.config, name, &self.evidence, &self.overrides, self.drained, &tenure);
             let placement = placement::place(&self.config.site, &instances, resource.takeover);
             let leaving = self.timers.leaving(name, &self.config.site, &instances, &placement.arrival);
+            // That no site is available is said of no resource before this site's instance is measured.
+            let known = self.measured(name) || !placement.answer.is_empty();
+            let all_down = if known { resource.all_down.clone() } else { AllDown::ServFail };
+            let addresses = if known { placement::addresses(resource, &placement) } else { Vec::new() };
             decision.table.sets.push(AnswerSet {
                 resource: name.clone(),
                 ttl: resource.ttl,
-                addresses: bounded(placement::addresses(resource, &placement)),
-                all_down: placement.answer.is_empty().then(|| resource.all_down.clone()),
+                addresses: bounded(addresses),
+                all_down: placement.answer.is_empty().then_some(all_down),
             });
             decision.resources.insert(name.clone(), Decided { instances, placement, tenure, leaving });
         }
@@ -111,10 +115,16 @@ impl Knowledge {
         decision
     }
 
-    /// What this site's agent tells its peers.
+    /// Is this site's instance of `resource` measured, or has it none?
+    fn measured(&self, resource: &str) -> bool {
+        self.evidence.own.get(resource).is_none_or(OwnInstance::measured)
+    }
+
+    /// What this site's agent tells its peers: nothing of an instance that is not measured.
     pub fn report(&self, decision: &Decision) -> Report {
         let own = |instances: &[InstanceView]| instances.iter().find(|i| i.site == self.config.site).cloned();
-        let instances = decision.resources.iter().filter_map(|(name, decided)| {
+        let measured = decision.resources.iter().filter(|(name, _)| self.measured(name));
+        let instances = measured.filter_map(|(name, decided)| {
             let instance = own(&decided.instances)?;
             let reason = match (instance.forced, &instance.why) {
                 (Some(forced), _) => format!("an operator set it {forced}"),

@@ -65,6 +65,9 @@ pub struct Evidence {
 pub struct OwnInstance {
     /// By backend; `None` until its first try has ended.
     pub backends: BTreeMap<SocketAddr, Option<Verdict>>,
+    /// What was believed before all of its backends were replaced by others. `Some(false)` too if one of them stays, which
+    /// speaks for the instance; `None` if it is new.
+    pub before: Option<bool>,
 }
 
 /// What the probes of one backend say.
@@ -93,14 +96,37 @@ pub struct Peer {
 pub type Lost = BTreeMap<String, String>;
 
 impl OwnInstance {
-    /// Every backend has been tried.
+    /// Every backend has been tried, or something was known before some of them were configured.
     pub fn measured(&self) -> bool {
-        self.backends.values().all(Option::is_some)
+        self.before.is_some() || self.tried()
     }
 
     /// One backend that works is enough (claim B4).
     pub fn available(&self) -> bool {
+        self.passes() || self.carried()
+    }
+
+    /// It was available, all its backends are new, none passes yet, and not all have been tried: what was believed before
+    /// stands for them.
+    pub fn carried(&self) -> bool {
+        self.before == Some(true) && !self.tried() && !self.passes()
+    }
+
+    fn tried(&self) -> bool {
+        self.backends.values().all(Option::is_some)
+    }
+
+    fn passes(&self) -> bool {
         self.backends.values().flatten().any(|verdict| verdict.up)
+    }
+
+    /// The same instance with these backends.
+    fn with(mut self, backends: &[SocketAddr]) -> Self {
+        let stays = backends.iter().any(|backend| self.backends.get(backend).is_some_and(Option::is_some));
+        let known = self.measured() && !self.backends.is_empty();
+        let before = known.then(|| !stays && self.available());
+        let backends = backends.iter().map(|backend| (*backend, self.backends.remove(backend).flatten())).collect();
+        Self { backends, before }
     }
 
     /// Why it is available or not: how many backends pass, and what the first failing one says.
@@ -127,9 +153,8 @@ impl Evidence {
     pub fn reshape(&mut self, config: &Config) {
         let mut known = std::mem::take(&mut self.own);
         for (name, instance) in config.own_instances() {
-            let mut old = known.remove(name).unwrap_or_default();
-            let backends = instance.backends.iter().map(|b| (*b, old.backends.remove(b).flatten())).collect();
-            self.own.insert(name.to_owned(), OwnInstance { backends });
+            let old = known.remove(name).unwrap_or_default();
+            self.own.insert(name.to_owned(), old.with(&instance.backends));
         }
         let mut peers = std::mem::take(&mut self.peers);
         for peer in config.peers() {
@@ -137,7 +162,7 @@ impl Evidence {
         }
     }
 
-    /// The first complete round of probes is over.
+    /// The first complete round of probes is over, of every instance.
     pub fn measured(&self) -> bool {
         self.own.values().all(OwnInstance::measured)
     }

@@ -31,7 +31,7 @@ use crate::{
     evidence::{Backlog, Report},
     link::{self, Asked, Link, LinkEvent, Opened},
     nexthop::{Hops, NextHops},
-    placement::Changes,
+    placement::{Change, Changes},
     probe::{self, ProbeEvent, Probes, Reach},
     replication::{Backlogs, Replication},
     state::Store,
@@ -91,6 +91,8 @@ struct Agent {
     moving: BTreeMap<String, orders::Moving>,
     /// When a change of holder that could not be stored is tried again.
     unkept: Option<Instant>,
+    /// Resources whose holder is another one, by a peer's word, though that could not be stored.
+    unstored: BTreeSet<String>,
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
@@ -195,6 +197,7 @@ impl Agent {
             backlogs,
             moving: BTreeMap::new(),
             unkept: None,
+            unstored: BTreeSet::new(),
             link,
             report,
             dataplane,
@@ -278,8 +281,12 @@ impl Agent {
 
     fn time_is_over(&mut self) -> anyhow::Result<()> {
         if self.unkept.take_if(|again| *again <= Instant::now()).is_some() {
-            let adopted = self.knowledge.adopt();
-            self.keep(adopted);
+            let mut again = self.knowledge.adopt();
+            for resource in std::mem::take(&mut self.unstored) {
+                let tenure = self.knowledge.tenure(&resource);
+                again.entry(resource).or_insert(Change { tenure, cause: None });
+            }
+            self.keep(again);
         }
         self.act("a set time is over", Instant::now())
     }
@@ -311,10 +318,10 @@ impl Agent {
 
     /// Decides, takes over what it should, and publishes what changed. `cause` was found at `at`.
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
-        let complete = self.knowledge.evidence.measured()
-            && (self.decision.is_some() || publish::peers_known(&self.knowledge.evidence, self.patience));
         let mut decision = self.settle();
-        if complete {
+        let waited = self.decided >= self.patience;
+        let measured = self.knowledge.evidence.measured();
+        if self.decision.is_some() || measured && (waited || publish::peers_known(&self.knowledge.evidence)) {
             // Answers first: they do not depend on what this site takes, and storing that takes a while.
             let taken = self.knowledge.take(&decision, self.decided);
             let taken = self.without_missing(taken)?;
@@ -330,8 +337,8 @@ impl Agent {
             self.keep_leaving();
             self.guard();
             self.decision.iter().for_each(|decision| self.tell(decision));
-        } else if self.knowledge.evidence.measured() {
-            // Peers hear what is measured as soon as it is, and never of an instance that is not.
+        } else if measured {
+            // Peers hear what is measured as soon as it is.
             self.tell(&decision);
         }
         self.acted.send_modify(|count| *count += 1);
@@ -354,8 +361,9 @@ impl Agent {
         });
     }
 
-    /// Stores changes of holder, and only then lets anything depend on them. Says whether there was one. One that cannot
-    /// be stored is left as it was: after a restart this site would not know of it.
+    /// Stores changes of holder, and only then lets anything depend on them. Says whether there was one. What this site
+    /// cannot store it does not take: after a restart it would not know of it. What another has taken it gives up in any
+    /// case: to forget that in a restart is no worse than to serve beside the new holder.
     fn keep(&mut self, changes: Changes) -> bool {
         let mut kept = false;
         for (resource, change) in changes {
@@ -366,12 +374,25 @@ impl Agent {
             match self.store.set_tenure(&resource, &change.tenure, record.as_ref()) {
                 Ok(()) => {
                     tracing::info!(resource, epoch, holder, "the holder changes: {why}");
+                    self.unstored.remove(&resource);
                     self.knowledge.enter(resource, change, record);
                     kept = true;
                 }
                 Err(error) => {
-                    tracing::error!(resource, epoch, holder, "the holder does not change yet ({why}): {error}");
                     self.unkept = Some(Instant::now() + STORE_AGAIN);
+                    if change.cause.is_none() {
+                        tracing::error!(
+                            resource,
+                            epoch,
+                            holder,
+                            "the holder changes ({why}), but not for good: {error}"
+                        );
+                        self.unstored.insert(resource.clone());
+                        self.knowledge.enter(resource, change, record);
+                        kept = true;
+                    } else {
+                        tracing::error!(resource, epoch, holder, "the holder does not change yet ({why}): {error}");
+                    }
                 }
             }
         }

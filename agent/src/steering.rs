@@ -79,9 +79,9 @@ fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
 }
 
 /// One entry for each address; direct mode knows no ports. `forced`: an operator says that the instance serves, so all
-/// backends do if none passes its probes. If none but those of weight 0 is up they serve too: the instance is available.
+/// backends do if none passes its probes, and so they do while all are new and none has been tried. If none but those of weight 0 is up they serve too: the instance is available.
 fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Backend> {
-    let all = forced && !evidence.available();
+    let all = forced && !evidence.available() || evidence.carried();
     let mut backends = BTreeMap::new();
     for backend in &instance.backends {
         let verdict = evidence.backends.get(backend).and_then(Option::as_ref);
@@ -117,7 +117,8 @@ mod tests {
         };
         let weights = |up: [bool; 2]| {
             let verdict = |up| Some(Verdict { up, detail: String::new() });
-            let evidence = OwnInstance { backends: backends.iter().copied().zip(up.map(verdict)).collect() };
+            let evidence =
+                OwnInstance { backends: backends.iter().copied().zip(up.map(verdict)).collect(), before: None };
             super::backends(&instance, &evidence, false).iter().map(|backend| backend.weight).collect::<Vec<_>>()
         };
         assert_eq!(weights([true, true]), [1, 0]);

@@ -91,12 +91,9 @@ fn ago(seconds: u64) -> String {
 pub fn swapped(swapped: &Swapped) -> String {
     let mut out = String::new();
     let Swapped { resource, to, epoch, .. } = swapped;
-    if swapped.already {
-        line(&mut out, format!("{to} holds {resource} already, epoch {epoch}"));
-        return out;
-    }
-    line(&mut out, format!("{to} holds {resource}, epoch {epoch}"));
-    for step in &swapped.steps {
+    let already = if swapped.already { " already" } else { "" };
+    line(&mut out, format!("{to} holds {resource}{already}, epoch {epoch}"));
+    for step in swapped.steps.iter().filter(|_| !swapped.already) {
         let what = match step.step {
             StepKind::Asked => "asked",
             StepKind::CaughtUp => "caught up",

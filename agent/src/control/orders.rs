@@ -37,7 +37,10 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
             swapped.behind = behind;
             (epoch, stored, published, caught_up)
         }
-        Response::Holds(epoch) => return Some(Ok(Swapped { epoch, already: true, ..swapped })),
+        Response::Holds(epoch) => {
+            swapped.already = true;
+            (epoch, Duration::ZERO, Duration::ZERO, None)
+        }
         Response::Refused(reason) => return Some(Err(reason)),
         Response::Drained
         | Response::Yielded(_)
@@ -52,8 +55,8 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
     let steps = [
         Some((StepKind::Asked, (known - began).saturating_sub(there))),
         caught_up.map(|took| (StepKind::CaughtUp, took)),
-        Some((StepKind::Taken, stored)),
-        Some((StepKind::Published, published)),
+        Some((StepKind::Taken, stored)).filter(|_| !swapped.already),
+        Some((StepKind::Published, published)).filter(|_| !swapped.already),
     ];
     swapped.steps.extend(steps.into_iter().flatten().map(|(step, took)| Step {
         step,

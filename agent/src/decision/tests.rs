@@ -164,8 +164,38 @@ fn nothing_available_leaves_the_all_down_policy_to_the_server() {
     let decision = east.decide(&names(&east.config));
     let set = decision.table.get(&"www.shop.test.".parse().unwrap()).unwrap();
     assert!(set.addresses.is_empty());
-    assert_eq!(set.all_down, Some(config::AllDown::ServFail));
-    assert_eq!(decision.resources["www"].placement.arrival, Arrival::Refuse);
+    assert_eq!(set.all_down, Some(AllDown::ServFail));
+    // The peer is silent, and perhaps serves.
+    assert_eq!(decision.resources["www"].placement.arrival, Arrival::ForwardSilent("west".to_owned()));
+    contact(&mut east, "west", true);
+    let west = Report { instances: BTreeMap::from([("www".to_owned(), unavailable())]), ..Report::default() };
+    east.evidence.heard(LinkEvent::Report { peer: "west".to_owned(), report: west });
+    assert_eq!(east.decide(&names(&east.config)).resources["www"].placement.arrival, Arrival::Refuse);
+}
+
+fn unavailable() -> InstanceReport {
+    InstanceReport {
+        available: false,
+        epoch: 0,
+        holder: None,
+        state: State::Active,
+        why: String::new(),
+        since: 0,
+        reason: "nothing passes".to_owned(),
+    }
+}
+
+#[test]
+fn a_peer_that_was_just_started_and_has_not_reported_is_forwarded_to() {
+    let (mut east, mut west) = both();
+    west.evidence.heard(LinkEvent::Report { peer: "east".to_owned(), report: Report::default() });
+    let orders = |knowledge: &Knowledge| knowledge.decide(&names(&knowledge.config)).resources["orders"].clone();
+    assert_eq!(orders(&west).placement.arrival, Arrival::ForwardSilent("east".to_owned()));
+    tell(&east, &mut west);
+    assert_eq!(orders(&west).placement.arrival, Arrival::Forward("east".to_owned()));
+    probe(&mut east, "orders", "10.1.0.21:7001", false);
+    tell(&east, &mut west);
+    assert_eq!(orders(&west).placement.arrival, Arrival::TakeOver);
 }
 
 #[test]
@@ -389,6 +419,51 @@ fn a_new_configuration_keeps_what_is_known_of_unchanged_backends() {
     assert!(backends[&"10.1.0.11:80".parse().unwrap()].is_some());
     assert!(backends[&"10.1.0.13:80".parse().unwrap()].is_none());
     assert!(east.evidence.peers["west"].contact);
+}
+
+/// What the site's configuration becomes when this is replaced in it.
+fn reload(knowledge: &mut Knowledge, old: &str, new: &str) {
+    let file = FILE.replace("SITE", &knowledge.config.site).replace(old, new);
+    knowledge.config = Arc::new(config::parse(&file, Path::new("/etc/siteswap/test.toml")).expect("a good file"));
+    knowledge.evidence.reshape(&knowledge.config);
+}
+
+#[test]
+fn an_instance_with_new_backends_only_is_as_it_was_until_they_are_tried() {
+    let (mut east, _) = both();
+    reload(&mut east, "\"10.1.0.11:80\", \"10.1.0.12:80\"", "\"10.1.0.13:80\", \"10.1.0.14:80\"");
+    let www = |east: &Knowledge| {
+        let www = &east.evidence.own["www"];
+        (www.measured(), www.available(), www.carried())
+    };
+    assert_eq!(www(&east), (true, true, true));
+    assert_eq!(answer(&east, "www.shop.test."), [&EAST[..], &WEST].concat());
+    probe(&mut east, "www", "10.1.0.13:80", false);
+    assert_eq!(www(&east), (true, true, true));
+    let mut passing = east.clone();
+    probe(&mut passing, "www", "10.1.0.14:80", true);
+    assert_eq!(www(&passing), (true, true, false));
+    probe(&mut east, "www", "10.1.0.14:80", false);
+    assert_eq!(www(&east), (true, false, false));
+}
+
+#[test]
+fn a_backend_that_stays_speaks_for_the_instance_until_others_are_tried() {
+    let (mut east, _) = both();
+    probe(&mut east, "www", "10.1.0.11:80", false);
+    reload(&mut east, "\"10.1.0.12:80\"", "\"10.1.0.13:80\"");
+    let www = &east.evidence.own["www"];
+    assert_eq!((www.measured(), www.available(), www.carried()), (true, false, false));
+}
+
+#[test]
+fn nothing_is_said_of_a_resource_that_is_new_here_before_it_is_measured() {
+    let mut east = knowledge("east");
+    probe(&mut east, "orders", "10.1.0.21:7001", true);
+    let decision = east.decide(&names(&east.config));
+    let www = decision.table.get(&"www.shop.test.".parse().unwrap()).unwrap();
+    assert_eq!((&www.addresses[..], &www.all_down), (&[][..], &Some(AllDown::ServFail)));
+    assert_eq!(east.report(&decision).instances.keys().collect::<Vec<_>>(), ["orders"]);
 }
 
 #[test]

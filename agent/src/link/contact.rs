@@ -57,7 +57,8 @@ impl Contact {
         self.ended.iter().copied()
     }
 
-    /// Changes N. A peer in contact stays so: the periods before those remembered count as full.
+    /// Changes N. A peer in contact stays so: the periods before those remembered count as full. One that is not comes into
+    /// contact at the end of a period, as ever.
     pub fn set_needed(&mut self, periods: u32) {
         let contact = self.in_contact();
         self.needed = count(periods);
@@ -66,6 +67,9 @@ impl Contact {
         }
         while contact && self.ended.len() < self.needed {
             self.ended.push_front(true);
+        }
+        if !contact && self.in_contact() {
+            self.ended.pop_front();
         }
     }
 }
@@ -152,14 +156,20 @@ mod tests {
         }
 
         #[test]
-        fn another_number_of_periods_never_ends_contact(
+        fn another_number_of_periods_alone_neither_ends_nor_begins_contact(
             needed in 1_u32..6, other in 1_u32..9, periods in prop::collection::vec(0_u8..2, 0..12),
         ) {
             let mut contact = after(needed, &periods);
             let before = contact.in_contact();
             contact.set_needed(other);
-            prop_assert!(!before || contact.in_contact());
+            prop_assert_eq!(contact.in_contact(), before);
             prop_assert!(contact.periods().count() <= other as usize);
+            for _ in 0..other {
+                contact.heartbeat();
+                let gained = contact.end_period();
+                prop_assert!(gained.is_some() == (!before && contact.in_contact()) || contact.periods().all(|full| full));
+            }
+            prop_assert!(contact.in_contact());
         }
     }
 }

@@ -334,7 +334,9 @@ impl Link {
 
     fn apply(&mut self, config: &Config) {
         let rhythm = Rhythm { period: config.link.period, periods: config.link.periods };
-        self.peers.retain(|name, handle| config.sites.get(name) == Some(&handle.site));
+        // What else is said of a site is none of the link's business.
+        let same = |new: &Site, old: &Site| (new.link, new.fingerprint) == (old.link, old.fingerprint);
+        self.peers.retain(|name, handle| config.sites.get(name).is_some_and(|site| same(site, &handle.site)));
         for (name, site) in config.sites.iter().filter(|(name, _)| **name != self.own_site) {
             match self.peers.get(name) {
                 Some(handle) => {

@@ -398,7 +398,7 @@ impl Running {
     /// This peer, as it was, is no longer configured.
     async fn leave(mut self) {
         self.close_session("no longer configured here");
-        if self.contact.in_contact() {
+        if self.contact.in_contact() || self.spoke {
             self.set_contact(false, "no longer configured".to_owned()).await;
         }
     }

@@ -82,18 +82,20 @@ pub fn place(site: &str, instances: &[InstanceView], rule: Takeover) -> Placemen
     };
     let to = |target: String| if target == site { Arrival::Serve } else { Arrival::Forward(target) };
     let allowed = may_take_over(instances, rule);
+    let silent_holder = || {
+        let holder = instances.iter().find(|instance| instance.may_still_serve());
+        holder.map_or(Arrival::Refuse, |holder| Arrival::ForwardSilent(holder.site.clone()))
+    };
     let arrival = match (answer.first(), own_or_first(&answer)) {
-        (None, _) => Arrival::Refuse,
+        (None, _) if allowed => Arrival::Refuse,
+        (None, _) => silent_holder(),
         (_, Some(active)) => to(active),
         (Some(first), None) if allowed && first.site == site => Arrival::TakeOver,
         // A drained site goes on until the first standby has taken over.
         (Some(first), None) => match own_or_first(&serving) {
             Some(drained) => to(drained),
             None if allowed => Arrival::Forward(first.site.clone()),
-            None => instances
-                .iter()
-                .find(|instance| instance.may_still_serve())
-                .map_or(Arrival::Refuse, |holder| Arrival::ForwardSilent(holder.site.clone())),
+            None => silent_holder(),
         },
     };
     Placement { answer: answer.into_iter().map(|instance| instance.site.clone()).collect(), arrival }

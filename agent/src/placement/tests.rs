@@ -74,9 +74,10 @@ enum Known {
     Lost,
     Vouched,
     Returning,
+    Unreported,
 }
 
-use Known::{Available, Failing, Lost, Returning, Silent, Vouched};
+use Known::{Available, Failing, Lost, Returning, Silent, Unreported, Vouched};
 
 fn known(site: &str, state: State, known: Known, drained: bool) -> InstanceView {
     let why = match known {
@@ -85,6 +86,7 @@ fn known(site: &str, state: State, known: Known, drained: bool) -> InstanceView 
         Lost => Why::Lost("nothing answers".to_owned()),
         Vouched => Why::Vouched("third".to_owned()),
         Returning => Why::Returning,
+        Unreported => Why::Unreported,
     };
     InstanceView { site: site.to_owned(), state, measured: known == Available, forced: None, why, drained }
 }
@@ -95,7 +97,7 @@ fn combinations(sites: &[&str]) -> Vec<Vec<InstanceView>> {
     for site in sites {
         let mut one = Vec::new();
         for state in [Active, Standby, Disabled] {
-            for what in [Available, Failing, Silent, Lost, Vouched, Returning] {
+            for what in [Available, Failing, Silent, Lost, Vouched, Returning, Unreported] {
                 one.extend([true, false].map(|drained| known(site, state, what, drained)));
             }
         }
@@ -128,7 +130,7 @@ fn every_combination_of_two_and_three_sites_keeps_the_invariants() {
             }
         }
     }
-    assert_eq!(count, 12 * 36 * 3 * 2 + 12 * 36 * 36 * 3 * 3);
+    assert_eq!(count, 12 * 42 * 3 * 2 + 12 * 42 * 42 * 3 * 3);
 }
 
 fn answers(instances: &[InstanceView], placement: &Placement) {

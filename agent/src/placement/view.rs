@@ -86,9 +86,10 @@ impl InstanceView {
     }
 
     /// Active as far as is known, and perhaps able to serve although this site does not count on it: its site is silent,
-    /// or an operator has set it down here alone.
+    /// its agent has just been started, while its program goes on, or an operator has set it down here alone.
     pub fn may_still_serve(&self) -> bool {
-        let silent = matches!(self.why, Why::Silence | Why::Lost(_) | Why::Vouched(_) | Why::Returning);
+        let silent =
+            matches!(self.why, Why::Silence | Why::Lost(_) | Why::Vouched(_) | Why::Returning | Why::Unreported);
         let down = self.forced == Some(Override::Down);
         let reports = matches!(self.why, Why::Reported(_)) && self.measured;
         self.state == State::Active && if down { reports } else { silent }

@@ -100,8 +100,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes a new configuration, or refuses it and changes nothing. Answers go on from the old one until everything new
-    /// in it has been measured.
+    /// Takes a new configuration, or refuses it and changes nothing.
     async fn reload(&mut self) -> Result<(), String> {
         let old = Arc::clone(&self.knowledge.config);
         let new = config::load(&old.file).map_err(|error| error.to_string())?;
@@ -127,7 +126,10 @@ impl Agent {
         }
         self.server.switch(sockets).await;
         self.link.reload(&new).map_err(|error| said(&error))?;
-        self.replication = Replication::start(&new, &self.link, Arc::clone(&self.backlogs.0));
+        // It holds promises to peers, and streams: not for a reload that is none of its business.
+        if (&new.database, &new.sites) != (&old.database, &old.sites) {
+            self.replication = Replication::start(&new, &self.link, Arc::clone(&self.backlogs.0));
+        }
         self.probes.reload(&new);
         let config = Arc::new(new);
         self.knowledge.evidence.reshape(&config);

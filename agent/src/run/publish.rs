@@ -121,10 +121,9 @@ pub fn patience(config: &Config) -> Duration {
     if config.sites.len() < 2 { Duration::ZERO } else { config.link.period * (config.link.periods + 3) }
 }
 
-/// Every peer is in contact and has reported, or has had its time to appear.
-pub fn peers_known(evidence: &Evidence, patience: Instant) -> bool {
-    let known = evidence.peers.values().all(|peer| peer.contact && peer.report.is_some());
-    known || Instant::now() >= patience
+/// Every peer is in contact and has reported.
+pub fn peers_known(evidence: &Evidence) -> bool {
+    evidence.peers.values().all(|peer| peer.contact && peer.report.is_some())
 }
 
 /// What a batch of probe events says, in words.
