@@ -410,13 +410,15 @@ impl Agent {
         }
     }
 
-    /// The sign of life that lets the program go on. None is given before the first answer: a program left by an earlier
-    /// agent goes on from its own lease, with what that agent measured.
+    /// The sign of life that lets the heartbeats go on, and the program. It gets none before the first answer: a program
+    /// left by an earlier agent goes on from its own lease, with what that agent measured.
     fn renew(&mut self) -> anyhow::Result<()> {
+        let lease = self.knowledge.config.dataplane.lease;
+        self.link.alive_until(Instant::now() + lease);
         if self.decision.is_some()
             && let Some(dataplane) = &mut self.dataplane
         {
-            dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
+            dataplane.renew_lease(lease).context("renewing the lease")?;
         }
         Ok(())
     }

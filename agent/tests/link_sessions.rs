@@ -7,10 +7,10 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use link_sites::{Agent, DEADLINE, World, relay::Relay, until};
+use link_sites::{Agent, DEADLINE, PERIOD, World, relay::Relay, until};
 use siteswap::link::{
     LinkError, LinkEvent,
     message::{Request, Response},
@@ -141,6 +141,19 @@ async fn b7_a_stopped_peer_is_out_of_contact_and_returns_with_its_report() {
 }
 
 #[tokio::test]
+async fn an_agent_that_gives_no_sign_of_life_falls_silent_until_it_does() {
+    let world = World::new(&["east", "west"]);
+    let (mut east, mut west) = (world.start("east").await, world.start("west").await);
+    east.contact("west", true).await;
+    west.contact("east", true).await;
+    west.link.alive_until(Instant::now() + PERIOD);
+    east.contact("west", false).await;
+    assert!(west.peer("east").contact, "it hears");
+    west.link.alive_until(Instant::now() + 2 * DEADLINE);
+    east.contact("west", true).await;
+}
+
+#[tokio::test]
 async fn b7_a_cut_path_ends_contact_at_both_ends_and_the_same_connection_resumes() {
     let mut world = World::new(&["east", "west"]);
     let relay = Relay::to(world.address("west")).await;
@@ -222,7 +235,7 @@ fn an_agent_that_stood_still_hears_what_waited_before_it_judges_its_peers() {
         let mut east = world.start("east").await;
         east.contact("west", true).await;
         // The only thread of this agent stands still for several periods while the peer goes on.
-        thread::sleep(link_sites::PERIOD * 6);
+        thread::sleep(PERIOD * 6);
         until("the stall was noticed", || east.link.counters().stalls > 0).await;
         let heard = east.link.counters().heartbeats_received;
         until("periods have ended since", || east.link.counters().heartbeats_received > heard + 9).await;

@@ -188,6 +188,8 @@ pub struct Link {
     admitted: Arc<ArcSwap<Admitted>>,
     counters: Arc<Counters>,
     report: watch::Receiver<Report>,
+    /// Until when heartbeats are sent; without end if nothing is said.
+    alive: watch::Sender<Option<Instant>>,
     inbox: Inbox,
     acceptor: AbortHandle,
 }
@@ -239,11 +241,18 @@ impl Link {
             admitted,
             counters,
             report,
+            alive: watch::Sender::new(None),
             inbox,
             acceptor: tokio::spawn(acceptor.run()).abort_handle(),
         };
         link.apply(config);
         Ok(link)
+    }
+
+    /// Heartbeats are sent until then, or until this is said again: an agent that stands still is not to be taken for one
+    /// that is well.
+    pub fn alive_until(&self, moment: Instant) {
+        self.alive.send_replace(Some(moment));
     }
 
     /// The peers by name.
@@ -369,6 +378,7 @@ impl Link {
             own_site: self.own_site.clone(),
             rhythm: rhythm_receiver,
             report: self.report.clone(),
+            alive: self.alive.subscribe(),
             accepted: accepted_receiver,
             dialler,
             events: self.inbox.events.clone(),

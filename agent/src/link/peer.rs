@@ -107,12 +107,13 @@ pub(super) fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// The task of one peer. It ends when the sender of `rhythm` is gone.
 ///
 /// Events are delivered before anything else happens, so an agent that takes no more events falls silent, and its peers
-/// see that it is not well.
+/// see that it is not well; so does one that gives no more signs of life ([`Link::alive_until`](super::Link::alive_until)).
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) own_site: String,
     pub(super) rhythm: watch::Receiver<Rhythm>,
     pub(super) report: watch::Receiver<Report>,
+    pub(super) alive: watch::Receiver<Option<Instant>>,
     pub(super) accepted: mpsc::Receiver<Connection>,
     pub(super) dialler: Option<Dialler>,
     pub(super) events: mpsc::Sender<LinkEvent>,
@@ -283,6 +284,9 @@ impl Running {
     }
 
     fn send_heartbeat(&mut self) {
+        if self.peer.alive.borrow().is_some_and(|until| until < Instant::now()) {
+            return;
+        }
         // An error means that the connection is closing, which is heard of elsewhere.
         if let Some(session) = &mut self.session
             && session.send_heartbeat().is_ok()
