@@ -145,7 +145,7 @@ impl Agent {
         let backlogs = watch::channel(BTreeMap::new());
         let backlogs = (Arc::new(backlogs.0), backlogs.1);
         let identity = link::keys::load(&config.link.key)?;
-        let store = Store::open(&config.state)?;
+        let mut store = Store::open(&config.state)?;
         let listener = server::bind(&config.control)?;
         let serving = Arc::new(ArcSwap::from_pointee(dns::State { zones, table: None }));
         let server =
@@ -176,7 +176,7 @@ impl Agent {
         tokio::spawn(server::serve(listener, server::Loop { commands, acted: acted_watch }));
         // The kernel takes a while to verify the program; this thread is not one of the runtime's workers, so that the
         // peers and the probes go on meanwhile, and a restart is over before the lease is.
-        let dataplane = publish::attach(&config)?;
+        let dataplane = publish::attach(&config, &mut store)?;
         tracing::info!(site = config.site, resources = config.resources.len(), "measuring before the first answer");
         let mut agent = Self {
             names: decision::names(&config),

@@ -16,7 +16,7 @@ use crate::{
 
 /// What each version adds to the one before it; the first adds to an empty database. A later version than these is
 /// refused.
-const SCHEMAS: [&str; 2] = [
+const SCHEMAS: [&str; 3] = [
     "
 CREATE TABLE override(resource TEXT NOT NULL, site TEXT NOT NULL, state TEXT NOT NULL CHECK(state IN ('up','down')),
   since INTEGER NOT NULL, PRIMARY KEY(resource, site)) STRICT, WITHOUT ROWID;
@@ -27,6 +27,9 @@ CREATE TABLE instance(resource TEXT PRIMARY KEY, state TEXT NOT NULL CHECK(state
   why TEXT NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE drain(site TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE leaving(resource TEXT PRIMARY KEY, site TEXT NOT NULL, until_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+",
+    "
+CREATE TABLE flow_seed(seed INTEGER NOT NULL) STRICT;
 ",
 ];
 const VERSION: i64 = SCHEMAS.len() as i64;
@@ -187,6 +190,21 @@ impl Store {
             self.connection.execute("DELETE FROM drain WHERE site = ?", [site])?;
         }
         Ok(())
+    }
+
+    /// The secret by which the program tells flows apart, if one was stored.
+    pub fn flow_seed(&self) -> Result<Option<u64>, StateError> {
+        let seed = self.connection.query_row("SELECT seed FROM flow_seed", [], |row| row.get(0)).optional()?;
+        Ok(seed.map(i64::cast_unsigned))
+    }
+
+    /// Keeps the secret: with another one, most flows would go elsewhere when the program's maps are made anew. Durable
+    /// when this returns.
+    pub fn set_flow_seed(&mut self, seed: u64) -> Result<(), StateError> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute("DELETE FROM flow_seed", [])?;
+        transaction.execute("INSERT INTO flow_seed VALUES (?)", [seed.cast_signed()])?;
+        Ok(transaction.commit()?)
     }
 
     /// The sites that flows may still finish at, by resource; those whose time is over are left out. `longest` says how

@@ -63,6 +63,8 @@ pub struct Constants {
     pub tunnel: Option<SocketAddrV4>,
     /// The other ends, with their sites' names.
     pub peers: Vec<(Ipv4Addr, String)>,
+    /// The secret by which flows are told apart, for maps that have none yet.
+    pub flow_seed: u64,
 }
 
 /// The same as the program's read-only data has it. The first entry of zeros ends a list.

@@ -15,7 +15,6 @@ mod tables;
 use std::{
     collections::BTreeMap,
     fmt,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::IpAddr,
     path::Path,
     sync::Arc,
@@ -80,6 +79,7 @@ struct Contents {
     names: Option<Named>,
     register: Register,
     addresses: Option<Vec<requests::Claim>>,
+    flow_seed: u64,
 }
 
 /// An inner map of `ANSWERS`.
@@ -163,7 +163,7 @@ impl Dataplane {
         let pins = Pins::new(&config.pins);
         pins.create()?;
         let (mut ebpf, templates) = load::load(constants, &pins)?;
-        let contents = found(&mut ebpf)?;
+        let contents = found(&mut ebpf, constants.flow_seed)?;
         let events = events::forward(&mut ebpf);
         let interfaces = Interfaces::start(load::program(&mut ebpf)?, config, &pins)?;
         pins.remove_other_layouts()?;
@@ -177,6 +177,11 @@ impl Dataplane {
             contents,
             _events: events,
         })
+    }
+
+    /// The secret by which flows are told apart: that of the maps, where an earlier agent has left some.
+    pub fn flow_seed(&self) -> u64 {
+        self.contents.flow_seed
     }
 
     /// Takes a changed configuration, with no packet lost. On an error everything is as it was.
@@ -407,16 +412,15 @@ fn numbered(seeds: &[u32]) -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// What a previous agent left in the maps, so that names, requests and flows stay right when this one publishes.
-fn found(ebpf: &mut Ebpf) -> Result<Contents, Error> {
+fn found(ebpf: &mut Ebpf, flow_seed: u64) -> Result<Contents, Error> {
     let register = Register::found(entries(ebpf, INSTANCES)?, entries(ebpf, TARGETS)?);
     let control: Array<_, Control> = map(ebpf, CONTROL)?;
     let control = control.get(&0, 0).map_err(Error::map(CONTROL))?;
-    if control.flow_seed == 0 {
-        // Random, as every hasher's state is.
-        let flow_seed = RandomState::new().build_hasher().finish() | 1;
+    let flow_seed = if control.flow_seed == 0 { flow_seed } else { control.flow_seed };
+    if flow_seed != control.flow_seed {
         set(ebpf, CONTROL, 0, Control { flow_seed, ..control })?;
     }
-    Ok(Contents { slots: slots_in_use(ebpf), register, ..Contents::default() })
+    Ok(Contents { slots: slots_in_use(ebpf), register, flow_seed, ..Contents::default() })
 }
 
 /// The indices in the answers that a previous agent published.

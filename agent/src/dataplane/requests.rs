@@ -230,12 +230,13 @@ impl Register {
     fn place_targets(&mut self, requests: &Requests, hops: &Hops, writes: &mut Writes) -> Vec<Write> {
         let (wanted, mut closed) = (targets(requests, hops), Vec::new());
         let gone: Vec<_> = self.owners.keys().filter(|owner| !wanted.contains_key(*owner)).copied().collect();
+        // With those that go now: they are closed when all else is written.
+        let mut taken: BTreeSet<u32> = self.owners.values().copied().collect();
         for owner in gone {
             let index = self.owners.remove(&owner).expect("just listed");
             let generation = self.targets[&index].generation;
             closed.extend(self.target(index, Target { generation, ..Target::NONE }));
         }
-        let mut taken: BTreeSet<u32> = self.owners.values().copied().collect();
         for (owner, target) in wanted {
             let Some(index) = self.owners.get(&owner).copied().or_else(|| self.free_target(&mut taken)) else {
                 tracing::error!("more than {TARGETS} backends and peers: the program does not use all of them");
@@ -244,8 +245,9 @@ impl Register {
             let last = self.targets.get(&index);
             let generation = match (self.owners.insert(owner, index), last) {
                 (Some(_), Some(last)) => last.generation,
-                (None, Some(last)) => (last.generation + 1) % 256,
-                (_, None) => 0,
+                (None, Some(last)) => last.generation % 255 + 1,
+                // Not 0, which a closed one would be taken for after a restart.
+                (_, None) => 1,
             };
             let reachable = target.kind != TargetKind::None as u32;
             let list = if reachable { &mut writes.before } else { &mut closed };
@@ -307,11 +309,7 @@ impl Register {
         if let Some(ring) = self.rings.get(&id).filter(|ring| ring.made_from.as_ref() == Some(&backends)) {
             return ring.place();
         }
-        let size = maglev::size(resource.backends.len());
-        let chunks = if resource.backends.is_empty() { 0 } else { size.div_ceil(RING_CHUNK as usize) };
-        let chunks = u32::try_from(chunks).expect("a table of bounded size");
-        let same = self.rings.remove(&id).filter(|ring| ring.chunks == chunks).map(|ring| ring.first);
-        let Some(first) = same.or_else(|| self.room(chunks)) else {
+        let Some((first, chunks, size)) = self.place_of_ring(id, resource.backends.len()) else {
             tracing::error!("no room for one more table of backends: its resource is not served by the program");
             return NOWHERE;
         };
@@ -329,6 +327,18 @@ impl Register {
         let place = ring.place();
         self.rings.insert(id, ring);
         place
+    }
+
+    /// Where the instance's table of so many backends goes, in how many parts, and how many entries it has: fewer than it
+    /// should, for less even shares, rather than none.
+    fn place_of_ring(&mut self, id: u64, backends: usize) -> Option<(u32, u32, usize)> {
+        let old = self.rings.remove(&id);
+        [maglev::size(backends), maglev::size(1)].into_iter().find_map(|size| {
+            let chunks = if backends == 0 { 0 } else { size.div_ceil(RING_CHUNK as usize) };
+            let chunks = u32::try_from(chunks).expect("a table of bounded size");
+            let same = old.as_ref().filter(|ring| ring.chunks == chunks).map(|ring| ring.first);
+            same.or_else(|| self.room(chunks)).map(|first| (first, chunks, size))
+        })
     }
 
     /// The resource's backends that requests can be sent to: their targets and weights.

@@ -118,7 +118,9 @@ impl Agent {
                 dataplane.reconfigure(&new.dataplane, &publish::constants(&new)).map_err(|error| said(&error))?;
             }
             (None, true) => {}
-            (None, false) => self.dataplane = publish::attach(&new).map_err(|error| format!("{error:#}"))?,
+            (None, false) => {
+                self.dataplane = publish::attach(&new, &mut self.store).map_err(|error| format!("{error:#}"))?
+            }
             (Some(_), true) => {
                 let dataplane = self.dataplane.take().expect("matched above");
                 dataplane.detach().map_err(|error| said(&error))?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -18,6 +19,7 @@ use crate::{
     evidence::Evidence,
     link::LinkEvent,
     probe::ProbeEvent,
+    state::Store,
     steering,
 };
 
@@ -91,12 +93,20 @@ impl Agent {
 }
 
 /// Attaches the program, if the configuration names an interface for it.
-pub fn attach(config: &Config) -> anyhow::Result<Option<Dataplane>> {
+pub fn attach(config: &Config, store: &mut Store) -> anyhow::Result<Option<Dataplane>> {
     if config.dataplane.interfaces.is_empty() {
         tracing::info!("no interface is configured: the agent's own server answers everything");
         return Ok(None);
     }
-    let dataplane = Dataplane::start(&config.dataplane, &constants(config))?;
+    let known = store.flow_seed()?;
+    // Random, as every hasher's state is.
+    let flow_seed = known.unwrap_or_else(|| RandomState::new().build_hasher().finish() | 1);
+    let dataplane = Dataplane::start(&config.dataplane, &Constants { flow_seed, ..constants(config) })?;
+    if known != Some(dataplane.flow_seed())
+        && let Err(error) = store.set_flow_seed(dataplane.flow_seed())
+    {
+        tracing::error!("flows would not survive new maps of the program: {error}");
+    }
     for (interface, attachment) in dataplane.attachments() {
         tracing::info!(interface, %attachment, "the program is attached");
     }
@@ -112,6 +122,7 @@ pub fn constants(config: &Config) -> Constants {
         site: config.site.clone(),
         tunnel: config.sites[&config.site].tunnel,
         peers: peers.collect(),
+        flow_seed: 0,
     }
 }
 

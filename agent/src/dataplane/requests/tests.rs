@@ -131,7 +131,7 @@ fn a_backend_that_fails_leaves_the_table_before_it_is_closed_and_keeps_its_index
     assert_eq!(maps.served_by("www"), [mapped("10.1.0.12".parse().unwrap())]);
     maps.apply(&register.compile(&requests(&[("www", two_up())]), &hops()));
     assert_eq!(maps.index_of("www", "10.1.0.11"), index);
-    assert_eq!(maps.targets[&index].generation, 0, "its flows are still its own");
+    assert_eq!(maps.targets[&index].generation, 1, "its flows are still its own");
 }
 
 #[test]
@@ -165,7 +165,17 @@ fn an_index_that_is_given_away_again_has_another_generation() {
     register.next = old;
     maps.apply(&register.compile(&requests(&[("www", two_up())]), &hops()));
     assert_eq!(maps.index_of("www", "10.1.0.11"), old);
-    assert_eq!(maps.targets[&old].generation, 1);
+    assert_eq!(maps.targets[&old].generation, 2);
+}
+
+#[test]
+fn an_index_that_is_free_since_this_very_change_is_given_away_with_the_next() {
+    let (mut register, mut maps) = (Register::default(), Maps::default());
+    maps.apply(&register.compile(&requests(&[("www", two_up())]), &hops()));
+    register.next = maps.index_of("www", "10.1.0.11");
+    let other = resource(Arrival::Serve, &[backend("10.1.0.12", true), backend("10.1.0.13", true)]);
+    maps.apply(&register.compile(&requests(&[("www", other)]), &hops()));
+    assert_eq!(maps.served_by("www").len(), 2);
 }
 
 #[test]
@@ -246,6 +256,17 @@ fn many_tables_are_made_anew_together_where_there_is_no_room_for_both() {
     let mut found = Register::found(maps.instances.clone(), maps.targets.clone());
     maps.write(&found.compile(&all(&first_down()), &hops()));
     assert!(maps.instances.values().all(|entry| maps.backends(entry).len() == 1), "and after a restart");
+}
+
+#[test]
+fn where_there_is_no_room_for_a_table_of_the_right_size_a_smaller_one_serves() {
+    let three = [backend("10.1.0.11", true), backend("10.1.0.12", true), backend("10.1.0.13", true)];
+    let names: Vec<String> = (0..4_200).map(|index| format!("r{index}")).collect();
+    let all = |www: &Resource| requests(&names.iter().map(|name| (name.as_str(), www.clone())).collect::<Vec<_>>());
+    let (mut register, mut maps) = (Register::default(), Maps::default());
+    maps.write(&register.compile(&all(&two_up()), &hops()));
+    maps.write(&register.compile(&all(&resource(Arrival::Serve, &three)), &hops()));
+    assert!(maps.instances.values().all(|entry| maps.backends(entry).len() == 3));
 }
 
 #[test]
