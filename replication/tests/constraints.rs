@@ -185,6 +185,25 @@ fn a_row_that_a_trigger_of_the_applications_deletes_is_deleted_at_the_other_site
 }
 
 #[test]
+fn a_row_is_not_restored_without_its_parent() {
+    let schema = "CREATE TABLE customer(id INTEGER PRIMARY KEY);
+        CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INTEGER NOT NULL REFERENCES customer, n);
+        INSERT INTO customer VALUES(1); INSERT INTO purchase VALUES(1, 1, 0)";
+    let mut pair = Pair::new(schema);
+    pair.write(1, "UPDATE purchase SET n = 1").write(0, "DELETE FROM purchase").settle(&[]);
+    pair.write(0, "DELETE FROM customer").settle(&[]);
+    let lost = pair.sites.all[0].store.conflicts(1).expect("a log").remove(0);
+    let now = pair.sites.now;
+    let refused = pair.sites.all[0].store.restore(lost.id, now).expect_err("a refusal").to_string();
+    assert!(refused.contains("purchase refers to one of customer"), "{refused}");
+    pair.settle(&[]);
+    pair.write(1, "INSERT INTO customer VALUES(1)").settle(&[]);
+    let now = pair.sites.now;
+    assert!(pair.sites.all[0].store.restore(lost.id, now).expect("a transaction"));
+    pair.settle(&[("SELECT concat(id, customer, n) FROM purchase", "111")]);
+}
+
+#[test]
 fn restoring_a_deletion_takes_no_row_that_only_looks_like_it() {
     let mut pair =
         Pair::new("CREATE TABLE word(k TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, v); INSERT INTO word VALUES('a', 0)");

@@ -7,7 +7,8 @@ use sites::{Dice, Site, Sites};
 use siteswap_replication::{
     capture::{self, Wanted},
     schema::Table,
-    store::{Counted, Error, agree, end_fence},
+    store::{Counted, Doubt, Error, agree, end_fence},
+    verify::Policy,
 };
 
 const SCHEMA: &str = "
@@ -53,6 +54,68 @@ fn commit(sites: &mut Sites, at: usize) -> Result<Vec<Table>, Error> {
 
 fn unverified(sites: &Sites, at: usize) -> Vec<String> {
     sites.all[at].store.verify_local().expect("a check").unverified
+}
+
+/// As the agents do it, the second one first.
+fn compare_as_doubted(sites: &mut Sites, dice: &mut Dice) {
+    sites.settle(dice);
+    for (at, peer) in [(1, 0), (0, 1)] {
+        while let Some(doubt) = sites.all[at].store.doubt().expect("a state") {
+            let (tables, policy) = match doubt {
+                Doubt::Rebuilt(tables) => (tables, Policy::Keep),
+                Doubt::Unrecorded(tables) => (tables, Policy::Here),
+                other => panic!("{other:?}"),
+            };
+            let outcome = sites.compare_only(at, peer, Some(tables), dice).expect("a comparison");
+            if !sites.all[at].store.verified(&outcome).expect("a state") {
+                sites.repair(at, &outcome, policy, dice);
+            }
+        }
+    }
+    assert_eq!(sites.all[0].rows("item"), sites.all[1].rows("item"));
+}
+
+#[test]
+fn what_was_written_to_a_table_between_its_rebuilding_and_the_commit_stays_whoever_compares_first() {
+    let (mut sites, mut dice) = two();
+    begin(&mut sites);
+    (0..2).for_each(|at| write(&mut sites, at, REBUILD));
+    write(&mut sites, 0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
+    (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
+    compare_as_doubted(&mut sites, &mut dice);
+    assert_eq!(sites.all[0].rows("item").len(), 3);
+}
+
+#[test]
+fn what_was_written_to_a_table_that_was_rebuilt_before_the_schema_change_began_stays() {
+    let (mut sites, mut dice) = two();
+    sites.settle(&mut dice);
+    // Another declared type: it is not captured any more, and nobody may guess what it is now.
+    let rebuild = REBUILD.replace("a TEXT", "a VARCHAR");
+    write(&mut sites, 0, &rebuild);
+    write(&mut sites, 0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
+    sites.fold(0);
+    begin(&mut sites);
+    write(&mut sites, 1, &rebuild);
+    (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
+    assert_eq!(unverified(&sites, 0), ["item"]);
+    compare_as_doubted(&mut sites, &mut dice);
+    assert_eq!(sites.all[0].rows("item").len(), 3);
+}
+
+#[test]
+fn a_table_that_is_dropped_without_a_schema_change_keeps_no_other_from_being_replicated_and_one_can_begin() {
+    let (mut sites, mut dice) = two();
+    sites.settle(&mut dice);
+    write(&mut sites, 0, "UPDATE item SET a = 'last'; DROP TABLE item; INSERT INTO other VALUES(1, 'one')");
+    sites.settle(&mut dice);
+    assert_eq!(sites.all[1].rows("other").len(), 1);
+    begin(&mut sites);
+    write(&mut sites, 1, "DROP TABLE item");
+    (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
+    write(&mut sites, 1, "INSERT INTO other VALUES(2, 'two')");
+    sites.settle(&mut dice);
+    assert_eq!(sites.all[0].rows("other").len(), 2);
 }
 
 #[test]
@@ -154,7 +217,7 @@ fn a_database_that_is_attached_anew_counts_as_its_peers() {
         commit(&mut sites, at).expect("a commit");
     }
     assert_replicating(&mut sites, &mut dice);
-    sites.attach_anew(0);
+    sites.attach_anew(0, "");
     sites.mend(0, &mut dice);
     sites.mend(1, &mut dice);
     assert_replicating_more(&mut sites, &mut dice);

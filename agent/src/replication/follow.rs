@@ -83,9 +83,14 @@ impl Follower {
     async fn fold(&mut self) -> Result<(), Failed> {
         let due = |last: Option<Instant>, after| last.is_none_or(|last| last.elapsed() >= after);
         let look = due(self.looked, LOOK);
+        if look {
+            // An order holds also where nothing can be folded.
+            let paused = self.shared.database.run(|store| store.paused()).await?;
+            set(&self.shared.paused, paused);
+        }
         let folded = self.shared.database.run(move |store| {
             let folded = if store.changed()? { store.fold(now())? } else { Folded::default() };
-            let rest = if look { Some((store.paused()?, store.backlogs(now())?)) } else { None };
+            let rest = if look { Some(store.backlogs(now())?) } else { None };
             Ok((folded, store.position()?.0, rest))
         });
         let (folded, group, rest) = folded.await?;
@@ -95,12 +100,11 @@ impl Follower {
             tracing::warn!("an application's clock is further ahead than database.max_skew allows");
             self.ahead = Some(Instant::now());
         }
-        if let Some((paused, backlogs)) = rest {
+        if let Some(backlogs) = rest {
             self.looked = Some(Instant::now());
             self.alarm.look(backlogs.values().map(|backlog| backlog.bytes).max().unwrap_or(0));
             let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
             set(&self.shared.backlogs, waiting);
-            set(&self.shared.paused, paused);
             // What waits for peers that are away.
             while self.shared.database.run(|store| store.compact(WORTH)).await? {}
         }

@@ -48,19 +48,24 @@ async fn settle(comparer: &Comparer, doubt: Doubt) -> Result<(), String> {
     match doubt {
         Doubt::Unheard(_) => Err(doubt.to_string()),
         Doubt::Restored(peer) => compare(comparer, &peer, None, Policy::Ruled).await,
+        Doubt::Anew(peer) => compare(comparer, &peer, None, Policy::Keep).await,
         Doubt::Missed(peer) => compare(comparer, &peer, None, Policy::Behind).await,
         // What no trigger has seen was written here; any peer knows the rest.
-        Doubt::Unrecorded(tables) => {
-            let mut last = Ok(());
-            for peer in comparer.peers.keys() {
-                last = compare(comparer, peer, Some(tables.clone()), Policy::Here).await;
-                if last.is_ok() {
-                    break;
-                }
-            }
-            last
+        Doubt::Unrecorded(tables) => compare_with_any(comparer, &tables, Policy::Here).await,
+        // Here or at the other sites, who have made them anew too.
+        Doubt::Rebuilt(tables) => compare_with_any(comparer, &tables, Policy::Keep).await,
+    }
+}
+
+async fn compare_with_any(comparer: &Comparer, tables: &[String], policy: Policy) -> Result<(), String> {
+    let mut last = Ok(());
+    for peer in comparer.peers.keys() {
+        last = compare(comparer, peer, Some(tables.to_vec()), policy).await;
+        if last.is_ok() {
+            break;
         }
     }
+    last
 }
 
 async fn compare(comparer: &Comparer, peer: &str, tables: Option<Vec<String>>, policy: Policy) -> Result<(), String> {

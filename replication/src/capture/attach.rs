@@ -6,7 +6,7 @@ use super::{
     Error,
     inspect::{compare, refresh},
     refuse::refuse,
-    triggers::{images, keyless, list, name, nullable_key, triggers, unverified},
+    triggers::{images, keyless, list, name, nullable_key, rebuilt, triggers, unverified},
 };
 use crate::{
     layout,
@@ -192,7 +192,8 @@ fn release(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()>
     disarm(transaction, table)?;
     drop_triggers(transaction, table, &["ri", "ru", "rd"])?;
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&images(table))))?;
-    transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2)", [keyless(table), unverified(table)])?;
+    let marks = [keyless(table), unverified(table), rebuilt(table)];
+    transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2, ?3)", marks)?;
     // The newest touch stays, so that the next one's number is higher.
     let touches = "DELETE FROM _ssw_touch WHERE tbl = ?1 AND seq < (SELECT max(seq) FROM _ssw_touch)";
     for sql in [

@@ -163,12 +163,31 @@ pub fn refresh(transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
     Ok(scan)
 }
 
+/// Tables that are there without all of our triggers.
+///
+/// # Errors
+/// Whatever SQLite says, or what is stored is not ours.
+pub fn unarmed(database: &Connection) -> Result<Vec<Table>, Error> {
+    let mut all = Vec::new();
+    for table in tables(database)? {
+        let missing = |difference: &Difference| matches!(difference, Difference::Missing(_) | Difference::Altered(_));
+        let differences = differences(database, &table)?;
+        if !differences.contains(&Difference::Gone) && differences.iter().any(missing) {
+            all.push(table);
+        }
+    }
+    Ok(all)
+}
+
 /// Marks a table: something may have been missed, until it is compared with a peer's.
 ///
 /// # Errors
 /// Whatever SQLite says.
 pub fn doubt(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
-    transaction.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES(?1, 1)", [unverified(table)])?;
+    transaction.execute(
+        "INSERT INTO _ssw_meta(k, v) VALUES(?1, 1) ON CONFLICT(k) DO UPDATE SET v = v + 1",
+        [unverified(table)],
+    )?;
     Ok(())
 }
 

@@ -6,10 +6,10 @@ mod refuse;
 mod triggers;
 
 pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, resume, tables};
-pub use inspect::{Departure, Difference, doubt, inspect, refresh};
+pub use inspect::{Departure, Difference, doubt, inspect, refresh, unarmed};
 pub use refuse::{refuse, refuses};
 pub(crate) use triggers::{differs, list};
-pub use triggers::{keyless, nullable_key, unverified};
+pub use triggers::{keyless, nullable_key, rebuilt, unverified};
 
 use crate::{layout, schema};
 

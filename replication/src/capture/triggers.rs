@@ -36,6 +36,12 @@ pub fn unverified(table: &Table) -> String {
     format!("unverified_{}", table.number)
 }
 
+/// The mark in `_ssw_meta` of such a table that was made anew in a schema change: at every site, so that none knows better
+/// than another.
+pub fn rebuilt(table: &Table) -> String {
+    format!("rebuilt_{}", table.number)
+}
+
 /// May the primary key hold NULL? SQLite allows it unless the table is WITHOUT ROWID or says NOT NULL.
 pub fn nullable_key(table: &Table) -> bool {
     key(table).any(|column| !column.not_null)

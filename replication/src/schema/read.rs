@@ -168,6 +168,15 @@ fn ordinary(database: &Connection, name: &str) -> Result<(String, bool), Error> 
     Err(Error::NotOrdinary { name: spelled, kind })
 }
 
+/// Is there an ordinary table of this name?
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn exists(database: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name = ?1 COLLATE NOCASE";
+    database.prepare_cached(sql)?.exists([name])
+}
+
 /// A table's columns and the names in its expressions.
 struct Shape {
     columns: Vec<Column>,

@@ -1,5 +1,7 @@
 //! The conflict log: what lost, so that people can read it and bring it back.
 
+use std::rc::Rc;
+
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
@@ -11,7 +13,7 @@ use crate::{
     wire::Notice,
 };
 
-use super::{Error, Store, damaged, live::Live, work::Work};
+use super::{Error, Store, damaged, live::Live, repair, work::Work};
 
 /// A conflict, as it was logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -148,7 +150,8 @@ impl Store {
         self.transact(|work| {
             // What was written until now came before.
             super::fold::fold(work, now)?;
-            restore(work, &conflict, now)?;
+            let live = restore(work, &conflict, now)?;
+            repair::mend(work, &live, &Key::new(&conflict.key), now)?;
             let notice = Notice { restored: true, ..notice };
             take(work.transaction, &notice)?;
             work.tell(&notice)?;
@@ -157,8 +160,8 @@ impl Store {
     }
 }
 
-fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error> {
-    let live = work.tables.values().rev().find(|live| live.table.name == conflict.table).cloned();
+fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<Rc<Live>, Error> {
+    let live = work.tables.values().rev().find(|live| live.table.name.eq_ignore_ascii_case(&conflict.table)).cloned();
     let live = live.ok_or_else(|| Error::Unknown(format!("table {}", conflict.table)))?;
     let key = Key::new(&conflict.key);
     let there = live.read(work.transaction, &conflict.key)?;
@@ -169,7 +172,10 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
         let change = Change { deleted: Some(Deleted { stamp, ends }), ..Change::default() };
         work.record(&live, &key, &mut row, change)?;
         // The key's index may take another row for it.
-        return if there.is_some() { Ok(live.delete(work.transaction, &conflict.key)?) } else { Ok(()) };
+        if there.is_some() {
+            live.delete(work.transaction, &conflict.key)?;
+        }
+        return Ok(live);
     }
     let mut cells = Vec::new();
     for (name, value) in &conflict.image {
@@ -198,7 +204,7 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<(), Error
         let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
         live.update(work.transaction, &conflict.key, &cells)?;
     }
-    Ok(())
+    Ok(live)
 }
 
 fn notice(row: &rusqlite::Row<'_>) -> Result<Notice, Error> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::{
-    capture::{self, Wanted, unverified},
+    capture::{self, Wanted, rebuilt, unverified},
     schema::{self, Table, quoted},
 };
 
@@ -72,6 +72,10 @@ impl Store {
             if !fenced(work.transaction)? {
                 nothing_is_lacking(work, now)?;
                 work.close_group()?;
+                // Nobody has recorded what was written to tables that a change of their schema has left without our triggers.
+                for table in capture::unarmed(work.transaction)? {
+                    capture::doubt(work.transaction, &table).map_err(capture::Error::from)?;
+                }
                 for live in work.tables.values() {
                     capture::disarm(work.transaction, &live.table).map_err(capture::Error::from)?;
                     capture::refuse(work.transaction, &live.table, Some(MESSAGE)).map_err(capture::Error::from)?;
@@ -181,6 +185,7 @@ fn doubt(transaction: &Transaction<'_>, stored: &[Table], guarded: &[String], ta
         let sql = format!("SELECT 1 FROM main.{}", quoted(&table.name));
         if !is_new || transaction.prepare(&sql)?.exists([])? {
             capture::doubt(transaction, table)?;
+            transaction.execute("INSERT OR REPLACE INTO _ssw_meta(k, v) VALUES(?, 1)", [rebuilt(table)])?;
         }
     }
     Ok(())

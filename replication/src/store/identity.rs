@@ -29,7 +29,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    capture::unverified,
+    capture::{rebuilt, unverified},
     clock::{SiteId, Stamp},
     value::Key,
     verify::{History, Standing},
@@ -71,9 +71,15 @@ pub enum Doubt {
     /// It was restored; it is to be compared with this peer next.
     #[error("it was restored, and has not been compared with {0}'s since")]
     Restored(String),
+    /// It was attached anew, and has not been compared with this peer's since: what was written before that only it knows.
+    #[error("it was attached anew, and has not been compared with {0}'s since")]
+    Anew(String),
     /// This peer has forgotten changes before they came here.
     #[error("{0} has forgotten changes before they came here")]
     Missed(String),
+    /// These tables were made anew in a schema change, without their triggers for a while, and so they were elsewhere.
+    #[error("tables were made anew in a schema change: {}", .0.join(", "))]
+    Rebuilt(Vec<String>),
     /// These tables were without their triggers for a while.
     #[error("tables were without their triggers for a while: {}", .0.join(", "))]
     Unrecorded(Vec<String>),
@@ -208,7 +214,17 @@ impl Store {
                 Age::Continues
             }
             Some(noted) => {
-                self.transact(|work| renew(work, noted.group, noted.clock))?;
+                let other = noted.incarnation != self.incarnation()?;
+                self.transact(|work| {
+                    // No copy of what has told its peers: what was written before is known to nobody else.
+                    if other
+                        && work.state.restored.is_none()
+                        && work.peers.values().all(|peer| peer.applied == 0 && peer.acknowledged == 0)
+                    {
+                        work.transaction.execute("INSERT OR IGNORE INTO _ssw_meta(k, v) VALUES('anew', 1)", [])?;
+                    }
+                    renew(work, noted.group, noted.clock)
+                })?;
                 Age::Restored
             }
         };
@@ -256,18 +272,35 @@ impl Store {
     pub fn doubt(&self) -> Result<Option<Doubt>, Error> {
         let state = State::load(&self.database)?;
         let name = |site: &SiteId| self.settings.sites.get(site).cloned().unwrap_or_default();
+        // A site that is not configured any more cannot be compared with.
+        let is_peer = |site: &SiteId| *site != self.settings.site && self.settings.sites.contains_key(site);
         let Some(restored) = state.restored else {
-            if let Some(site) = state.missed.first() {
+            if let Some(site) = state.missed.iter().find(|site| is_peer(site)) {
                 return Ok(Some(Doubt::Missed(name(site))));
             }
-            let tables = self.unrecorded()?;
-            return Ok(Some(tables).filter(|tables| !tables.is_empty()).map(Doubt::Unrecorded));
+            let marked = |live: &Live, mark: String| {
+                let found = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?.exists([mark])?;
+                Ok::<_, Error>(found.then(|| live.table.name.clone()))
+            };
+            let rebuilt = self.tables.values().map(|live| marked(live, rebuilt(&live.table)));
+            let rebuilt: Vec<String> = rebuilt.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+            let (rebuilt, other): (Vec<_>, Vec<_>) =
+                self.unrecorded()?.into_iter().partition(|table| rebuilt.contains(table));
+            return Ok(match (&other[..], &rebuilt[..]) {
+                ([], []) => None,
+                ([], _) => Some(Doubt::Rebuilt(rebuilt)),
+                _ => Some(Doubt::Unrecorded(other)),
+            });
         };
-        let unheard = restored.peers.iter().find(|(_, applied)| applied.is_none());
-        let most = restored.peers.iter().max_by_key(|(_, applied)| **applied);
+        let peers = || restored.peers.iter().filter(|(site, _)| is_peer(site));
+        let unheard = peers().find(|(_, applied)| applied.is_none());
+        let most = peers().max_by_key(|(_, applied)| **applied);
         Ok(match (unheard, most) {
             (Some((site, _)), _) => Some(Doubt::Unheard(name(site))),
-            (None, Some((site, _))) => Some(Doubt::Restored(name(site))),
+            (None, Some((site, _))) => {
+                let anew = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k='anew'")?.exists([])?;
+                Some(if anew { Doubt::Anew(name(site)) } else { Doubt::Restored(name(site)) })
+            }
             (None, None) => None,
         })
     }
@@ -284,6 +317,14 @@ impl Store {
         Ok(tables)
     }
 
+    /// The marks of tables that are in doubt, and how often they were marked.
+    pub(super) fn marks(&self) -> Result<BTreeMap<String, i64>, Error> {
+        let mut marks =
+            self.database.prepare_cached("SELECT k, v FROM _ssw_meta WHERE substr(k, 1, 11) = 'unverified_'")?;
+        let marks = marks.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(marks.collect::<Result<_, _>>()?)
+    }
+
     /// Remembers that a comparison has found everything equal; of a restored database only that of all tables counts. Says
     /// no if anything differs.
     ///
@@ -296,7 +337,12 @@ impl Store {
         self.transact(|work| {
             let compared = |live: &Live| outcome.tables.iter().any(|shape| shape.name == live.table.name);
             for live in work.tables.values().filter(|live| compared(live)) {
-                work.transaction.execute("DELETE FROM _ssw_meta WHERE k=?", [unverified(&live.table)])?;
+                let mark = unverified(&live.table);
+                // What was marked again meanwhile may have been missed behind where the comparison was.
+                let times = outcome.doubted.get(&mark);
+                if work.transaction.execute("DELETE FROM _ssw_meta WHERE k=? AND v IS ?", (mark, times))? > 0 {
+                    work.transaction.execute("DELETE FROM _ssw_meta WHERE k=?", [rebuilt(&live.table)])?;
+                }
             }
             let all = work.tables.values().all(|live| compared(live));
             if all {
@@ -305,10 +351,12 @@ impl Store {
             if let Some(restored) = &mut work.state.restored
                 && all
             {
+                restored.peers.retain(|site, _| work.peers.contains_key(site));
                 restored.mended |= restored.peers.get(&outcome.peer) >= restored.peers.values().max();
                 restored.peers.remove(&outcome.peer);
                 if restored.peers.is_empty() {
                     work.state.restored = None;
+                    work.transaction.execute("DELETE FROM _ssw_meta WHERE k='anew'", [])?;
                 }
             }
             Ok(true)

@@ -77,9 +77,13 @@ impl Live {
         let all = columns.join(",");
         let marks = vec!["?"; columns.len()].join(",");
         let matches = table.key_equals("", |_| "?".to_owned());
-        let defaults = table.columns.iter().map(|column| column.default_value(database));
+        let defaults = table.columns.iter().map(|column| match column.default_value(database) {
+            // An application's own function: then it cannot have been added to a table with rows.
+            Err(rusqlite::Error::SqlInputError { .. }) => Ok(Value::Null),
+            value => value,
+        });
         Ok(Self {
-            defaults: defaults.collect::<Result<_, _>>()?,
+            defaults: defaults.collect::<Result<_, rusqlite::Error>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
             insert: format!("INSERT OR ABORT INTO {name}({all}) VALUES({marks})"),
             delete: format!("DELETE FROM {name} WHERE {matches}"),

@@ -29,6 +29,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     rc::Rc,
     thread,
@@ -41,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture,
     clock::{Clock, Seen, SiteId, Stamp},
-    schema::Table,
+    schema::{self, Table},
     wire::Incarnation,
 };
 
@@ -164,6 +165,9 @@ pub enum Error {
         /// What there is.
         oldest: u64,
     },
+    /// The file that was opened is not the one of this name any more.
+    #[error("another file was put in its place")]
+    Replaced,
     /// No schema change is under way.
     #[error("no schema change is under way here; begin one with: siteswap db schema begin")]
     NotFenced,
@@ -180,6 +184,14 @@ pub enum Error {
         theirs: u32,
         /// Ours.
         ours: u32,
+    },
+    /// A row would refer to one that is not there.
+    #[error("the row of {table} refers to one of {parent} that is not there any more: insert that first")]
+    Dangling {
+        /// The row's table.
+        table: String,
+        /// The table referred to.
+        parent: String,
     },
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
@@ -248,6 +260,8 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Store {
     database: Connection,
+    /// Its name, and which file that was.
+    file: (PathBuf, Option<(u64, u64)>),
     settings: Settings,
     tables: Tables,
     /// `PRAGMA data_version` when touches were last looked for.
@@ -285,8 +299,18 @@ impl Store {
         capture::check_layout(&database)?;
         let tables = load(&database, &settings)?;
         let (sweep, told) = (Sweep::default(), RefCell::default());
-        let mut store =
-            Self { database, settings, tables, looked: None, sweep, schema: None, opened: 0, outside: None, told };
+        let mut store = Self {
+            database,
+            file: (file.to_owned(), which(file)),
+            settings,
+            tables,
+            looked: None,
+            sweep,
+            schema: None,
+            opened: 0,
+            outside: None,
+            told,
+        };
         match Identity::load(&store.database)? {
             Some(identity) if identity.site != store.settings.site => {
                 return Err(Error::Foreign { site: identity.site });
@@ -374,8 +398,11 @@ impl Store {
     /// dropped. Every transaction begins so; this is for when there is none.
     ///
     /// # Errors
-    /// `NotAttached`, `Capture`, `Damaged`, `Sqlite`: the store is of no use any more.
+    /// `Replaced`, `NotAttached`, `Capture`, `Damaged`, `Sqlite`: the store is of no use any more.
     pub fn refresh(&mut self) -> Result<(), Error> {
+        if which(&self.file.0) != self.file.1 {
+            return Err(Error::Replaced);
+        }
         if self.schema == Some(schema_version(&self.database)?) { Ok(()) } else { self.transact(|_| Ok(())) }
     }
 
@@ -412,6 +439,11 @@ fn write_as_told(database: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
+/// Device and number of the file of this name.
+fn which(file: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
 /// Waits for another connection's transaction to end, and says whether to try again.
 fn wait(tries: i32) -> bool {
     thread::sleep(TRY);
@@ -433,15 +465,23 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
         capture::refresh(transaction)?;
         fence::refuse_new(transaction)?;
     }
-    load(transaction, settings).map(Some)
+    let tables = load(transaction, settings)?;
+    // Detached and attached again: whoever has it open does so anew.
+    if Identity::load(transaction)?.is_none() {
+        return Err(Error::NotAttached);
+    }
+    Ok(Some(tables))
 }
 
-/// The replicated tables as they are captured.
+/// The replicated tables as they are captured, without those that are gone.
 fn load(database: &Connection, settings: &Settings) -> Result<Tables, Error> {
     let tables = capture::tables(database)?;
     if tables.is_empty() {
         return Err(Error::NotAttached);
     }
+    let there = |table: Table| Ok(schema::exists(database, &table.name)?.then_some(table));
+    let tables: Vec<Table> =
+        tables.into_iter().map(there).filter_map(Result::transpose).collect::<Result<_, Error>>()?;
     let references = tables.iter().flat_map(|table| &table.references);
     let referenced: Vec<String> = references.map(|reference| reference.parent.to_lowercase()).collect();
     let live = |table: Table| {

@@ -239,6 +239,24 @@ pub(super) fn check_all(work: &mut Work<'_>, checks: &mut Checks, found: &mut Fo
     Ok(())
 }
 
+/// Mends what somebody's change of a row by hand leaves in the air, or fails if nothing can be done about it.
+pub(super) fn mend(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, now: i64) -> Result<(), Error> {
+    work.flush()?;
+    let columns = key.columns().unwrap_or_default();
+    let was = live.read(work.transaction, &columns)?;
+    check_all(work, &mut vec![Check::new(live, key)], &mut Found::default(), now)?;
+    let (Some(was), is) = (was, live.read(work.transaction, &columns)?) else { return Ok(()) };
+    for reference in &live.table.references {
+        let values = referred(reference, is.as_ref().unwrap_or(&was));
+        if let Some(values) = values
+            && !exists(work, reference, &values)?
+        {
+            return Err(Error::Dangling { table: live.table.name.clone(), parent: reference.parent.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// What a row refers to; nothing, if one of the columns is NULL.
 fn referred(reference: &Reference, row: &[Value]) -> Option<Vec<Value>> {
     let values: Vec<Value> = reference.columns.iter().map(|column| row[usize::from(*column)].clone()).collect();

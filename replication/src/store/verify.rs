@@ -81,6 +81,8 @@ pub struct Outcome {
     pub unsettled: u64,
     /// There may be more: the limit was reached.
     pub truncated: bool,
+    /// Tables that were in doubt here when it began, by the marks that say so, and how often they had been marked.
+    pub doubted: BTreeMap<String, i64>,
 }
 
 /// A row that differs.
@@ -123,6 +125,7 @@ pub struct Verify {
     round: u32,
     progress: Progress,
     truncated: bool,
+    doubted: BTreeMap<String, i64>,
 }
 
 /// A question, with the table's number in `tables`.
@@ -164,6 +167,7 @@ impl Verify {
             round: 0,
             progress: Progress::default(),
             truncated: false,
+            doubted: store.marks()?,
         })
     }
 
@@ -235,6 +239,7 @@ impl Verify {
             differing: differing.collect(),
             unsettled,
             truncated: self.truncated,
+            doubted: self.doubted,
         }
     }
 

@@ -401,13 +401,14 @@ impl Sites {
         self.meet(at);
     }
 
-    /// All that is ours is removed from a site's database, and it is attached once more.
-    pub fn attach_anew(&mut self, at: usize) {
+    /// All that is ours is removed from a site's database, an application writes to it, and it is attached once more.
+    pub fn attach_anew(&mut self, at: usize, meanwhile: &str) {
         let site = &mut self.all[at];
         let id = site.id;
         self.network.retain(|(from, to, _)| *from != id && *to != id);
         let transaction = site.app.transaction().expect("a transaction");
         capture::detach(&transaction, Wanted::All).expect("tables to detach");
+        transaction.execute_batch(meanwhile).expect("a write");
         capture::attach(&transaction, Wanted::All).expect("tables to attach");
         transaction.commit().expect("a commit");
         site.told.clear();
@@ -423,6 +424,7 @@ impl Sites {
         while let Some(doubt) = self.all[at].store.doubt().expect("a state") {
             let (peer, policy) = match doubt {
                 Doubt::Restored(peer) => (peer, Policy::Ruled),
+                Doubt::Anew(peer) => (peer, Policy::Keep),
                 Doubt::Missed(peer) => (peer, Policy::Behind),
                 other => panic!("{other:?}"),
             };

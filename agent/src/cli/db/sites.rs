@@ -221,7 +221,11 @@ fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()>
     copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
     let store = Store::adopt(partial, replication::settings(&opened.config, &opened.database))
         .with_context(|| format!("joining with {}", snapshot.display()))?;
-    // With its last connection the log goes into the file.
+    // The log goes into the file, or it must not be taken for whole.
+    let checkpoint = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let written = store.database().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], checkpoint);
+    let written = written.with_context(|| format!("writing {}", partial.display()))?;
+    anyhow::ensure!(written == (0, 0), "{} could not be completed: somebody else uses it", partial.display());
     drop(store);
     let file = &opened.database.file;
     hand_over(partial).with_context(|| format!("giving {} to who has its directory", file.display()))?;
