@@ -20,14 +20,6 @@ fn two() -> (Sites, Dice) {
     (Sites::new(SCHEMA, &[0, 0], &[]), Dice::new(1))
 }
 
-/// What an application does at a site, later than everything before.
-fn write(sites: &mut Sites, at: usize, sql: &str) {
-    sites.now += 10;
-    let site = &sites.all[at];
-    site.set_clock(sites.now);
-    site.app.execute_batch(sql).expect("a write");
-}
-
 /// The first column of a query's rows, the same at both sites.
 fn both(sites: &Sites, query: &str) -> Vec<String> {
     let [one, two] = [0, 1].map(|at| {
@@ -49,8 +41,7 @@ const ITEMS: &str = "SELECT id || ' ' || a || ' ' || b || ' ' || c FROM item ORD
 fn what_is_written_to_a_new_column_before_the_agent_knows_it_is_not_lost() {
     let (mut sites, mut dice) = two();
     let odd = "ALTER TABLE \"odd \"\"name\" ADD COLUMN \"new\" DEFAULT 1;";
-    write(
-        &mut sites,
+    sites.write(
         0,
         &format!(
             "{ADD} {odd} UPDATE item SET c = 'x' WHERE id = 1; INSERT INTO item VALUES(4, 'four', 0, 'y');
@@ -58,13 +49,13 @@ fn what_is_written_to_a_new_column_before_the_agent_knows_it_is_not_lost() {
              UPDATE \"odd \"\"name\" SET \"new\" = 1.0 WHERE \"k 1\" = 'P'"
         ),
     );
-    write(&mut sites, 1, &format!("{ADD} {odd}"));
+    sites.write(1, &format!("{ADD} {odd}"));
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS), ["1 one 0 x", "3 three 0 none", "4 four 0 y"]);
     let odd = "SELECT \"k 1\" || typeof(\"new\") FROM \"odd \"\"name\" ORDER BY 1";
     assert_eq!(both(&sites, odd), ["preal", "qinteger"]);
     // Now the triggers know it.
-    write(&mut sites, 0, "UPDATE item SET c = 'w' WHERE id = 1; DELETE FROM item WHERE id = 3");
+    sites.write(0, "UPDATE item SET c = 'w' WHERE id = 1; DELETE FROM item WHERE id = 3");
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS), ["1 one 0 w", "4 four 0 y"]);
 }
@@ -72,8 +63,7 @@ fn what_is_written_to_a_new_column_before_the_agent_knows_it_is_not_lost() {
 #[test]
 fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_else_does() {
     let (mut sites, mut dice) = two();
-    write(
-        &mut sites,
+    sites.write(
         0,
         &format!(
             "{ADD} UPDATE item SET c = 'x' WHERE id = 1; INSERT INTO item VALUES(4, 'four', 0, 'y');
@@ -87,9 +77,9 @@ fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_e
     assert!(matches!(sites.all[1].store.fence(1, sites.now), Err(Error::Lacking(what)) if what == "item.c"));
     // Also what the site itself changes, moves or deletes meanwhile keeps what is parked for it; only what it writes later
     // to the column itself is newer.
-    write(&mut sites, 1, "UPDATE item SET b = 7 WHERE id = 1; DELETE FROM item WHERE id = 3");
+    sites.write(1, "UPDATE item SET b = 7 WHERE id = 1; DELETE FROM item WHERE id = 3");
     sites.settle(&mut dice);
-    write(&mut sites, 1, &format!("{ADD} UPDATE item SET c = 'newer' WHERE id = 4"));
+    sites.write(1, &format!("{ADD} UPDATE item SET c = 'newer' WHERE id = 4"));
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS), ["1 one 7 x", "2 zwei 0 z", "4 four 0 newer"]);
     assert_eq!(lacking(&sites, 1), [""; 0]);
@@ -99,7 +89,7 @@ fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_e
 #[test]
 fn parked_values_appear_with_their_column_also_if_nothing_else_happens() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x'"));
+    sites.write(0, &format!("{ADD} UPDATE item SET c = 'x'"));
     sites.settle(&mut dice);
     sites.all[1].app.execute_batch(ADD).expect("a column");
     sites.fold(1);
@@ -109,13 +99,13 @@ fn parked_values_appear_with_their_column_also_if_nothing_else_happens() {
 #[test]
 fn a_deleted_row_that_an_edit_brings_back_has_what_was_parked_for_it() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
+    sites.write(0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
     sites.settle(&mut dice);
-    write(&mut sites, 1, "DELETE FROM item WHERE id = 1");
+    sites.write(1, "DELETE FROM item WHERE id = 1");
     sites.fold(1);
-    write(&mut sites, 1, ADD);
+    sites.write(1, ADD);
     sites.fold(1);
-    write(&mut sites, 0, "UPDATE item SET b = 'newer' WHERE id = 1");
+    sites.write(0, "UPDATE item SET b = 'newer' WHERE id = 1");
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS), ["1 one newer x", "2 two 0 none", "3 three 0 none"]);
     assert_eq!([0, 1].map(|at| sites.kept(at)), [(0, 0); 2]);
@@ -124,11 +114,11 @@ fn a_deleted_row_that_an_edit_brings_back_has_what_was_parked_for_it() {
 #[test]
 fn a_unique_index_on_an_added_column_is_kept_when_parked_values_collide_in_it() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "ALTER TABLE item ADD COLUMN c; UPDATE item SET c = 'same' WHERE id = 1");
+    sites.write(0, "ALTER TABLE item ADD COLUMN c; UPDATE item SET c = 'same' WHERE id = 1");
     sites.settle(&mut dice);
     let index = "CREATE UNIQUE INDEX one ON item(c)";
-    write(&mut sites, 1, &format!("ALTER TABLE item ADD COLUMN c; {index}; UPDATE item SET c = 'same' WHERE id = 2"));
-    write(&mut sites, 0, index);
+    sites.write(1, &format!("ALTER TABLE item ADD COLUMN c; {index}; UPDATE item SET c = 'same' WHERE id = 2"));
+    sites.write(0, index);
     sites.settle(&mut dice);
     assert_eq!(both(&sites, "SELECT id || ifnull(c, '') FROM item ORDER BY id"), ["1", "2same", "3"]);
     assert!(sites.all.iter().any(|site| !site.store.conflicts(9).expect("a log").is_empty()));
@@ -137,7 +127,7 @@ fn a_unique_index_on_an_added_column_is_kept_when_parked_values_collide_in_it() 
 #[test]
 fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer() {
     let (mut sites, _) = two();
-    write(&mut sites, 0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
+    sites.write(0, &format!("{ADD} UPDATE item SET c = 'x' WHERE id = 1"));
     sites.fold(0);
     sites.all[1].store.fence(1, sites.now).expect("a schema change to begin");
     let (part, _) = sites.all[0].store.next_part(2, &Position::default()).expect("a part").expect("something to send");
@@ -159,25 +149,25 @@ fn columns_added_at_any_time_at_each_site_lose_nothing_that_is_written_to_them()
             match dice.below(9) {
                 0 if !has[at] => {
                     has[at] = true;
-                    write(&mut sites, at, ADD);
+                    sites.write(at, ADD);
                     // What is written before the triggers know the column gets the stamp of the row's next change.
                     sites.all[at].store.refresh().expect("a look at the schema");
                 }
                 0..=3 => {
                     let column = if has[at] && dice.chance(60) { "c" } else { "a" };
-                    write(&mut sites, at, &format!("UPDATE item SET {column} = '{value}' WHERE id = {id}"));
+                    sites.write(at, &format!("UPDATE item SET {column} = '{value}' WHERE id = {id}"));
                     if id <= 3 {
                         newest.insert((id, column), value);
                     }
                 }
                 4 => sites.fold(at),
-                5 => write(&mut sites, at, &format!("DELETE FROM item WHERE id = {id} AND id > 3")),
+                5 => sites.write(at, &format!("DELETE FROM item WHERE id = {id} AND id > 3")),
                 6 => (0..3).filter(|to| *to != at).for_each(|to| sites.send(at, to)),
                 7 => (0..3).filter(|to| *to != at).for_each(|to| sites.report(at, to)),
                 _ => (0..5).for_each(|_| sites.deliver(&mut dice, true)),
             }
         }
-        (0..3).filter(|at| !has[*at]).for_each(|at| write(&mut sites, at, ADD));
+        (0..3).filter(|at| !has[*at]).for_each(|at| sites.write(at, ADD));
         sites.settle(&mut dice);
         let rows = sites.all.iter().map(|site| site.rows("item")).collect::<Vec<_>>();
         assert!(rows[0] == rows[1] && rows[1] == rows[2], "{rows:?}");
@@ -192,12 +182,12 @@ fn columns_added_at_any_time_at_each_site_lose_nothing_that_is_written_to_them()
 #[test]
 fn changes_of_other_columns_do_not_take_back_what_the_peer_has_put_into_a_new_one() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 1, &format!("{ADD} UPDATE item SET c = 'theirs'"));
+    sites.write(1, &format!("{ADD} UPDATE item SET c = 'theirs'"));
     sites.fold(1);
     // One is known to be newer when the column comes; one is touched by triggers that do not know the column.
-    write(&mut sites, 0, "UPDATE item SET a = 'ours' WHERE id = 1");
+    sites.write(0, "UPDATE item SET a = 'ours' WHERE id = 1");
     sites.fold(0);
-    write(&mut sites, 0, &format!("UPDATE item SET a = 'ours' WHERE id = 2; {ADD} UPDATE item SET b = 7 WHERE id = 3"));
+    sites.write(0, &format!("UPDATE item SET a = 'ours' WHERE id = 2; {ADD} UPDATE item SET b = 7 WHERE id = 3"));
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS), ["1 ours 0 theirs", "2 ours 0 theirs", "3 three 7 theirs"]);
     assert_eq!(sites.all.iter().map(|site| site.store.conflicts(9).expect("a log").len()).sum::<usize>(), 0);
@@ -206,9 +196,9 @@ fn changes_of_other_columns_do_not_take_back_what_the_peer_has_put_into_a_new_on
 #[test]
 fn a_row_inserted_before_its_table_had_the_column_arrives_with_the_default() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "INSERT INTO item VALUES(4, 'four', 0)");
+    sites.write(0, "INSERT INTO item VALUES(4, 'four', 0)");
     sites.fold(0);
-    (0..2).for_each(|at| write(&mut sites, at, ADD));
+    (0..2).for_each(|at| sites.write(at, ADD));
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS).last().map(String::as_str), Some("4 four 0 none"));
 }
@@ -216,11 +206,11 @@ fn a_row_inserted_before_its_table_had_the_column_arrives_with_the_default() {
 #[test]
 fn a_row_deleted_before_its_table_had_the_column_comes_back_whole() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "DELETE FROM item WHERE id = 3");
+    sites.write(0, "DELETE FROM item WHERE id = 3");
     sites.fold(0);
-    write(&mut sites, 1, "UPDATE item SET a = 'kept' WHERE id = 3");
+    sites.write(1, "UPDATE item SET a = 'kept' WHERE id = 3");
     sites.fold(1);
-    (0..2).for_each(|at| write(&mut sites, at, ADD));
+    (0..2).for_each(|at| sites.write(at, ADD));
     sites.settle(&mut dice);
     assert_eq!(both(&sites, ITEMS).last().map(String::as_str), Some("3 kept 0 none"));
 }
@@ -228,9 +218,9 @@ fn a_row_deleted_before_its_table_had_the_column_comes_back_whole() {
 #[test]
 fn a_dropped_trigger_is_put_back_and_its_table_named_as_not_compared() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "DROP TRIGGER _ssw_u_1");
+    sites.write(0, "DROP TRIGGER _ssw_u_1");
     sites.all[0].store.refresh().expect("a look at the schema");
-    write(&mut sites, 0, "UPDATE item SET a = 'seen' WHERE id = 1");
+    sites.write(0, "UPDATE item SET a = 'seen' WHERE id = 1");
     sites.settle(&mut dice);
     assert_eq!(both(&sites, "SELECT a FROM item ORDER BY id"), ["seen", "two", "three"]);
     let local = sites.all[0].store.verify_local().expect("a check");

@@ -21,9 +21,7 @@ impl Pair {
 
     /// An application writes, later than whatever was written before.
     fn write(&mut self, at: usize, sql: &str) -> &mut Self {
-        self.sites.now += 10;
-        self.sites.all[at].set_clock(self.sites.now);
-        self.sites.all[at].app.execute_batch(sql).expect("a write");
+        self.sites.write(at, sql);
         self
     }
 
@@ -92,9 +90,7 @@ fn every_site_decides_the_same_of_two_rows_with_one_value_whatever_it_has_forgot
     let rules = [("seat", Rules { unique: OnCollision::Delete, ..Rules::default() })];
     let (mut sites, mut dice) = (Sites::new(schema, &[0, 0, 0], &rules), Dice::new(1));
     let write = |sites: &mut Sites, at: usize, sql: &str| {
-        sites.now += 10;
-        sites.all[at].set_clock(sites.now);
-        sites.all[at].app.execute_batch(sql).expect("a write");
+        sites.write(at, sql);
         sites.fold(at);
     };
     sites.settle(&mut dice);

@@ -19,13 +19,6 @@ fn two() -> (Sites, Dice) {
     (Sites::new(SCHEMA, &[0, 0], &[]), Dice::new(1))
 }
 
-fn write(sites: &mut Sites, at: usize, sql: &str) {
-    sites.now += 10;
-    let site = &sites.all[at];
-    site.set_clock(sites.now);
-    site.app.execute_batch(sql).expect("a write");
-}
-
 fn settings(sites: &[u32], site: u32) -> Settings {
     let sites = sites.iter().map(|id| (*id, format!("site{id}"))).collect();
     Settings { site, sites, max_skew: i64::MAX >> 17, rules: BTreeMap::new() }
@@ -34,7 +27,7 @@ fn settings(sites: &[u32], site: u32) -> Settings {
 #[test]
 fn what_was_written_while_a_database_was_detached_stays_when_it_is_attached_again() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "INSERT INTO item VALUES(2, 'told')");
+    sites.write(0, "INSERT INTO item VALUES(2, 'told')");
     sites.settle(&mut dice);
     sites.attach_anew(0, "INSERT INTO item VALUES(3, 'while it was detached')");
     sites.settle(&mut dice);
@@ -49,7 +42,7 @@ fn a_site_that_is_not_configured_any_more_keeps_a_restored_one_from_nothing() {
     let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));
     sites.settle(&mut dice);
     let backup = sites.back_up(0);
-    write(&mut sites, 0, "INSERT INTO item VALUES(2, 'told')");
+    sites.write(0, "INSERT INTO item VALUES(2, 'told')");
     sites.settle(&mut dice);
     sites.restore(0, &backup, Outside::Kept);
     sites.all.truncate(2);
@@ -68,11 +61,11 @@ fn a_site_that_is_not_configured_any_more_keeps_a_restored_one_from_nothing() {
 fn a_comparison_says_nothing_of_what_was_missed_after_it_began() {
     let (mut sites, mut dice) = two();
     sites.settle(&mut dice);
-    write(&mut sites, 0, "DROP TRIGGER _ssw_i_1");
+    sites.write(0, "DROP TRIGGER _ssw_i_1");
     sites.all[0].store.refresh().expect("a schema");
     let outcome = sites.compare(0, 1, &mut dice);
     assert!(outcome.is_clean());
-    write(&mut sites, 0, "DROP TRIGGER _ssw_i_1; INSERT INTO item VALUES(7, 'recorded by nobody')");
+    sites.write(0, "DROP TRIGGER _ssw_i_1; INSERT INTO item VALUES(7, 'recorded by nobody')");
     sites.all[0].store.refresh().expect("a schema");
     sites.all[0].store.verified(&outcome).expect("a state");
     let unrecorded = Some(Doubt::Unrecorded(vec!["item".to_owned()]));

@@ -32,16 +32,11 @@ fn a_row_that_was_only_mended_since_it_was_the_same_everywhere_can_be_deleted() 
         INSERT INTO parent VALUES(1)";
     let rules = [("child", Rules { deletes: Deletes::Lose, ..Rules::default() })];
     let (mut sites, mut dice) = (Sites::new(schema, &[0, 0, 0], &rules), Dice::new(1));
-    let write = |sites: &mut Sites, at: usize, sql: &str| {
-        sites.now += 10;
-        sites.all[at].set_clock(sites.now);
-        sites.all[at].app.execute_batch(sql).expect("a write");
-    };
     sites.settle(&mut dice);
-    write(&mut sites, 0, "INSERT INTO child VALUES(1, 1)");
+    sites.write(0, "INSERT INTO child VALUES(1, 1)");
     sites.fold(0);
     for at in [2, 1] {
-        write(&mut sites, at, &format!("INSERT INTO other VALUES({at})"));
+        sites.write(at, &format!("INSERT INTO other VALUES({at})"));
         sites.tell(at, &mut dice);
     }
     sites.tell(0, &mut dice);
@@ -49,13 +44,13 @@ fn a_row_that_was_only_mended_since_it_was_the_same_everywhere_can_be_deleted() 
     let kept = |at: usize| -> u32 { sites.all[at].app.query_row(kept, [], |row| row.get(0)).expect("a count") };
     assert_eq!([kept(0), kept(1)], [0, 1], "only the first knows that all have the row");
     // An application that does not enforce foreign keys: the first site mends what it leaves behind.
-    write(&mut sites, 2, "PRAGMA foreign_keys = OFF; DELETE FROM parent");
+    sites.write(2, "PRAGMA foreign_keys = OFF; DELETE FROM parent");
     sites.fold(2);
     sites.send_all(2, 0);
     sites.drain(&mut dice);
     let mended = "SELECT count(*) FROM child WHERE parent IS NULL";
     assert_eq!(sites.all[0].app.query_row(mended, [], |row| row.get(0)), Ok(1));
-    write(&mut sites, 0, "DELETE FROM child");
+    sites.write(0, "DELETE FROM child");
     sites.settle(&mut dice);
     for site in &sites.all {
         assert_eq!(site.rows("child").len(), 0, "at site {}", site.id);

@@ -27,13 +27,6 @@ fn two() -> (Sites, Dice) {
     (Sites::new(SCHEMA, &[0, 0], &[]), Dice::new(1))
 }
 
-fn write(sites: &mut Sites, at: usize, sql: &str) {
-    sites.now += 10;
-    let site = &sites.all[at];
-    site.set_clock(sites.now);
-    site.app.execute_batch(sql).expect("a write");
-}
-
 fn begin(sites: &mut Sites) {
     let now = sites.now;
     let counted = |site: &mut Site| (site.id.to_string(), site.store.before_fence(now).expect("a count"));
@@ -79,8 +72,8 @@ fn compare_as_doubted(sites: &mut Sites, dice: &mut Dice) {
 fn what_was_written_to_a_table_between_its_rebuilding_and_the_commit_stays_whoever_compares_first() {
     let (mut sites, mut dice) = two();
     begin(&mut sites);
-    (0..2).for_each(|at| write(&mut sites, at, REBUILD));
-    write(&mut sites, 0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
+    (0..2).for_each(|at| sites.write(at, REBUILD));
+    sites.write(0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
     (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
     compare_as_doubted(&mut sites, &mut dice);
     assert_eq!(sites.all[0].rows("item").len(), 3);
@@ -92,11 +85,11 @@ fn what_was_written_to_a_table_that_was_rebuilt_before_the_schema_change_began_s
     sites.settle(&mut dice);
     // Another declared type: it is not captured any more, and nobody may guess what it is now.
     let rebuild = REBUILD.replace("a TEXT", "a VARCHAR");
-    write(&mut sites, 0, &rebuild);
-    write(&mut sites, 0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
+    sites.write(0, &rebuild);
+    sites.write(0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
     sites.fold(0);
     begin(&mut sites);
-    write(&mut sites, 1, &rebuild);
+    sites.write(1, &rebuild);
     (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
     assert_eq!(unverified(&sites, 0), ["item"]);
     compare_as_doubted(&mut sites, &mut dice);
@@ -107,13 +100,13 @@ fn what_was_written_to_a_table_that_was_rebuilt_before_the_schema_change_began_s
 fn a_table_that_is_dropped_without_a_schema_change_keeps_no_other_from_being_replicated_and_one_can_begin() {
     let (mut sites, mut dice) = two();
     sites.settle(&mut dice);
-    write(&mut sites, 0, "UPDATE item SET a = 'last'; DROP TABLE item; INSERT INTO other VALUES(1, 'one')");
+    sites.write(0, "UPDATE item SET a = 'last'; DROP TABLE item; INSERT INTO other VALUES(1, 'one')");
     sites.settle(&mut dice);
     assert_eq!(sites.all[1].rows("other").len(), 1);
     begin(&mut sites);
-    write(&mut sites, 1, "DROP TABLE item");
+    sites.write(1, "DROP TABLE item");
     (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
-    write(&mut sites, 1, "INSERT INTO other VALUES(2, 'two')");
+    sites.write(1, "INSERT INTO other VALUES(2, 'two')");
     sites.settle(&mut dice);
     assert_eq!(sites.all[0].rows("other").len(), 2);
 }
@@ -122,8 +115,8 @@ fn a_table_that_is_dropped_without_a_schema_change_keeps_no_other_from_being_rep
 fn a_table_that_was_rebuilt_in_a_schema_change_and_took_writes_is_to_be_compared() {
     let (mut sites, mut dice) = two();
     begin(&mut sites);
-    (0..2).for_each(|at| write(&mut sites, at, REBUILD));
-    write(&mut sites, 0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
+    (0..2).for_each(|at| sites.write(at, REBUILD));
+    sites.write(0, "INSERT INTO item VALUES(3, 'recorded by nobody', 0)");
     for at in 0..2 {
         commit(&mut sites, at).expect("a commit");
         assert_eq!(unverified(&sites, at), ["item"]);
@@ -140,7 +133,7 @@ fn tables_that_refused_writes_until_the_end_of_a_schema_change_are_in_no_doubt()
     let change = "ALTER TABLE item RENAME COLUMN b TO c; ALTER TABLE other RENAME TO another;
                   CREATE TABLE filled(id INTEGER PRIMARY KEY); CREATE TABLE empty(id INTEGER PRIMARY KEY);
                   INSERT INTO filled VALUES(1)";
-    write(&mut sites, 0, change);
+    sites.write(0, change);
     commit(&mut sites, 0).expect("a commit");
     assert_eq!(unverified(&sites, 0), ["filled"]);
 }
@@ -149,7 +142,7 @@ const RENAME: &str = "ALTER TABLE item RENAME COLUMN b TO c";
 
 fn assert_replicating(sites: &mut Sites, dice: &mut Dice) {
     for at in 0..2 {
-        write(sites, at, &format!("INSERT INTO item(id, a) VALUES(1{at}, 'new')"));
+        sites.write(at, &format!("INSERT INTO item(id, a) VALUES(1{at}, 'new')"));
     }
     sites.settle(dice);
     assert_eq!(sites.all[0].rows("item"), sites.all[1].rows("item"));
@@ -159,7 +152,7 @@ fn assert_replicating(sites: &mut Sites, dice: &mut Dice) {
 #[test]
 fn a_schema_change_that_is_taken_back_loses_nothing_that_waits() {
     let (mut sites, mut dice) = two();
-    write(&mut sites, 0, "UPDATE item SET a = 'waits'");
+    sites.write(0, "UPDATE item SET a = 'waits'");
     begin(&mut sites);
     assert!(sites.all[0].store.status(sites.now).expect("a status").fenced);
     (0..2).for_each(|at| assert!(commit(&mut sites, at).is_ok()));
@@ -170,14 +163,14 @@ fn a_schema_change_that_is_taken_back_loses_nothing_that_waits() {
     commit(&mut sites, 0).expect("a commit");
     begin(&mut sites);
     for at in 0..2 {
-        write(&mut sites, at, RENAME);
+        sites.write(at, RENAME);
         commit(&mut sites, at).expect("a commit");
     }
     assert_replicating_more(&mut sites, &mut dice);
 }
 
 fn assert_replicating_more(sites: &mut Sites, dice: &mut Dice) {
-    write(sites, 0, "UPDATE item SET c = 'more'");
+    sites.write(0, "UPDATE item SET c = 'more'");
     sites.settle(dice);
     assert_eq!(arrived(sites, "SELECT count(*) FROM item WHERE c = 'more'"), 4);
 }
@@ -202,7 +195,7 @@ fn sites_whose_counts_differ_agree_again_by_a_schema_change_without_a_change() {
     let (mut sites, mut dice) = two();
     sites.all[0].app.execute("INSERT INTO _ssw_meta(k, v) VALUES('schema', 3)", []).expect("a count");
     sites.all[1].app.execute("INSERT INTO _ssw_meta(k, v) VALUES('schema', 0)", []).expect("a count");
-    write(&mut sites, 0, "UPDATE item SET a = 'waits'");
+    sites.write(0, "UPDATE item SET a = 'waits'");
     begin(&mut sites);
     (0..2).for_each(|at| assert!(commit(&mut sites, at).is_ok()));
     assert_replicating(&mut sites, &mut dice);
@@ -213,7 +206,7 @@ fn a_database_that_is_attached_anew_counts_as_its_peers() {
     let (mut sites, mut dice) = two();
     begin(&mut sites);
     for at in 0..2 {
-        write(&mut sites, at, RENAME);
+        sites.write(at, RENAME);
         commit(&mut sites, at).expect("a commit");
     }
     assert_replicating(&mut sites, &mut dice);
@@ -240,7 +233,7 @@ fn a_table_that_another_site_holds_refuses_writes_also_if_it_is_attached_or_made
     transaction.execute_batch("CREATE TABLE later(id INTEGER PRIMARY KEY)").expect("a table");
     capture::attach(&transaction, Wanted::All).expect("a table to attach");
     transaction.commit().expect("a commit");
-    write(&mut sites, 0, "DROP TABLE item; CREATE TABLE item(id INTEGER PRIMARY KEY, a TEXT, b)");
+    sites.write(0, "DROP TABLE item; CREATE TABLE item(id INTEGER PRIMARY KEY, a TEXT, b)");
     sites.all[0].store.refresh().expect("a look at the schema");
     assert!(!takes_writes(&sites, "item") && !takes_writes(&sites, "later"));
     sites.all[0].store.refuse(&held(&["later"]), now).expect("refusals");

@@ -147,6 +147,14 @@ impl Sites {
         }
     }
 
+    /// An application writes this, later than anything before.
+    pub fn write(&mut self, at: usize, sql: &str) {
+        self.now += 10;
+        let site = &self.all[at];
+        site.set_clock(self.now);
+        site.app.execute_batch(sql).expect("a write");
+    }
+
     /// An application's transaction, at a new time. Says whether it was committed: the application may be killed before,
     /// or a constraint be in the way.
     pub fn transact(&mut self, at: usize, dice: &mut Dice, act: impl FnOnce(&Connection, &mut Dice)) -> bool {
