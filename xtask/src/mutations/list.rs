@@ -193,7 +193,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "eviction-image",
         without: "the values that triggers keep of rows that a REPLACE evicts",
-        edits: &[edit("src/store/fold.rs", "Op::Delete | Op::Evict)", "Op::Delete)")],
+        edits: &[edit("src/capture/triggers.rs", "{image} {rows}; ", "{image} {rows} AND 0; ")],
         noticed_by: converge("c4_rows_driven_out"),
     },
     Mutation {
