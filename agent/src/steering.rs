@@ -79,7 +79,8 @@ fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
 }
 
 /// One entry for each address; direct mode knows no ports. `forced`: an operator says that the instance serves, so all
-/// backends do if none passes its probes, and so they do while all are new and none has been tried. If none but those of weight 0 is up they serve too: the instance is available.
+/// backends do if none passes its probes, and so they do while all are new and none has been tried. If none but those of
+/// weight 0 is up they serve too: the instance is available.
 fn backends(instance: &Instance, evidence: &OwnInstance, forced: bool) -> Vec<Backend> {
     let all = forced && !evidence.available() || evidence.carried();
     let mut backends = BTreeMap::new();

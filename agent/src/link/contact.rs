@@ -164,12 +164,12 @@ mod tests {
             contact.set_needed(other);
             prop_assert_eq!(contact.in_contact(), before);
             prop_assert!(contact.periods().count() <= other as usize);
-            for _ in 0..other {
+            let full_period = |_| {
                 contact.heartbeat();
-                let gained = contact.end_period();
-                prop_assert!(gained.is_some() == (!before && contact.in_contact()) || contact.periods().all(|full| full));
-            }
-            prop_assert!(contact.in_contact());
+                contact.end_period()
+            };
+            let told: Vec<Change> = (0..other).filter_map(full_period).collect();
+            prop_assert_eq!(told, if before { vec![] } else { vec![Change::Gained] });
         }
     }
 }
