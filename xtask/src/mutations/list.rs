@@ -385,7 +385,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "parked-rows",
         without: "keeping rows until parked values have their column",
         edits: &[edit("src/store/rows.rs", "true if !row.parked.is_empty() => PARKED,", "true if false => PARKED,")],
-        noticed_by: added("columns_added"),
+        noticed_by: added("values_of_a_column_that_a_site_lacks"),
     },
     Mutation {
         name: "parked-taken-up",
