@@ -303,14 +303,18 @@ fn only_its_owner_can_read_a_snapshot() {
 
 #[test]
 fn groups_of_which_a_site_that_joined_has_only_the_first_are_not_made_one() {
-    let (mut sites, mut dice) = (Sites::some(SCHEMA, &[0], &[], 2), Dice::new(1));
+    let (mut sites, mut dice) = (Sites::some(SCHEMA, &[0, 0], &[], 3), Dice::new(1));
+    sites.settle(&mut dice);
+    // The second site is away, so that all groups are kept.
     write(&mut sites, 0, "INSERT INTO item VALUES(1, 0, 0)");
     let copy = sites.snapshot(0);
     write(&mut sites, 0, "UPDATE item SET a = 1");
-    sites.adopt(copy, 1);
+    sites.adopt(copy, 2);
     sites.drain(&mut dice);
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_group"), 2);
     while sites.all[0].store.compact(1).expect("a transaction") {}
     sites.settle(&mut dice);
     assert_equal(&sites);
-    assert_eq!(sites.all[1].store.doubt().expect("a state"), None, "nothing has to be compared");
+    assert_eq!(sites.all[2].rows("item"), sites.all[0].rows("item"));
+    assert_eq!(sites.all[2].store.doubt().expect("a state"), None, "nothing has to be compared");
 }

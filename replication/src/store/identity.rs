@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capture::{rebuilt, unverified},
     clock::{SiteId, Stamp},
+    schema::Table,
     value::Key,
     verify::{History, Standing},
     wire::Incarnation,
@@ -278,12 +279,7 @@ impl Store {
             if let Some(site) = state.missed.iter().find(|site| is_peer(site)) {
                 return Ok(Some(Doubt::Missed(name(site))));
             }
-            let marked = |live: &Live, mark: String| {
-                let found = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?.exists([mark])?;
-                Ok::<_, Error>(found.then(|| live.table.name.clone()))
-            };
-            let rebuilt = self.tables.values().map(|live| marked(live, rebuilt(&live.table)));
-            let rebuilt: Vec<String> = rebuilt.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+            let rebuilt = self.marked(rebuilt)?;
             let (rebuilt, other): (Vec<_>, Vec<_>) =
                 self.unrecorded()?.into_iter().partition(|table| rebuilt.contains(table));
             return Ok(match (&other[..], &rebuilt[..]) {
@@ -307,10 +303,15 @@ impl Store {
 
     /// Tables that were without their triggers for a while and have not been found equal to a peer's since.
     pub(super) fn unrecorded(&self) -> Result<Vec<String>, Error> {
+        self.marked(unverified)
+    }
+
+    /// Tables with this mark.
+    fn marked(&self, mark: fn(&Table) -> String) -> Result<Vec<String>, Error> {
         let mut marked = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?;
         let mut tables = Vec::new();
         for live in self.tables.values() {
-            if marked.exists([unverified(&live.table)])? {
+            if marked.exists([mark(&live.table)])? {
                 tables.push(live.table.name.clone());
             }
         }
