@@ -13,7 +13,10 @@ mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
         btf_maps::{Array, PerCpuArray, ProgramArray},
-        helpers::{bpf_xdp_adjust_head, generated::bpf_redirect},
+        helpers::{
+            bpf_xdp_adjust_head,
+            generated::{bpf_ktime_get_ns, bpf_redirect},
+        },
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -35,7 +38,16 @@ mod programs {
         next: u32,
         /// Where `send` sends the frame: an interface's index.
         interface: u32,
+        /// Nanoseconds from one frame to the next, at least.
+        gap: u32,
+        /// Zero.
+        reserved: u32,
+        /// When the next frame's time has come, of `CLOCK_MONOTONIC`; nanoseconds.
+        due: u64,
     }
+
+    /// A frame waits no longer than for this many looks at the clock, each of about 20 ns.
+    const LOOKS: u32 = 1_000;
 
     /// A query.
     #[repr(C)]
@@ -104,7 +116,10 @@ mod programs {
 
     #[inline(always)]
     fn write(context: &XdpContext) -> Option<()> {
-        let query = next()?;
+        // SAFETY: the benchmark runs on one CPU.
+        let plan = unsafe { &mut *PLAN.get_ptr_mut(0)? };
+        pace(plan);
+        let query = next(plan)?;
         let length = (context.data_end() - context.data()) as u32;
         // Always, so that it costs the same whether the target has moved the start or not.
         // SAFETY: a helper on the program's own context.
@@ -142,10 +157,25 @@ mod programs {
         Some(())
     }
 
+    /// Waits for the frame's time. Who is late does not catch up: a burst would be lost where an even stream is not.
     #[inline(always)]
-    fn next() -> Option<&'static Query> {
-        // SAFETY: the benchmark runs on one CPU.
-        let plan = unsafe { &mut *PLAN.get_ptr_mut(0)? };
+    fn pace(plan: &mut Plan) {
+        if plan.gap == 0 {
+            return;
+        }
+        // SAFETY: a helper without arguments.
+        let clock = || unsafe { bpf_ktime_get_ns() };
+        let mut now = clock();
+        let mut looks = 0;
+        while now < plan.due && looks < LOOKS {
+            now = clock();
+            looks += 1;
+        }
+        plan.due = plan.due.max(now) + u64::from(plan.gap);
+    }
+
+    #[inline(always)]
+    fn next(plan: &mut Plan) -> Option<&'static Query> {
         let this = plan.next;
         plan.next = if this + 1 < plan.frames { this + 1 } else { 0 };
         FRAMES.get(this)

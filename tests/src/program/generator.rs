@@ -9,7 +9,7 @@ use aya::{
 use nix::net::if_::if_nametoindex;
 use siteswap::dataplane::{BENCHMARK, verify};
 
-use super::stopwatch::{set_frames, set_plan, xdp, xdp_mut};
+use super::stopwatch::{Plan, set_frames, set_plan, xdp, xdp_mut};
 
 /// Frames that the kernel sends at once.
 const BATCH: u32 = 64;
@@ -34,7 +34,7 @@ pub struct Generator {
     bench: Ebpf,
     /// The kernel empties a program array that no process has open.
     _targets: ProgramArray<MapData>,
-    frames: u32,
+    plan: Plan,
     first: Vec<u8>,
 }
 
@@ -57,7 +57,8 @@ impl Generator {
             kinds.set(index, entry, 0)?;
         }
         let first = frames.first().context("no frame")?.clone();
-        Ok(Self { frames: set_frames(&mut bench, frames)?, bench, _targets: targets, first })
+        let plan = Plan { target: SEND, frames: set_frames(&mut bench, frames)?, ..Plan::default() };
+        Ok(Self { bench, _targets: targets, plan, first })
     }
 
     /// Makes an interface of this thread's namespace the sink.
@@ -68,20 +69,22 @@ impl Generator {
 
     /// Chooses the interface, of this thread's namespace, that frames leave by.
     pub fn aim(&mut self, interface: &str) -> Result<()> {
-        set_plan(&mut self.bench, SEND, self.frames, if_nametoindex(interface)?)
+        self.plan.interface = if_nametoindex(interface)?;
+        Ok(())
     }
 
     /// A copy of the program `send`, to be attached on an edge: it sends on whatever comes, as it is, out of an interface
     /// of this thread's namespace.
     pub fn sender(interface: &str) -> Result<Ebpf> {
         let mut bench = Ebpf::load(BENCHMARK)?;
-        set_plan(&mut bench, SEND, 0, if_nametoindex(interface)?)?;
+        set_plan(&mut bench, &Plan { target: SEND, interface: if_nametoindex(interface)?, ..Plan::default() })?;
         verify(xdp_mut(&mut bench, "send")?)?;
         Ok(bench)
     }
 
-    /// Sends that many frames from this thread's namespace.
-    pub fn send(&self, packets: u32) -> Result<()> {
+    /// Sends that many frames from this thread's namespace, with at least `gap` nanoseconds from one to the next.
+    pub fn send(&mut self, packets: u32, gap: u32) -> Result<()> {
+        set_plan(&mut self.bench, &Plan { gap, ..self.plan })?;
         xdp(&self.bench, "restore")?.test_run(TestRunOptions {
             data_in: Some(&self.first),
             repeat: packets,

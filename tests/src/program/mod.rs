@@ -7,6 +7,7 @@ pub mod frames;
 pub mod generator;
 pub mod host;
 pub mod kernel;
+pub mod queue;
 pub mod requests;
 pub mod stopwatch;
 pub mod table;

@@ -72,7 +72,7 @@ impl Stopwatch {
 
     /// The mean time of a packet.
     pub fn run(&mut self, target: Target, repeat: u32) -> Result<Duration> {
-        set_plan(&mut self.bench, target as u32, self.frames, 0)?;
+        set_plan(&mut self.bench, &Plan { target: target as u32, frames: self.frames, ..Plan::default() })?;
         let result = xdp(&self.bench, "restore")?.test_run(TestRunOptions {
             data_in: Some(&self.first),
             repeat,
@@ -94,11 +94,24 @@ pub(super) fn set_frames(bench: &mut Ebpf, queries: &[Vec<u8>]) -> Result<u32> {
     Ok(u32::try_from(queries.len())?)
 }
 
-/// Sets what `restore` does: which of `TARGETS` it calls, behind how many frames, and where `send` sends.
-pub(super) fn set_plan(bench: &mut Ebpf, target: u32, frames: u32, interface: u32) -> Result<()> {
+/// What `restore` does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// Which of `TARGETS` it calls.
+    pub target: u32,
+    /// Behind how many frames.
+    pub frames: u32,
+    /// Where `send` sends them.
+    pub interface: u32,
+    /// Nanoseconds from one to the next, at least.
+    pub gap: u32,
+}
+
+/// Sets what `restore` does.
+pub(super) fn set_plan(bench: &mut Ebpf, &Plan { target, frames, interface, gap }: &Plan) -> Result<()> {
     let map = bench.map_mut("PLAN").context("PLAN")?;
-    let mut plan: Array<_, [u32; 4]> = map.try_into()?;
-    Ok(plan.set(0, [target, frames, 0, interface], 0)?)
+    let mut plan: Array<_, [u32; 8]> = map.try_into()?;
+    Ok(plan.set(0, [target, frames, 0, interface, gap, 0, 0, 0], 0)?)
 }
 
 /// `Query` of the benchmark's programs.
