@@ -6,7 +6,16 @@ use rusqlite::{Connection, OptionalExtension, Result};
 pub const PREFIX: &str = "_ssw_";
 
 /// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
+
+/// What a touch says in place of the columns that an update has changed: the row was inserted,
+pub const INSERTED: i64 = -1;
+
+/// deleted,
+pub const DELETED: i64 = -2;
+
+/// or is perhaps about to be evicted by a REPLACE, of which no trigger tells.
+pub const EVICTED: i64 = -3;
 
 /// The table that changes of no table have in `_ssw_change`.
 pub const NOTICES: u32 = 0;
@@ -25,10 +34,10 @@ pub fn version(database: &Connection) -> Result<i64> {
 /// - `_ssw_meta`: the layout's version, this database's site, incarnation, clock and watermarks.
 /// - `_ssw_table`: the replicated tables, `schema` being [`Table`](crate::schema::Table) as JSON.
 /// - `_ssw_touch`: written by the triggers alone, one row for each row touched. It has no constraint that could fail: an
-///   outer `OR IGNORE` would hide that, and the change be lost. `op` is `I` (inserted), `U` (updated; `mask` says which
-///   columns), `D` (deleted) or `?` (about to be evicted by a REPLACE, perhaps). `day` is the application's clock as a
-///   Julian day, `k0` and so on are the primary key ([`fit_key`]). For `D` and `?`, the row's last values are in
-///   `_ssw_old_<number>` under the same `seq`.
+///   outer `OR IGNORE` would hide that, and the change be lost. `what` is [`INSERTED`], [`DELETED`], [`EVICTED`], or which
+///   columns were updated, bit by bit: in one column, because each takes an application's time. `day` is the application's
+///   clock as a Julian day, `k0` and so on are the primary key ([`fit_key`]). The last values of a row that is gone, or may
+///   be, are in `_ssw_old_<number>` under the same `seq`.
 /// - `_ssw_change`: the change table. One row for each row changed in a group. Those of table [`NOTICES`] are what peers are
 ///   told for their conflict logs, by its number.
 /// - `_ssw_group`: groups of whole transactions; `grp` is its first number, `last` its last (they differ after
@@ -60,7 +69,7 @@ pub fn fit_key(database: &Connection, columns: usize) -> Result<()> {
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS _ssw_meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _ssw_table(number INTEGER PRIMARY KEY, name TEXT NOT NULL, schema TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS _ssw_touch(seq INTEGER PRIMARY KEY, tbl, op, mask, day, k0);
+CREATE TABLE IF NOT EXISTS _ssw_touch(seq INTEGER PRIMARY KEY, tbl, what, day, k0);
 CREATE TABLE IF NOT EXISTS _ssw_change(grp INTEGER NOT NULL, tbl INTEGER NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY(grp, tbl, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _ssw_group(grp INTEGER PRIMARY KEY, last INTEGER NOT NULL, clock INTEGER NOT NULL,

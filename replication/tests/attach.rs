@@ -40,7 +40,9 @@ fn rows(database: &Connection, sql: &str) -> Vec<Vec<Value>> {
 
 /// Operation, mask and first part of the key of every touch since the last call, oldest first.
 fn touches(database: &Connection) -> Vec<(String, i64, Value)> {
-    let mut statement = database.prepare("SELECT op, mask, k0 FROM _ssw_touch WHERE tbl NOTNULL ORDER BY seq").unwrap();
+    let sql = "SELECT CASE what WHEN -1 THEN 'I' WHEN -2 THEN 'D' WHEN -3 THEN '?' ELSE 'U' END,
+        CASE WHEN what < -1 THEN 0 ELSE what END, k0 FROM _ssw_touch WHERE tbl NOTNULL ORDER BY seq";
+    let mut statement = database.prepare(sql).unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
     let touches = rows.map(Result::unwrap).collect();
     database.execute("UPDATE _ssw_touch SET tbl = NULL", []).unwrap();

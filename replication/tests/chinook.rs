@@ -30,7 +30,7 @@ fn every_row_that_is_put_into_the_shop_is_recorded_once() {
     assert_eq!(tables.len(), 11);
     for table in &tables {
         let rows = count(&database, &format!("SELECT count(*) FROM {}", table.name));
-        let touches = format!("SELECT count(*) FROM _ssw_touch WHERE tbl = {} AND op = 'I'", table.number);
+        let touches = format!("SELECT count(*) FROM _ssw_touch WHERE tbl = {} AND what = -1", table.number);
         assert_eq!((rows > 0, count(&database, &touches)), (true, rows), "{}", table.name);
     }
     assert_eq!(count(&database, "SELECT count(*) FROM pragma_foreign_key_check"), 0);

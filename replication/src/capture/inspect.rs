@@ -220,7 +220,7 @@ fn take_up(transaction: &Transaction<'_>, table: &Table, at: usize) -> Result<()
     let column = &table.columns[at];
     let default = column.default_value(transaction)?;
     let sql = format!(
-        "UPDATE _ssw_touch SET mask = mask | ?2 WHERE tbl = ?1 AND op = 'U' AND EXISTS(
+        "UPDATE _ssw_touch SET what = what | ?2 WHERE tbl = ?1 AND what >= 0 AND EXISTS(
            SELECT 1 FROM {} AS x WHERE {} AND ({}))",
         quoted(&table.name),
         table.key_equals("x.", |part| format!("_ssw_touch.k{part}")),

@@ -4,7 +4,12 @@
 //! tables that are beside them, and none but built-in functions. `NEW` and `OLD` stand before every column, and the alias
 //! `x` before those of other rows, so that no name of the application's can mean something else.
 
-use crate::schema::{Column, MASK_BITS, Table, Unique, quoted};
+use std::fmt::Display;
+
+use crate::{
+    layout::{DELETED, EVICTED, INSERTED},
+    schema::{Column, MASK_BITS, Table, Unique, quoted},
+};
 
 /// A trigger: its name, and the statement that creates it exactly as the schema then shows it.
 pub(super) struct Trigger {
@@ -60,7 +65,7 @@ pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
 }
 
 fn inserted(table: &Table) -> Trigger {
-    let body = touch(table, 'I', "-1", "NEW", &holds(table, "NEW"));
+    let body = touch(table, INSERTED, "NEW", &holds(table, "NEW"));
     trigger(table, "i", "AFTER INSERT", "", &body)
 }
 
@@ -68,12 +73,12 @@ fn inserted(table: &Table) -> Trigger {
 /// whether the key has changed, which takes longer than it takes to fold this into the new row's insertion.
 fn updated(table: &Table) -> Trigger {
     let when = holds(table, "NEW").join(" AND ");
-    trigger(table, "u", "AFTER UPDATE", &when, &touch(table, 'U', &mask(table), "NEW", &[]))
+    trigger(table, "u", "AFTER UPDATE", &when, &touch(table, mask(table), "NEW", &[]))
 }
 
 /// Updates that change the key: the old row is gone, and another is there.
 fn moved(table: &Table) -> Trigger {
-    let body = gone(table) + &touch(table, 'I', "-1", "NEW", &holds(table, "NEW"));
+    let body = gone(table) + &touch(table, INSERTED, "NEW", &holds(table, "NEW"));
     let set = key(table).map(|column| quoted(&column.name));
     let rowid = if key_may_be_rowid(table) { ["rowid", "oid", "_rowid_"].as_slice() } else { &[] };
     let set = list(set.chain(rowid.iter().map(|&name| name.to_owned())));
@@ -99,7 +104,7 @@ fn evicting(table: &Table, kind: &str, event: &str) -> Trigger {
     let mut body = String::new();
     for unique in &table.uniques {
         let rows = format!("FROM {} AS x WHERE {}", quoted(&table.name), equal_in(table, unique, this));
-        let (values, image) = (touched(table, '?', "0", "x"), columns(table, "x"));
+        let (values, image) = (touched(table, EVICTED, "x"), columns(table, "x"));
         body += &format!("{} SELECT {values} {rows}; ", touch_into(table));
         body +=
             &format!("INSERT OR REPLACE INTO {} SELECT last_insert_rowid(), {image} {rows}; ", quoted(&images(table)));
@@ -162,20 +167,20 @@ fn gone(table: &Table) -> String {
     let whole = holds(table, "OLD");
     let image = format!("last_insert_rowid(), {}", columns(table, "OLD"));
     let image = format!("INSERT OR REPLACE INTO {} {}; ", quoted(&images(table)), only_if(&whole, &image));
-    touch(table, 'D', "0", "OLD", &whole) + &image
+    touch(table, DELETED, "OLD", &whole) + &image
 }
 
-fn touch(table: &Table, op: char, mask: &str, row: &str, conditions: &[String]) -> String {
-    format!("{} {}; ", touch_into(table), only_if(conditions, &touched(table, op, mask, row)))
+fn touch(table: &Table, what: impl Display, row: &str, conditions: &[String]) -> String {
+    format!("{} {}; ", touch_into(table), only_if(conditions, &touched(table, what, row)))
 }
 
 fn touch_into(table: &Table) -> String {
-    format!("INSERT INTO _ssw_touch(tbl, op, mask, day, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
+    format!("INSERT INTO _ssw_touch(tbl, what, day, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
 }
 
-fn touched(table: &Table, op: char, mask: &str, row: &str) -> String {
+fn touched(table: &Table, what: impl Display, row: &str) -> String {
     let key = list(key(table).map(|column| of(row, column)));
-    format!("{}, '{op}', {mask}, {NOW}, {key}", table.number)
+    format!("{}, {what}, {NOW}, {key}", table.number)
 }
 
 /// One row of values to insert, if the conditions hold.

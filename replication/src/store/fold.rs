@@ -6,6 +6,7 @@ use rusqlite::{Row as SqlRow, params, types::ValueRef};
 
 use crate::{
     clock::{Stamp, Version, stamp},
+    layout::{DELETED, EVICTED, INSERTED},
     value::{Key, Value},
 };
 
@@ -156,12 +157,11 @@ fn forget_touches(work: &Work<'_>, newest: i64) -> Result<(), Error> {
 }
 
 fn op(touch: &SqlRow<'_>) -> Result<Op, Error> {
-    let op = touch.get_ref(1)?.as_bytes().unwrap_or_default();
-    Ok(match op {
-        b"I" => Op::Insert,
-        b"U" => Op::Update(touch.get::<_, i64>(2)?.cast_unsigned()),
-        b"D" => Op::Delete,
-        b"?" => Op::Evict,
+    Ok(match touch.get_ref(1)?.as_i64() {
+        Ok(INSERTED) => Op::Insert,
+        Ok(DELETED) => Op::Delete,
+        Ok(EVICTED) => Op::Evict,
+        Ok(columns @ 0..) => Op::Update(columns.cast_unsigned()),
         _ => return Err(damaged("a touch", "_ssw_touch")),
     })
 }

@@ -53,7 +53,7 @@ impl Touches {
         let rows =
             format!("LEFT JOIN {} AS x ON {}", quoted(&table.name), same_key(table, "x.", |part| format!("u.k{part}")));
         Self {
-            touches: format!("SELECT seq, op, mask, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
+            touches: format!("SELECT seq, what, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
             key: parts,
             row: format!("{there}, {there}, {columns}"),
             row_or_image: format!("{there}, {there} OR o.seq NOT NULL, {}", list(or_image)),
@@ -131,7 +131,7 @@ impl Live {
         Ok(values)
     }
 
-    /// All touches after one, those of one row together and in the order in which they were made: number, kind, mask and
+    /// All touches after one, those of one row together and in the order in which they were made: number, what, and
     /// key, and for [`touched_row`](Self::touched_row) the row, or with `images` what was kept with the touch of a row that
     /// is gone. They need no sorting if they were made in the `sorted` order of the rows.
     pub(super) fn touches<'a>(
@@ -145,13 +145,13 @@ impl Live {
 
     /// The key of the row that was touched.
     pub(super) fn touched_key(&self, touch: &SqlRow<'_>) -> Result<Vec<Value>, Error> {
-        let parts = (3..).take(self.table.key.len());
+        let parts = (2..).take(self.table.key.len());
         Ok(parts.map(|part| touch.get_ref(part).map(Value::from)).collect::<Result<_, _>>()?)
     }
 
     /// Is the row that was touched there? And its values, as far as the touch tells them.
     pub(super) fn touched_row(&self, touch: &SqlRow<'_>) -> Result<(bool, Option<Vec<Value>>), Error> {
-        let at = 3 + self.table.key.len();
+        let at = 2 + self.table.key.len();
         let values = if touch.get(at + 1)? { Some(self.values_in(touch, at + 2)?) } else { None };
         Ok((touch.get(at)?, values))
     }

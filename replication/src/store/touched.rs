@@ -12,13 +12,13 @@ use super::{Deletes, Granularity, Rules};
 /// What a trigger saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// `I`
+    /// The row was inserted.
     Insert,
-    /// `U`, and which columns, bit by bit.
+    /// It was updated, and in which columns, bit by bit.
     Update(u64),
-    /// `D`
+    /// It was deleted.
     Delete,
-    /// `?`: a REPLACE may delete the row, without any trigger saying so.
+    /// A REPLACE may delete the row, without any trigger saying so.
     Evict,
 }
 

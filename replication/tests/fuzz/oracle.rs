@@ -134,14 +134,14 @@ fn key(table: &Table, row: &[Value]) -> Option<Key> {
 fn touches(database: &Connection, table: &Table) -> BTreeMap<Key, Touches> {
     let images = query(database, &format!("SELECT * FROM _ssw_old_{}", table.number));
     let parts: Vec<_> = (0..table.key.len()).map(|part| format!("k{part}")).collect();
-    let sql = format!("SELECT seq, op, mask, {} FROM _ssw_touch WHERE tbl = {}", parts.join(", "), table.number);
+    let sql = format!("SELECT seq, what, {} FROM _ssw_touch WHERE tbl = {}", parts.join(", "), table.number);
     let mut found: BTreeMap<Key, Touches> = BTreeMap::new();
     for touch in query(database, &format!("{sql} ORDER BY seq")) {
-        let touches = found.entry(Key::new(&touch[3..])).or_default();
-        match (&touch[1], &touch[2]) {
-            (Value::Text(op), Value::Integer(-1)) if op == b"I" => touches.whole = true,
-            (Value::Text(op), Value::Integer(mask)) if op == b"U" => touches.mask |= mask,
-            (Value::Text(op), Value::Integer(0)) if op == b"D" || op == b"?" => touches.gone += 1,
+        let touches = found.entry(Key::new(&touch[2..])).or_default();
+        match &touch[1] {
+            Value::Integer(-1) => touches.whole = true,
+            Value::Integer(-2 | -3) => touches.gone += 1,
+            Value::Integer(mask @ 0..) => touches.mask |= mask,
             other => panic!("no touch: {other:?}"),
         }
         touches.images.extend(images.iter().filter(|image| image[0] == touch[0]).map(|image| image[1..].to_vec()));
