@@ -37,8 +37,10 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 /// Bytes of an Ethernet header without a tag.
 pub(crate) const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: u32 = 4;
+/// The same of one with a tag.
+pub(crate) const TAGGED_HEADER: usize = ETHERNET_HEADER + VLAN_TAG as usize;
 /// Bytes of the headers before a message, at most.
-pub const MOST_BEFORE: usize = ETHERNET_HEADER + VLAN_TAG as usize + V6::HEADER + UDP_HEADER;
+pub const MOST_BEFORE: usize = TAGGED_HEADER + V6::HEADER + UDP_HEADER;
 
 /// Which IP header a frame has, and its offset.
 #[derive(Clone, Copy)]

@@ -96,7 +96,9 @@ impl Ip {
             protocol if EXTENSIONS.contains(&protocol) => Some(Outcome::Options),
             _ => None,
         };
-        (first >> 60 == 6).then_some(Self {
+        // A mapped address is none of IPv6's on the wire, and would find the IPv4 resource's entry.
+        let is_v6 = first >> 60 == 6 && (d0 != 0 || d1 >> 32 != MAPPED >> 32);
+        is_v6.then_some(Self {
             start,
             next: start + V6_HEADER,
             length: V6_HEADER + ((first >> 16) as usize & 0xffff),

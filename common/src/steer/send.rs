@@ -6,7 +6,8 @@ use crate::{
     checksum::Sum,
     maps::Target,
     network::{
-        ETHERNET_HEADER, ETHERTYPE_V4, ETHERTYPE_V6, HOPS, ICMP, ICMP_HEADER, ICMP_V6, V4_HEADER, V6_HEADER, sum,
+        ETHERNET_HEADER, ETHERTYPE_V4, ETHERTYPE_V6, HOPS, ICMP, ICMP_HEADER, ICMP_V6, TAGGED_HEADER, V4_HEADER,
+        V6_HEADER, sum,
     },
     outcome::Outcome,
     packet::Packet,
@@ -54,24 +55,28 @@ pub fn forward<P: Packet, T: Tables>(
 #[inline(always)]
 fn too_big<P: Packet, T: Tables>(packet: &mut P, request: &Request<'_>, mtu: u32, now: u64, tables: &T) -> Outcome {
     let quoted = if request.v6 { QUOTED_V6 } else { QUOTED_V4 };
-    let can_tell = request.whole && request.starts && request.start == ETHERNET_HEADER && request.length >= quoted;
+    let can_tell = request.whole && request.starts && request.start <= TAGGED_HEADER && request.length >= quoted;
     if !can_tell {
         return Outcome::TooLong;
     }
     if !tables.may_tell(now) {
         return Outcome::TooBigLimit;
     }
-    let told = if request.v6 { tell_v6(packet, mtu) } else { tell_v4(packet, mtu) };
+    // The verifier follows offsets only if they are constant.
+    let told = match request.start {
+        ETHERNET_HEADER if request.v6 => tell_v6(packet, ETHERNET_HEADER, mtu),
+        ETHERNET_HEADER => tell_v4(packet, ETHERNET_HEADER, mtu),
+        _ if request.v6 => tell_v6(packet, TAGGED_HEADER, mtu),
+        _ => tell_v4(packet, TAGGED_HEADER, mtu),
+    };
     told.map_or(Outcome::Fault, |()| Outcome::TooBig)
 }
 
 #[inline(always)]
-fn tell_v4<P: Packet>(packet: &mut P, mtu: u32) -> Option<()> {
+fn tell_v4<P: Packet>(packet: &mut P, start: usize, mtu: u32) -> Option<()> {
     const NEW: usize = V4_HEADER + ICMP_HEADER;
-    packet.push(NEW)?;
-    packet.truncate(ETHERNET_HEADER + NEW + QUOTED_V4)?;
-    let (to, from): ([u16; 3], [u16; 3]) = packet.load(NEW)?;
-    let quoted: [u32; QUOTED_V4 / 4] = packet.load(ETHERNET_HEADER + NEW)?;
+    make_room(packet, start, NEW, QUOTED_V4)?;
+    let quoted: [u32; QUOTED_V4 / 4] = packet.load(start + NEW)?;
     let (source, destination) = (quoted[3], quoted[4]);
     // Destination unreachable, fragmentation needed and DF set.
     let what = 3 << 24 | 4 << 16;
@@ -79,20 +84,15 @@ fn tell_v4<P: Packet>(packet: &mut P, mtu: u32) -> Option<()> {
     let total = (NEW + QUOTED_V4) as u32;
     let header = [0x4500_0000 | total, 0, HOPS << 24 | ICMP << 16, destination, source];
     let third = header[2] | u32::from(sum(header).checksum());
-    packet.store(0, (from, to, ETHERTYPE_V4))?;
-    packet.store(
-        ETHERNET_HEADER,
-        ([header[0], header[1], third], [destination, source], what | u32::from(icmp.checksum()), mtu),
-    )
+    let header = ([header[0], header[1], third], [destination, source], what | u32::from(icmp.checksum()), mtu);
+    packet.store(start, header)
 }
 
 #[inline(always)]
-fn tell_v6<P: Packet>(packet: &mut P, mtu: u32) -> Option<()> {
+fn tell_v6<P: Packet>(packet: &mut P, start: usize, mtu: u32) -> Option<()> {
     const NEW: usize = V6_HEADER + ICMP_HEADER;
-    packet.push(NEW)?;
-    packet.truncate(ETHERNET_HEADER + NEW + QUOTED_V6)?;
-    let (to, from): ([u16; 3], [u16; 3]) = packet.load(NEW)?;
-    let addresses: [u32; 8] = packet.load(ETHERNET_HEADER + NEW + 8)?;
+    make_room(packet, start, NEW, QUOTED_V6)?;
+    let addresses: [u32; 8] = packet.load(start + NEW + 8)?;
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
     let payload = (ICMP_HEADER + QUOTED_V6) as u32;
     // Packet too big.
@@ -100,15 +100,25 @@ fn tell_v6<P: Packet>(packet: &mut P, mtu: u32) -> Option<()> {
     let pseudo = Sum::ZERO.add(payload).add(ICMP_V6).add(what).add(mtu);
     let mut icmp = addresses.into_iter().fold(pseudo, Sum::add);
     // The farthest first: LLVM would make one check of all those in the loop, in a form that the verifier does not follow.
-    packet.load::<u16>(ETHERNET_HEADER + NEW + QUOTED_V6 - 2)?;
-    let mut at = ETHERNET_HEADER + NEW;
-    while at < ETHERNET_HEADER + NEW + QUOTED_V6 {
+    packet.load::<u16>(start + NEW + QUOTED_V6 - 2)?;
+    let mut at = start + NEW;
+    while at < start + NEW + QUOTED_V6 {
         let words: [u32; 4] = packet.load(at)?;
         icmp = words.into_iter().fold(icmp, Sum::add);
         at += 16;
     }
-    packet.store(0, (from, to, ETHERTYPE_V6))?;
     let first = [6 << 28, payload << 16 | ICMP_V6 << 8 | HOPS];
     let back = [d0, d1, d2, d3, s0, s1, s2, s3];
-    packet.store(ETHERNET_HEADER, (first, back, what | u32::from(icmp.checksum()), mtu))
+    packet.store(start, (first, back, what | u32::from(icmp.checksum()), mtu))
+}
+
+/// Makes room for `new` bytes of headers before the packet at `start`, of which `quoted` bytes stay, and turns the frame
+/// around, with the tag if it has one.
+#[inline(always)]
+fn make_room<P: Packet>(packet: &mut P, start: usize, new: usize, quoted: usize) -> Option<()> {
+    packet.push(new)?;
+    packet.truncate(start + new + quoted)?;
+    // Tag and EtherType; or the EtherType alone, and what the new headers are written over.
+    let (to, from, rest): ([u16; 3], [u16; 3], [u16; 3]) = packet.load(new)?;
+    packet.store(0, (from, to, rest))
 }

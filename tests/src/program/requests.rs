@@ -1,6 +1,8 @@
 //! Requests as frames: each named by what it shows, with the outcome it must have and the frame that must leave.
 //! Expected frames are put together here from their parts, without the program's own code.
 
+use std::net::Ipv4Addr;
+
 use siteswap_common::{
     maps::{
         AddressEntry, InstanceEntry, MAX_PORTS, PortEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind, TunnelPeer,
@@ -150,14 +152,15 @@ pub fn table() -> Table {
         ports[..named.len()].copy_from_slice(named);
         let port_count = u32::try_from(named.len()).expect("few");
         let instance_id = if of == Of::Changing { 1 } else { of.id() };
-        let mut mapped = [0; 16];
-        mapped[10..12].fill(0xff);
-        mapped[12..].copy_from_slice(&of.v4());
-        for address in [mapped, of.v6()] {
+        for address in [mapped(of.v4()), of.v6()] {
             table.addresses.push(AddressEntry { address, instance_id, instance: index, port_count, ports });
         }
     }
     table
+}
+
+fn mapped(address: [u8; 4]) -> [u8; 16] {
+    Ipv4Addr::from(address).to_ipv6_mapped().octets()
 }
 
 /// A part of a Maglev table in which these targets take turns.
@@ -359,10 +362,12 @@ impl Collection {
         let df = |datagram| Datagram { fragment: [0x12, 0x34, 0x40, 0], ..datagram };
         self.forward("the longest packet that fits", df(sized(TUNNEL_MTU)).frame(), 14);
         let long = df(sized(TUNNEL_MTU + 1)).frame();
-        let told = too_big(&long, v6);
+        let told = too_big(&long, v6, vec![]);
         self.add("a longer one: its sender is told (RFC 1191, RFC 8201)", long, Outcome::TooBig, Some(told));
-        let tagged = Datagram { tags: vec![[0x81, 0, 0, 7]], ..df(sized(TUNNEL_MTU + 1)) };
-        self.stop("a longer one behind a tag", tagged.frame(), Outcome::TooLong);
+        let tags = vec![[0x81, 0, 0, 7]];
+        let tagged = Datagram { tags: tags.clone(), ..df(sized(TUNNEL_MTU + 1)) }.frame();
+        let told = too_big(&tagged, v6, tags);
+        self.add("a longer one behind a tag, which the answer has too", tagged, Outcome::TooBig, Some(told));
         if !v6 {
             self.stop("a longer one that may be fragmented", sized(TUNNEL_MTU + 1).frame(), Outcome::TooLong);
         }
@@ -407,6 +412,10 @@ impl Collection {
                 let extended = Datagram { protocol: extension, options: vec![6, 0, 1, 4, 0, 0, 0, 0], ..base() };
                 self.stop(&format!("extension header {extension}"), extended.frame(), Outcome::Options);
             }
+            let Addresses::V6(client, _) = Of::Www.asked(true) else { unreachable!("IPv6") };
+            let mapped = Datagram::new(Addresses::V6(client, mapped(Of::Www.v4())), &[]);
+            let mapped = Datagram { protocol: 6, transport: Some(tcp(7, 80, SYN, 0)), ..mapped };
+            self.stop("an IPv4 resource's address, mapped (RFC 4291 section 2.5.5.2)", mapped.frame(), Outcome::NotUdp);
             let fragment = Datagram { protocol: 44, options: vec![6, 0, 0, 1, 0, 0, 0, 1], ..base() };
             self.stop("a fragment (RFC 8200 section 4.5)", fragment.frame(), Outcome::Fragment);
             let short = Datagram { ip_length: Some(3), ..base() };
@@ -538,9 +547,9 @@ impl Collection {
 }
 
 /// What the sender of a frame is told.
-fn too_big(frame: &[u8], v6: bool) -> Vec<u8> {
+fn too_big(frame: &[u8], v6: bool, tags: Vec<[u8; 4]>) -> Vec<u8> {
     let mtu = TUNNEL_MTU.to_be_bytes();
-    let quoted = &frame[14..14 + if v6 { 1280 - 48 } else { 28 }];
+    let quoted = &frame[14 + 4 * tags.len()..][..if v6 { 1280 - 48 } else { 28 }];
     let (kind, protocol) = if v6 { ([2, 0], 58) } else { ([3, 4], 1) };
     let mut icmp = [&kind[..], &[0, 0], &mtu, quoted].concat();
     let answered = if v6 { Of::Orders.asked(true) } else { Of::Orders.asked(false) };
@@ -560,6 +569,7 @@ fn too_big(frame: &[u8], v6: bool) -> Vec<u8> {
         transport: Some(icmp),
         hops: 64,
         fragment: [0; 4],
+        tags,
         ..Datagram::new(addresses, &[])
     }
     .frame()
