@@ -51,6 +51,8 @@ pub struct Requests {
 struct Row {
     request: &'static str,
     resources: usize,
+    /// Resources that are asked for by turns.
+    asked: usize,
     /// Of each resource.
     backends: usize,
     /// How many flows take turns.
@@ -103,12 +105,13 @@ pub fn measure() -> Result<Requests> {
         for steer in [Steer::Serve, Steer::Forward] {
             let mut stopwatch = Stopwatch::new(&table(resources, backends, steer))?;
             for request in REQUESTS.into_iter().filter(|request| request.steer == steer) {
-                for flows in if request.new { vec![FLOWS] } else { vec![1, FLOWS] } {
-                    let frames: Vec<_> = (0..flows).map(|flow| frame(request, flow, resources)).collect();
+                let one = if request.new { FLOWS } else { 1 };
+                for (asked, flows) in [(1, one), (resources, FLOWS)] {
+                    let frames: Vec<_> = (0..flows).map(|flow| frame(request, flow, asked)).collect();
                     stopwatch.frames(&frames)?;
                     let times =
                         if request.new { new_flows(&mut stopwatch)? } else { times(&mut stopwatch, ROUNDS.into())? };
-                    rows.push(row(request, [resources, backends, flows], &times));
+                    rows.push(row(request, [resources, asked, backends, flows], &times));
                 }
             }
         }
@@ -116,11 +119,16 @@ pub fn measure() -> Result<Requests> {
     Ok(Requests { rows, flood: flood()? })
 }
 
-fn row(request: Request, [resources, backends, flows]: [usize; 3], [programs, reflectors]: &[Vec<f64>; 2]) -> Row {
+fn row(
+    request: Request,
+    [resources, asked, backends, flows]: [usize; 4],
+    [programs, reflectors]: &[Vec<f64>; 2],
+) -> Row {
     let (program, reflector) = (median(programs), median(reflectors));
     Row {
         request: request.what,
         resources,
+        asked,
         backends,
         flows,
         program,
@@ -185,8 +193,8 @@ fn stranger(index: usize) -> Vec<u8> {
     segment(resource_v4(0), [100, a, b, c], 7, SYN)
 }
 
-fn frame(request: Request, flow: usize, resources: usize) -> Vec<u8> {
-    let resource = flow % resources;
+fn frame(request: Request, flow: usize, asked: usize) -> Vec<u8> {
+    let resource = flow % asked;
     let source = u16::try_from(1024 + flow % 60_000).expect("a port");
     let flags = if request.new { SYN } else { ACK };
     let frame = if request.v6 {
@@ -283,12 +291,13 @@ impl Report for Requests {
 
     fn text(&self) -> String {
         let mut text = "requests: time for a packet, ns, medians; least: of the least disturbed rounds\n".to_owned();
-        text += "  request            resources  backends   flows  program  reflector  difference  least\n";
+        text += "  request            resources  asked  backends   flows  program  reflector  difference  least\n";
         for row in &self.rows {
             text += &format!(
-                "  {:<18} {:>9} {:>9} {:>7} {:>8.0} {:>10.0} {:>11.0} {:>6.0}\n",
+                "  {:<18} {:>9} {:>6} {:>9} {:>7} {:>8.0} {:>10.0} {:>11.0} {:>6.0}\n",
                 row.request,
                 row.resources,
+                row.asked,
                 row.backends,
                 row.flows,
                 row.program,
