@@ -84,6 +84,32 @@ fn what_the_schema_says_to_do_on_conflict_is_not_done_with_what_a_peer_has_told(
 }
 
 #[test]
+fn a_value_that_is_unique_by_an_expression_or_in_some_rows_only_goes_to_the_newer_claim() {
+    for index in [
+        "CREATE UNIQUE INDEX one ON account(email) WHERE gone = 0",
+        "CREATE UNIQUE INDEX one ON account(lower(email), gone) WHERE gone < 1",
+        "CREATE UNIQUE INDEX one ON account(made)",
+    ] {
+        let schema = format!(
+            "CREATE TABLE account(id INTEGER PRIMARY KEY, email TEXT, gone INTEGER, note,
+               made AS (CASE gone WHEN 0 THEN email END));
+             {index}; INSERT INTO account VALUES(1, 'a', 1, ''), (2, 'b', 0, ''), (3, 'b', 1, '');"
+        );
+        let mut pair = Pair::new(&schema);
+        pair.write(0, "INSERT INTO account VALUES(4, 'new', 0, '')");
+        pair.write(1, "INSERT INTO account VALUES(5, 'new', 0, '')");
+        pair.write(0, "UPDATE account SET gone = 0 WHERE id = 1").write(1, "INSERT INTO account VALUES(6, 'a', 1, '')");
+        pair.write(1, "UPDATE account SET gone = 0 WHERE id = 6");
+        // It says nothing of an address.
+        pair.write(0, "UPDATE account SET note = 'edited' WHERE id IN (1, 4)");
+        let all = "SELECT group_concat(concat(id, email, gone, note), ' ' ORDER BY id) FROM account";
+        pair.settle(&[(all, "2b0 3b1 5new0 6a0")]);
+        let lost = pair.sites.all[0].store.conflicts(9).expect("a log");
+        assert_eq!(lost.iter().map(|lost| lost.kind.as_str()).collect::<Vec<_>>(), ["unique", "unique"], "{index}");
+    }
+}
+
+#[test]
 fn every_site_decides_the_same_of_two_rows_with_one_value_whatever_it_has_forgotten() {
     let schema = "CREATE TABLE seat(id INTEGER PRIMARY KEY, number INTEGER UNIQUE, name);
         INSERT INTO seat VALUES(1, 1, 'a'), (2, 2, 'b');";

@@ -118,6 +118,30 @@ const EVICTING: Tables = Tables {
     },
 };
 
+/// A table with values that are unique by an expression, or in some rows only.
+const PARTLY: Tables = Tables {
+    schema: "
+CREATE TABLE account(id INTEGER PRIMARY KEY, email TEXT, gone INTEGER NOT NULL, name TEXT, note);
+CREATE UNIQUE INDEX present ON account(email) WHERE gone = 0;
+CREATE UNIQUE INDEX called ON account(lower(name));
+",
+    all: &[("account", &[0], 5)],
+    statement: |dice| {
+        let (id, value, gone) = (dice.below(6), dice.below(1_000), dice.below(2));
+        let email = dice.pick(&["'a@x'", "'b@x'", "'c@x'", "NULL"]);
+        let name = dice.pick(&["'ann'", "'ANN'", "'Bob'", "'bob'", "'c'", "NULL"]);
+        match dice.below(8) {
+            0 | 1 => format!("INSERT OR IGNORE INTO account VALUES({id}, {email}, {gone}, {name}, 0)"),
+            2 => format!("UPDATE OR IGNORE account SET email = {email} WHERE id = {id}"),
+            3 => format!("UPDATE OR IGNORE account SET gone = {gone} WHERE id = {id}"),
+            4 => format!("UPDATE OR IGNORE account SET name = {name}, note = {value} WHERE id = {id}"),
+            5 => format!("UPDATE account SET note = {value} WHERE id = {id}"),
+            6 => format!("UPDATE OR IGNORE account SET id = {id} WHERE id = {}", dice.below(6)),
+            _ => format!("DELETE FROM account WHERE id = {id}"),
+        }
+    },
+};
+
 /// A table without unique columns: no site ever has to mend anything by changes of its own.
 const PLAIN: Tables = Tables {
     schema: "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b, c);",
@@ -254,6 +278,12 @@ fn c4_unique_columns_and_foreign_keys_hold_at_both_sites() {
 #[test]
 fn c4_unique_columns_and_foreign_keys_hold_at_three_sites() {
     converge(&LINKED, 40, 3, Rules { unique: OnCollision::Delete, ..Rules::default() });
+}
+
+#[test]
+fn c4_values_that_are_unique_by_an_expression_or_in_some_rows_only_are_so_at_every_site() {
+    converge(&PARTLY, 60, 2, Rules::default());
+    converge(&PARTLY, 40, 3, Rules::default());
 }
 
 #[test]

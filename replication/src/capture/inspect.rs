@@ -128,7 +128,7 @@ pub(super) fn compare(stored: &Table, found: &Table) -> Vec<Difference> {
     if !references.eq(&stored.references) {
         differences.push(schema("its foreign keys changed"));
     }
-    if stored.uniques != found.uniques {
+    if (&stored.uniques, &stored.otherwise_unique) != (&found.uniques, &found.otherwise_unique) {
         differences.push(Difference::Uniques);
     } else if stored.together != found.together && !added {
         differences.push(schema("its CHECK constraints changed"));

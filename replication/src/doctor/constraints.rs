@@ -14,9 +14,7 @@ use crate::{
 pub(super) fn left_out(table: &str, left: &LeftOut) -> Finding {
     let (what, advice) = match left {
         LeftOut::Unique { index, kind } => (
-            format!(
-                "UNIQUE index {index:?} is {kind}: rows that a REPLACE evicts by it are missed, and collisions between sites are not settled"
-            ),
+            format!("UNIQUE index {index:?} is {kind}: rows that a REPLACE evicts by it are missed"),
             "use no REPLACE on this table, and run siteswap db verify now and then; or make the index over whole columns",
         ),
         LeftOut::Reference { parent, why } => (

@@ -8,6 +8,7 @@ use super::{
     OnDelete, Reference, Table, Unique,
     bases::Bases,
     read::{LeftOut, query},
+    sql,
 };
 
 /// A UNIQUE index as SQLite describes it.
@@ -39,6 +40,15 @@ pub(super) fn unique_indexes(database: &Connection, table: &str) -> rusqlite::Re
 }
 
 impl Index {
+    /// The columns behind its own, and behind all that its expressions name.
+    pub(super) fn named(&self, database: &Connection, bases: &Bases) -> rusqlite::Result<BTreeSet<u16>> {
+        let text = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1 AND sql NOT NULL";
+        let text: Option<String> = query(database, text, [&self.name], |row| row.get(0))?.pop();
+        let names = text.map_or_else(Vec::new, |text| sql::names(&text));
+        let own = self.places.iter().flat_map(|place| bases.of(*place));
+        Ok(own.chain(names.iter().flat_map(|name| bases.named(name))).collect())
+    }
+
     pub(super) fn unique(self, bases: &Bases) -> Result<Unique, LeftOut> {
         let kind = if self.partial {
             "partial"

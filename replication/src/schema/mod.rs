@@ -36,6 +36,8 @@ pub struct Table {
     /// same to it (by a collation, or as 1 and 1.0). Partial indexes and those over expressions or generated columns are
     /// left out.
     pub uniques: Vec<Unique>,
+    /// The columns that have a part in what is left out. There may be too many, never too few.
+    pub otherwise_unique: Option<Vec<u16>>,
     /// Its foreign keys.
     pub references: Vec<Reference>,
     /// Sets of columns that only make sense together (one CHECK, one UNIQUE, one foreign key over several columns):

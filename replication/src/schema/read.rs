@@ -114,9 +114,10 @@ pub fn read(database: &Connection, name: &str) -> Result<Found, Error> {
     } else if columns.len() > MAX_COLUMNS {
         return Err(Error::Wide { name, columns: columns.len() });
     }
-    let (uniques, references, together) = (Vec::new(), Vec::new(), Vec::new());
+    let (uniques, otherwise_unique, references, together) = (Vec::new(), None, Vec::new(), Vec::new());
     let key = key.into_values().collect();
-    let mut table = Table { number: 0, name, columns, key, uniques, references, together, without_rowid };
+    let mut table =
+        Table { number: 0, name, columns, key, uniques, otherwise_unique, references, together, without_rowid };
     let mut left_out = Vec::new();
     let mut sets = Vec::new();
 
@@ -130,10 +131,14 @@ pub fn read(database: &Connection, name: &str) -> Result<Found, Error> {
     }
     for index in indexes {
         sets.push(index.places.iter().flat_map(|place| bases.of(*place)).collect());
+        let named = index.named(database, &bases)?;
         match index.unique(&bases) {
             Ok(unique) if !unique.primary || can_collide(&table, &unique) => table.uniques.push(unique),
             Ok(_) => {}
-            Err(left) => left_out.push(left),
+            Err(left) => {
+                table.otherwise_unique.get_or_insert_default().extend(named);
+                left_out.push(left);
+            }
         }
     }
     for foreign in foreign_keys(database, &table.name)? {

@@ -54,6 +54,15 @@ pub(super) fn ignores_afterwards(create_trigger: &str) -> bool {
     after && tokens.windows(3).any(|three| three[0].is("RAISE") && three[1] == Token::Open && three[2].is("IGNORE"))
 }
 
+/// All names in a statement's text.
+pub(super) fn names(sql: &str) -> Names {
+    let names = tokens(sql).filter_map(|token| match token {
+        Token::Name(name) | Token::Word(name) => Some(name),
+        _ => None,
+    });
+    names.collect()
+}
+
 /// Names up to the parenthesis that closes one already read.
 fn parenthesised(tokens: &mut impl Iterator<Item = Token>) -> Names {
     let mut names = Vec::new();

@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 use crate::{
     clock::Version,
     merge::{Joined, Parked, Row},
-    schema::Unique,
+    schema::{Table, Unique},
     value::{Key, Value},
     wire::{Part, RowChange},
 };
@@ -352,10 +352,14 @@ pub(super) fn free(result: Result<(), rusqlite::Error>) -> Result<bool, Error> {
     }
 }
 
-/// The newest version of a row's claim to its values in unique columns.
-pub(super) fn claim(row: &Row, unique: &Unique) -> Version {
-    if unique.primary {
-        return row.alive;
+/// The newest version of a row's claim to its values in unique columns; `None`: in all indexes that are not described.
+pub(super) fn claim(table: &Table, row: &Row, unique: Option<&Unique>) -> Version {
+    let newest = |columns: &mut dyn Iterator<Item = &u16>| {
+        columns.map(|column| row.versions[usize::from(*column)]).max().unwrap_or_default()
+    };
+    match unique {
+        Some(unique) if unique.primary => row.alive,
+        Some(unique) => newest(&mut unique.columns.iter().map(|(column, _)| column)),
+        None => newest(&mut table.otherwise_unique.iter().flatten()),
     }
-    unique.columns.iter().map(|(column, _)| row.versions[usize::from(*column)]).max().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The application's own tables: reading and writing single rows by key.
 
-use rusqlite::{CachedStatement, Connection, Row as SqlRow, Statement, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row as SqlRow, Statement, params_from_iter};
 
 use crate::{
     capture::{differs, list},
@@ -21,6 +21,7 @@ pub(super) struct Live {
     pub(super) defaults: Vec<Value>,
     read: String,
     insert: String,
+    in_the_way: String,
     delete: String,
     /// The beginning of an UPDATE, what sets each column, and the end.
     update: (String, Vec<String>, String),
@@ -75,6 +76,7 @@ impl Live {
         let name = quoted(&table.name);
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
         let all = columns.join(",");
+        let key: Vec<&str> = table.key.iter().map(|column| columns[usize::from(*column)].as_str()).collect();
         let marks = vec!["?"; columns.len()].join(",");
         let matches = table.key_equals("", |_| "?".to_owned());
         let defaults = table.columns.iter().map(|column| match column.default_value(database) {
@@ -86,6 +88,11 @@ impl Live {
             defaults: defaults.collect::<Result<_, rusqlite::Error>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
             insert: format!("INSERT OR ABORT INTO {name}({all}) VALUES({marks})"),
+            in_the_way: format!(
+                "INSERT INTO {name}({all}) VALUES({marks}) ON CONFLICT DO UPDATE SET {0} = {0} RETURNING {1}",
+                key[0],
+                key.join(","),
+            ),
             delete: format!("DELETE FROM {name} WHERE {matches}"),
             update: (
                 format!("UPDATE OR ABORT {name} SET "),
@@ -168,6 +175,19 @@ impl Live {
     /// CONFLICT, a row in the way is for us to decide about.
     pub(super) fn inserter<'a>(&self, database: &'a Connection) -> Result<CachedStatement<'a>, rusqlite::Error> {
         database.prepare_cached(&self.insert)
+    }
+
+    /// The key of a row that is in the way of this one, whatever index says so. That row is updated to what it is, and so
+    /// SQLite names it.
+    pub(super) fn in_the_way<'a>(
+        &self,
+        database: &Connection,
+        values: impl IntoIterator<Item = &'a Value>,
+    ) -> Result<Option<Vec<Value>>, rusqlite::Error> {
+        let read = |found: &SqlRow<'_>| {
+            (0..self.table.key.len()).map(|at| Ok(found.get_ref(at)?.into())).collect::<Result<Vec<Value>, _>>()
+        };
+        database.prepare_cached(&self.in_the_way)?.query_row(params_from_iter(values), read).optional()
     }
 
     /// Sets these columns of the row.

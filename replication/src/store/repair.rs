@@ -76,7 +76,7 @@ fn place(
     let live = Rc::clone(&newcomer.live);
     while !free(live.insert(work.transaction, newcomer.row.values.iter().flatten()))? {
         let Some((unique, other)) = rival(work, &live, &newcomer.row)? else {
-            // An index that is not described: partial, or over an expression. The newcomer gives way.
+            // Nobody can say for what.
             lose(work, &live, &newcomer.key, &mut newcomer.row, None, Version::NONE, found, now)?;
             checks.push(Check::new(&live, &newcomer.key));
             return Ok(());
@@ -84,17 +84,17 @@ fn place(
         let columns = other.columns().unwrap_or_default();
         let there = live.read(work.transaction, &columns)?;
         let (mut resident, _) = work.rows.load(&live, &other, there)?;
-        let (mine, theirs) = (claim(&newcomer.row, &unique), claim(&resident, &unique));
+        let [mine, theirs] = [&newcomer.row, &resident].map(|row| claim(&live.table, row, unique.as_ref()));
         // A row without a whole key is known to this site alone, and nobody can take anything from it.
         let whole = !columns.iter().any(Value::is_null);
         if !whole || (mine, &newcomer.key) < (theirs, &other) {
-            lose(work, &live, &newcomer.key, &mut newcomer.row, Some(&unique), theirs, found, now)?;
+            lose(work, &live, &newcomer.key, &mut newcomer.row, unique.as_ref(), theirs, found, now)?;
             if !newcomer.row.visible() {
                 checks.push(Check::new(&live, &newcomer.key));
                 return Ok(());
             }
         } else {
-            lose(work, &live, &other, &mut resident, Some(&unique), mine, found, now)?;
+            lose(work, &live, &other, &mut resident, unique.as_ref(), mine, found, now)?;
             live.delete(work.transaction, &columns)?;
             if resident.visible() {
                 live.insert(work.transaction, resident.values.iter().flatten())?;
@@ -106,8 +106,9 @@ fn place(
     Ok(())
 }
 
-/// Another row with the same values in unique columns.
-fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Unique, Key)>, Error> {
+/// Another row with the same values in unique columns; or one that is in the way for an index that is not described: partial,
+/// or over an expression.
+fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Option<Unique>, Key)>, Error> {
     let keys: Vec<String> =
         live.table.key.iter().map(|column| quoted(&live.table.columns[usize::from(*column)].name)).collect();
     for unique in &live.table.uniques {
@@ -132,10 +133,13 @@ fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Unique, Key)
             })
             .optional()?;
         if let Some(other) = other {
-            return Ok(Some((unique.clone(), Key::new(&other))));
+            return Ok(Some((Some(unique.clone()), Key::new(&other))));
         }
     }
-    Ok(None)
+    if live.table.otherwise_unique.is_none() {
+        return Ok(None);
+    }
+    Ok(live.in_the_way(work.transaction, row.values.iter().flatten())?.map(|other| (None, Key::new(&other))))
 }
 
 /// The row gives up its claim: its column becomes NULL, or it is deleted. `row` says what is left of it; the table is the
@@ -151,7 +155,7 @@ fn lose(
     found: &mut Found,
     now: i64,
 ) -> Result<(), Error> {
-    let lost = unique.map_or_else(|| row.edited(), |unique| claim(row, unique));
+    let lost = claim(&live.table, row, unique);
     log(work, live, key, &Conflict { kind: Kind::Unique, won, lost, image: row.image() }, found)?;
     let columns = &live.table.columns;
     let nullable =

@@ -193,7 +193,9 @@ impl<'a> Work<'a> {
     /// May an older claim to one of its unique values be on its way? If nothing were known of this one here, but still
     /// elsewhere, sites would decide between the two differently.
     fn may_be_contested(&self, live: &Live, row: &Row) -> bool {
-        let claims = live.table.uniques.iter().map(|unique| claim(row, unique)).filter(|claim| claim.is_change());
+        let otherwise = live.table.otherwise_unique.iter().map(|_| None);
+        let claims = live.table.uniques.iter().map(Some).chain(otherwise);
+        let claims = claims.map(|unique| claim(&live.table, row, unique)).filter(|claim| claim.is_change());
         claims.map(|claim| claim.stamp).max().is_some_and(|newest| newest > self.settled_up_to())
     }
 
