@@ -404,6 +404,12 @@ pub const MUTATIONS: &[Mutation] = &[
         noticed_by: backlog("of_rows_that_every_site_has"),
     },
     Mutation {
+        name: "otherwise-unique",
+        without: "looking who is in the way for an index that is not described",
+        edits: &[edit("src/store/repair.rs", "if live.table.otherwise_unique.is_none() {", "if true {")],
+        noticed_by: Test { target: "constraints", name: "unique_by_an_expression" },
+    },
+    Mutation {
         name: "key-collation",
         without: "comparing keys as their index does",
         edits: &[edit(
