@@ -176,7 +176,7 @@ impl Agent {
         tokio::spawn(server::serve(listener, server::Loop { commands, acted: acted_watch }));
         // The kernel takes a while to verify the program; this thread is not one of the runtime's workers, so that the
         // peers and the probes go on meanwhile, and a restart is over before the lease is.
-        let dataplane = publish::attach(&config, &mut store)?;
+        let dataplane = publish::start_program(&config, &mut store)?;
         tracing::info!(site = config.site, resources = config.resources.len(), "measuring before the first answer");
         let mut agent = Self {
             names: decision::names(&config),

@@ -291,21 +291,32 @@ fn an_interface_that_comes_back_with_another_program_is_left_alone_and_named() {
 }
 
 #[test]
-fn a_program_with_another_layout_is_taken_over_where_it_is_attached() {
+fn a_program_with_another_layout_answers_until_the_maps_are_filled() {
     new_namespace();
     let (pins, client) = (Pins::new("layout"), Client::start());
     let config = pins.config(&[INTERFACE]);
-    drop(started(&config, EDGE));
+    started(&config, EDGE).publish(&table(&[("www", WWW, EAST)])).unwrap();
     let before = xdp_on(INTERFACE);
     // As an older release would have left it.
     std::fs::rename(pins.file(""), pins.0.join("v0")).unwrap();
 
-    let mut dataplane = started(&config, EDGE);
+    let (_, replies) = client.keep_asking(EDGE, WWW, || {
+        let mut dataplane = started(&config, EDGE);
+        assert!(dataplane.interfaces()[0].1.starts_with("none: "), "{:?}", dataplane.interfaces());
+        dataplane.follow_interfaces().unwrap();
+        let too_many: Vec<_> = (1..=9).map(|last| [192, 0, 2, last].into()).collect();
+        dataplane.reconfigure(&config, &answering(&too_many)).unwrap_err();
+        dataplane.reconfigure(&config, &answering(&[EDGE.into()])).unwrap();
+        dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
+        assert_eq!(xdp_on(INTERFACE), before);
+        dataplane.attach().unwrap();
+        assert_eq!(dataplane.attachments(), [(INTERFACE.to_owned(), Attachment::Native)]);
+    });
+    assert!(!replies.contains(&None), "{replies:?}");
     assert!(!xdp_on(INTERFACE).is_empty() && xdp_on(INTERFACE) != before);
+    assert_eq!(client.ask(EDGE, WWW), Some(WEST));
     assert!(gone(&pins.0.join("v0")));
     assert_eq!(pins.list(), pinned("link-native-42"));
-    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
-    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
 }
 
 #[test]

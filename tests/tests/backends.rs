@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::IpAddr,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use siteswap_common::maps::LAYOUT;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 const CLIENTS: [&str; 2] = ["client-e", "client-w"];
@@ -187,6 +189,16 @@ fn terminate(lab: &Lab, site: Site) -> Result<()> {
     wait_until(DEADLINE, "the agent ends", || process.running().is_none()).map(drop)
 }
 
+/// It leaves the program on maps of another layout than its successor's, as one of another release does.
+fn crash_of_another_layout(lab: &Lab, site: Site) -> Result<()> {
+    crash(lab, site)?;
+    Ok(fs::rename(lab.pins().join(site.name).join(format!("v{LAYOUT}")), other_layout(lab, site))?)
+}
+
+fn other_layout(lab: &Lab, site: Site) -> PathBuf {
+    lab.pins().join(site.name).join("v0")
+}
+
 /// The agent ends and another starts, with a program of its own on the same interfaces: no request, datagram, query or
 /// connection is lost, of those served here and of those forwarded.
 fn a_restart_loses_nothing(end: End) -> Result<()> {
@@ -216,6 +228,7 @@ fn a_restart_loses_nothing(end: End) -> Result<()> {
     end(&lab, EAST)?;
     lab.start("east")?;
     east.await_ready()?;
+    wait_until(DEADLINE, "the earlier program is replaced", || !other_layout(&lab, EAST).exists())?;
     await_more(&requests)?;
 
     let asked = queries.finish()?;
@@ -237,4 +250,9 @@ fn the_program_is_replaced_under_load_after_the_agent_was_killed_and_nothing_is_
 #[test]
 fn the_program_is_replaced_under_load_after_the_agent_was_told_to_end_and_nothing_is_lost() -> Result<()> {
     a_restart_loses_nothing(terminate)
+}
+
+#[test]
+fn the_program_is_replaced_under_load_by_one_with_other_maps_and_nothing_is_lost() -> Result<()> {
+    a_restart_loses_nothing(crash_of_another_layout)
 }

@@ -56,12 +56,12 @@ pub struct Place {
 }
 
 /// Where `interfaces` are, in their order.
-pub fn places(interfaces: &[String]) -> Result<Vec<Place>, Error> {
+pub fn places<'a>(interfaces: impl Iterator<Item = &'a String>) -> Result<Vec<Place>, Error> {
     let place = |interface: &String| {
         let index = index(interface).ok_or_else(|| Error::no_interface(interface))?;
         Ok(Place { interface: interface.clone(), index })
     };
-    interfaces.iter().map(place).collect()
+    interfaces.map(place).collect()
 }
 
 /// The index of `interface`, if the host has it.

@@ -27,6 +27,8 @@ pub struct Interfaces {
 /// How one of them is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
+    /// It keeps the program it has until this one is put on.
+    Waiting,
     /// The program is on the interface with this index.
     On(u32),
     /// The host has no such interface.
@@ -36,16 +38,33 @@ enum State {
 }
 
 impl Interfaces {
+    /// All of them, as they are.
+    pub fn new(config: &config::Dataplane) -> Self {
+        let all = config.interfaces.iter().map(|interface| (interface.clone(), State::Waiting)).collect();
+        Self { all, mode: config.mode, attachment: Attachment::Native }
+    }
+
+    /// Whether the program is still to be put on them.
+    pub fn wait(&self) -> bool {
+        self.all.iter().any(|(_, state)| *state == State::Waiting)
+    }
+
     /// Puts `program` on all of them, and takes it off all others.
-    pub fn start(program: &mut Xdp, config: &config::Dataplane, pins: &Pins) -> Result<Self, Error> {
-        let places = attach::places(&config.interfaces)?;
-        let attachment = attach::attach(program, &places, config.mode, pins)?;
-        let all = places.into_iter().map(|place| (place.interface, State::On(place.index))).collect();
-        Ok(Self { all, mode: config.mode, attachment })
+    pub fn start(&mut self, program: &mut Xdp, pins: &Pins) -> Result<(), Error> {
+        let places = attach::places(self.all.iter().map(|(interface, _)| interface))?;
+        self.attachment = attach::attach(program, &places, self.mode, pins)?;
+        for ((_, state), Place { interface, index }) in self.all.iter_mut().zip(places) {
+            tracing::info!(interface, attachment = %self.attachment, "the program is attached");
+            *state = State::On(index);
+        }
+        Ok(())
     }
 
     /// Puts `program` where it was, in place of another that was put there meanwhile.
     pub fn restore(&mut self, program: &mut Xdp, pins: &Pins) -> Result<(), Error> {
+        if self.wait() {
+            return Ok(());
+        }
         self.attachment = attach::attach(program, &self.places(), self.mode, pins)?;
         Ok(())
     }
@@ -57,6 +76,7 @@ impl Interfaces {
             let interface = interface.clone();
             let index = attach::index(&interface);
             let as_it_was = match (state, index) {
+                (State::Waiting, _) => true,
                 (State::On(before), Some(now)) => *before == now,
                 (State::Refused { tried, .. }, Some(_)) => tried.elapsed() < RETRY,
                 (State::Missing, None) => true,
@@ -115,6 +135,7 @@ impl Interfaces {
     /// All of them: how the program is attached, or why it is not.
     pub fn status(&self) -> Vec<(String, String)> {
         let says = |state: &State| match state {
+            State::Waiting => "none: an earlier program stays until the first answer".to_owned(),
             State::On(_) => self.attachment.to_string(),
             State::Missing => "missing".to_owned(),
             State::Refused { why, .. } => format!("none: {why}"),

@@ -155,28 +155,44 @@ pub struct SentTo {
 
 impl Dataplane {
     /// Loads the program and puts it on the configured interfaces: in place of the one a previous agent left there, with no
-    /// packet lost, and on its maps. Inside a tokio runtime the program's log is forwarded.
+    /// packet lost, and on its maps. If that one's maps are of another layout it stays until [`attach`](Self::attach).
+    /// Inside a tokio runtime the program's log is forwarded.
     ///
     /// Blocks while the kernel verifies the program, which may take a second.
     pub fn start(config: &config::Dataplane, constants: &Constants) -> Result<Self, Error> {
-        attach::places(&config.interfaces)?;
+        attach::places(config.interfaces.iter())?;
         let pins = Pins::new(&config.pins);
         pins.create()?;
         let (mut ebpf, templates) = load::load(constants, &pins)?;
         let contents = found(&mut ebpf, constants.flow_seed)?;
         let events = events::forward(&mut ebpf);
-        let interfaces = Interfaces::start(load::program(&mut ebpf)?, config, &pins)?;
-        pins.remove_other_layouts()?;
-        Ok(Self {
+        let other_layout = pins.other_layout()?;
+        let mut dataplane = Self {
             ebpf,
             templates,
             pins,
             config: config.clone(),
             constants: constants.clone(),
-            interfaces,
+            interfaces: Interfaces::new(config),
             contents,
             _events: events,
-        })
+        };
+        // New maps have no lease, and a program without one passes everything. Where there was none that takes nothing away,
+        // but one that answers from maps of its own goes on until these are filled.
+        if !other_layout {
+            dataplane.attach()?;
+        }
+        Ok(dataplane)
+    }
+
+    /// Puts the program on the interfaces if [`start`](Self::start) has not. To be called when it has been told all that it
+    /// should answer and do with requests.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        if self.interfaces.wait() {
+            self.interfaces.start(load::program(&mut self.ebpf)?, &self.pins)?;
+            self.pins.remove_other_layouts()?;
+        }
+        Ok(())
     }
 
     /// The secret by which flows are told apart: that of the maps, where an earlier agent has left some.

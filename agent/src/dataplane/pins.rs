@@ -87,6 +87,12 @@ impl Pins {
         Ok(links)
     }
 
+    /// Whether the program is on interfaces, but nowhere with this layout's maps.
+    pub fn other_layout(&self) -> Result<bool, Error> {
+        let (own, links) = (self.directory(), self.links()?);
+        Ok(!links.is_empty() && links.iter().all(|link| !link.path.starts_with(&own)))
+    }
+
     /// Removes everything of other layouts: what is worth keeping has been taken over.
     pub fn remove_other_layouts(&self) -> Result<(), Error> {
         let own = self.directory();

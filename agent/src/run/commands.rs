@@ -119,7 +119,7 @@ impl Agent {
             }
             (None, true) => {}
             (None, false) => {
-                self.dataplane = publish::attach(&new, &mut self.store).map_err(|error| format!("{error:#}"))?;
+                self.dataplane = publish::start_program(&new, &mut self.store).map_err(|error| format!("{error:#}"))?;
             }
             (Some(_), true) => {
                 let dataplane = self.dataplane.take().expect("matched above");

@@ -88,12 +88,13 @@ impl Agent {
             dataplane.steer(&told.0, &told.1).context("publishing what becomes of requests")?;
             self.steered = Some(told);
         }
+        dataplane.attach()?;
         Ok(())
     }
 }
 
-/// Attaches the program, if the configuration names an interface for it.
-pub fn attach(config: &Config, store: &mut Store) -> anyhow::Result<Option<Dataplane>> {
+/// Starts the program, if the configuration names an interface for it.
+pub fn start_program(config: &Config, store: &mut Store) -> anyhow::Result<Option<Dataplane>> {
     if config.dataplane.interfaces.is_empty() {
         tracing::info!("no interface is configured: the agent's own server answers everything");
         return Ok(None);
@@ -106,9 +107,6 @@ pub fn attach(config: &Config, store: &mut Store) -> anyhow::Result<Option<Datap
         && let Err(error) = store.set_flow_seed(dataplane.flow_seed())
     {
         tracing::error!("flows would not survive new maps of the program: {error}");
-    }
-    for (interface, attachment) in dataplane.attachments() {
-        tracing::info!(interface, %attachment, "the program is attached");
     }
     Ok(Some(dataplane))
 }
