@@ -257,6 +257,33 @@ fn an_interface_that_is_made_again_gets_the_program_again() {
     assert_eq!(xdp_on("other0"), other, "it was left alone");
 }
 
+/// The edge's interface is made after the program was started, on these others.
+fn is_taken_when_it_appears(test: &str, others: &[&str]) {
+    new_namespace();
+    let pins = Pins::new(test);
+    others.iter().for_each(|name| drop(ip(&format!("link add {name} type veth"))));
+    let mut dataplane = started(&pins.config(&[others, &[INTERFACE]].concat()), EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    let says = |name: &str, is: &str| (name.to_owned(), is.to_owned());
+    let others = || others.iter().map(|name| says(name, "native"));
+    assert_eq!(dataplane.interfaces(), others().chain([says(INTERFACE, "missing")]).collect::<Vec<_>>());
+
+    let client = Client::start();
+    dataplane.follow_interfaces().unwrap();
+    assert_eq!(dataplane.interfaces(), others().chain([says(INTERFACE, "native")]).collect::<Vec<_>>());
+    assert_eq!(client.ask(EDGE, WWW), Some(EAST));
+}
+
+#[test]
+fn an_interface_that_is_missing_at_the_start_gets_the_program_when_it_appears() {
+    is_taken_when_it_appears("late", &["other0"]);
+}
+
+#[test]
+fn the_program_is_started_without_any_of_its_interfaces() {
+    is_taken_when_it_appears("nowhere", &[]);
+}
+
 #[test]
 fn interfaces_that_are_made_again_together_all_get_the_program_again() {
     new_namespace();

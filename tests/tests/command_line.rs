@@ -1,16 +1,23 @@
-//! The command line without an agent: every error says what is wrong and what would be right.
+//! The command line without a lab: every error says what is wrong and what would be right.
 
 use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use lab::{netns::Netns, wait_until};
+
+const DEADLINE: Duration = Duration::from_secs(15);
+
+fn program() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().and_then(Path::parent).context("a target directory")?.join("siteswap"))
+}
 
 fn siteswap(directory: &Path, arguments: &[&str]) -> Result<Output> {
-    let program =
-        std::env::current_exe()?.parent().and_then(Path::parent).context("a target directory")?.join("siteswap");
+    let program = program()?;
     Command::new(&program)
         .args(arguments)
         .current_dir(directory)
@@ -44,7 +51,7 @@ name = "shop.test"
 file = "shop.test.zone"
 [dataplane]
 interfaces = [{interface}]
-pins = "/sys/fs/bpf/siteswap-command-line-test"
+pins = "/sys/fs/bpf/siteswap-command-line-{}"
 [resources.www]
 domains = ["www.shop.test"]
 probe = {{ tcp = true }}
@@ -52,7 +59,8 @@ probe = {{ tcp = true }}
 role = "active"
 addresses = ["192.0.2.80"]
 backends = ["127.0.0.1:80"]
-"#
+"#,
+        std::process::id()
     )
 }
 
@@ -109,12 +117,70 @@ fn keygen_never_replaces_a_key_unless_told_to() -> Result<()> {
     Ok(())
 }
 
+/// The agent of a site in a namespace of its own. It ends with this, and its pins go.
+struct Running<'a> {
+    agent: Child,
+    namespace: Netns,
+    _held: File,
+    directory: &'a Path,
+}
+
+impl<'a> Running<'a> {
+    fn start(directory: &'a Path) -> Result<Self> {
+        let (namespace, held) = Netns::unnamed()?;
+        ip(&namespace, "link set lo up")?;
+        let mut command = namespace.command(program()?)?;
+        command.args(["run", "--config", "siteswap.toml"]).current_dir(directory);
+        command.stderr(File::create(directory.join("log"))?);
+        Ok(Self { agent: command.spawn()?, namespace, _held: held, directory })
+    }
+
+    /// What `status` says of the program's interface.
+    fn interface(&self, name: &str) -> Option<String> {
+        let output = siteswap(self.directory, &["status", "--json", "--control", "control.sock"]).ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(status["program"]["interfaces"][name].as_str()?.to_owned())
+    }
+
+    fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.directory.join("log"))?)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // One that has ended is as good.
+        let _ = self.agent.kill().and_then(|()| self.agent.wait());
+        let _ = siteswap(self.directory, &["detach", "--config", "siteswap.toml"]);
+    }
+}
+
+fn ip(namespace: &Netns, arguments: &str) -> Result<()> {
+    let status = namespace.command("ip")?.args(arguments.split(' ')).status()?;
+    ensure!(status.success(), "ip {arguments}");
+    Ok(())
+}
+
 #[test]
-fn run_names_the_interfaces_there_are_when_one_is_missing_and_leaves_nothing() -> Result<()> {
-    let directory = site("\"nonesuch0\"")?;
-    let error = refused(directory.path(), &["run", "--config", "siteswap.toml"])?;
-    assert!(error.contains("nonesuch0") && error.contains("lo"), "{error}");
-    assert!(!Path::new("/sys/fs/bpf/siteswap-command-line-test").exists());
+fn run_says_that_an_interface_is_missing_and_takes_it_when_it_appears() -> Result<()> {
+    let directory = site("\"late0\"")?;
+    let running = Running::start(directory.path())?;
+    let is = |state: &str| {
+        wait_until(DEADLINE, &format!("late0 is {state}"), || running.interface("late0").as_deref() == Some(state))
+            .with_context(|| running.log().unwrap_or_default())
+    };
+    is("missing")?;
+    let log = running.log()?;
+    assert!(log.contains("`late0`, but this host has no such interface; it has lo"), "{log}");
+    assert!(log.contains("on no interface"), "{log}");
+    ip(&running.namespace, "link add late0 type veth")?;
+    is("native")?;
+
+    let file = directory.path().join("siteswap.toml");
+    let with = fs::read_to_string(&file)?.replace("[\"late0\"]", "[\"late0\", \"wrong0\"]");
+    fs::write(&file, with)?;
+    let error = refused(directory.path(), &["reload", "--control", "control.sock"])?;
+    assert!(error.contains("`wrong0`") && error.contains("late0"), "{error}");
     Ok(())
 }
 

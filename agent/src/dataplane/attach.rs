@@ -55,13 +55,15 @@ pub struct Place {
     pub index: u32,
 }
 
-/// Where `interfaces` are, in their order.
-pub fn places<'a>(interfaces: impl Iterator<Item = &'a String>) -> Result<Vec<Place>, Error> {
-    let place = |interface: &String| {
-        let index = index(interface).ok_or_else(|| Error::no_interface(interface))?;
-        Ok(Place { interface: interface.clone(), index })
-    };
-    interfaces.map(place).collect()
+/// Where those of `interfaces` are that the host has, in their order.
+pub fn places<'a>(interfaces: impl Iterator<Item = &'a String>) -> Vec<Place> {
+    interfaces.filter_map(|interface| Some(Place { interface: interface.clone(), index: index(interface)? })).collect()
+}
+
+/// Refuses `interfaces` if the host does not have all of them.
+pub fn must_exist<'a>(mut interfaces: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+    let missing = interfaces.find(|interface| index(interface).is_none());
+    missing.map_or(Ok(()), |interface| Err(Error::no_interface(interface)))
 }
 
 /// The index of `interface`, if the host has it.

@@ -49,13 +49,24 @@ impl Interfaces {
         self.all.iter().any(|(_, state)| *state == State::Waiting)
     }
 
-    /// Puts `program` on all of them, and takes it off all others.
+    /// Puts `program` on all of them that the host has, and takes it off all others. The system may start the agent before
+    /// its interfaces.
     pub fn start(&mut self, program: &mut Xdp, pins: &Pins) -> Result<(), Error> {
-        let places = attach::places(self.all.iter().map(|(interface, _)| interface))?;
+        let places = attach::places(self.all.iter().map(|(interface, _)| interface));
         self.attachment = attach::attach(program, &places, self.mode, pins)?;
-        for ((_, state), Place { interface, index }) in self.all.iter_mut().zip(places) {
-            tracing::info!(interface, attachment = %self.attachment, "the program is attached");
-            *state = State::On(index);
+        for (interface, state) in &mut self.all {
+            if let Some(place) = places.iter().find(|place| place.interface == *interface) {
+                tracing::info!(interface, attachment = %self.attachment, "the program is attached");
+                *state = State::On(place.index);
+            } else {
+                tracing::warn!(interface, "attached as soon as it appears: {}", Error::no_interface(interface));
+                *state = State::Missing;
+            }
+        }
+        if places.is_empty() {
+            tracing::warn!(
+                "the program is on no interface: the agent's own server answers what reaches it, until one appears"
+            );
         }
         Ok(())
     }
@@ -99,7 +110,7 @@ impl Interfaces {
         let places: Vec<Place> = self.places().into_iter().chain([place]).collect();
         match attach::attach(program, &places, self.mode, pins) {
             Ok(attachment) => {
-                tracing::info!(interface, %attachment, "the interface is back, and the program is attached to it");
+                tracing::info!(interface, %attachment, "the interface is there, and the program is attached to it");
                 self.attachment = attachment;
                 self.all[nth].1 = State::On(index);
             }

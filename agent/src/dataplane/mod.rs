@@ -37,7 +37,7 @@ use siteswap_common::{
 };
 
 pub use self::{
-    attach::Attachment,
+    attach::{Attachment, must_exist},
     error::Error,
     load::{BENCHMARK, Constants, OBJECT, PROGRAM, Templates, verify},
     requests::Requests,
@@ -154,13 +154,12 @@ pub struct SentTo {
 }
 
 impl Dataplane {
-    /// Loads the program and puts it on the configured interfaces: in place of the one a previous agent left there, with no
-    /// packet lost, and on its maps. If that one's maps are of another layout it stays until [`attach`](Self::attach).
-    /// Inside a tokio runtime the program's log is forwarded.
+    /// Loads the program and puts it on the configured interfaces that are there: in place of the one a previous agent left,
+    /// with no packet lost, and on its maps. If that one's maps are of another layout it stays until
+    /// [`attach`](Self::attach). Inside a tokio runtime the program's log is forwarded.
     ///
     /// Blocks while the kernel verifies the program, which may take a second.
     pub fn start(config: &config::Dataplane, constants: &Constants) -> Result<Self, Error> {
-        attach::places(config.interfaces.iter())?;
         let pins = Pins::new(&config.pins);
         pins.create()?;
         let (mut ebpf, templates) = load::load(constants, &pins)?;
@@ -353,7 +352,7 @@ impl Dataplane {
         Outcome::ALL.iter().map(count).collect()
     }
 
-    /// Puts the program on interfaces that were away and are back. To be called every second or so; costs next to nothing
+    /// Puts the program on interfaces that were missing and are there. To be called every second or so; costs next to nothing
     /// while all are as they were.
     pub fn follow_interfaces(&mut self) -> Result<(), Error> {
         self.interfaces.follow(load::program(&mut self.ebpf)?, &self.pins);

@@ -10,6 +10,7 @@ use crate::{
         api::{BackendStatus, InstanceStatus, ProgramStatus, Replicated, ResourceStatus, SetOverride, Status},
         server::Command,
     },
+    dataplane,
     decision::{self, Decided},
     dns,
     evidence::Backlog,
@@ -111,6 +112,9 @@ impl Agent {
         let zones = dns::Zones::load(&new.dns.zones, &new.resources).map_err(|error| error.to_string())?;
         let said = |error: &dyn std::error::Error| error.to_string();
         self.link.check(&new).map_err(|error| said(&error))?;
+        // A name that is new is more likely wrong than that of an interface to come.
+        let named = new.dataplane.interfaces.iter().filter(|name| !old.dataplane.interfaces.contains(name));
+        dataplane::must_exist(named).map_err(|error| said(&error))?;
         let sockets = self.server.prepare(&new.dns.listen, new.dns.port).map_err(|error| said(&error))?;
         // The last that can refuse.
         match (&mut self.dataplane, new.dataplane.interfaces.is_empty()) {
