@@ -9,6 +9,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -26,7 +27,7 @@ use crate::{
     doctor::Verdict,
     link,
     placement::Override,
-    run,
+    run, steering,
 };
 
 /// Two or more data centres, one service.
@@ -364,7 +365,7 @@ fn order(instance: &str, state: Believe) -> SetOverride {
 }
 
 fn check(file: &Path, json: bool) -> anyhow::Result<()> {
-    let config = config::load(file)?;
+    let config = Arc::new(config::load(file)?);
     let zones = dns::Zones::load(&config.dns.zones, &config.resources)?;
     let identity = link::keys::load(&config.link.key)?;
     let (own, configured) = (identity.fingerprint(), config.sites[&config.site].fingerprint);
@@ -378,7 +379,8 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     if let [first, ..] = &crate::probe::check(&config)[..] {
         anyhow::bail!("{}: {first}", file.display());
     }
-    let warnings: Vec<String> = zones.warnings().iter().map(ToString::to_string).collect();
+    let warnings = zones.warnings().iter().map(ToString::to_string);
+    let warnings: Vec<String> = warnings.chain(steering::crowded(&config)).collect();
     if json {
         let summary = serde_json::json!({
             "site": config.site, "sites": config.sites.len(), "resources": config.resources.len(),

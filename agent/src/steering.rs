@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{
     config::{Config, Instance},
     dataplane::requests::{Arrival, Backend, Leaving, Requests, Resource},
-    decision::{Decided, Decision, Knowledge},
+    decision::{self, Decided, Decision, Knowledge},
     evidence::OwnInstance,
     nexthop::{Hop, Hops, Unresolved},
     placement::{self, Override},
@@ -26,6 +27,15 @@ pub fn requests(knowledge: &Knowledge, decision: &Decision) -> Requests {
         own_tunnel: config.sites[&config.site].tunnel.map(|tunnel| *tunnel.ip()),
         tunnels: config.peers().filter_map(tunnel).collect(),
     }
+}
+
+/// What of a configuration the program has no room for, if it has a program.
+pub fn crowded(config: &Arc<Config>) -> Vec<String> {
+    if config.dataplane.interfaces.is_empty() {
+        return Vec::new();
+    }
+    let knowledge = Knowledge::new(Arc::clone(config));
+    requests(&knowledge, &knowledge.decide(&decision::names(config))).crowded()
 }
 
 /// The addresses whose next hops the program needs: this site's backends, and the peers' tunnels.

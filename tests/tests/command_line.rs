@@ -1,6 +1,7 @@
 //! The command line without a lab: every error says what is wrong and what would be right.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
@@ -83,6 +84,28 @@ fn check_accepts_a_good_configuration_and_touches_nothing() -> Result<()> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8(output.stdout)?.contains("good. Site only of 1, 1 resources, 1 zones."));
     assert!(!directory.path().join("state").exists());
+    Ok(())
+}
+
+#[test]
+fn check_warns_of_more_than_the_program_has_room_for() -> Result<()> {
+    let directory = site("\"lo\"")?;
+    let file = directory.path().join("siteswap.toml");
+    let mut text = fs::read_to_string(&file)?;
+    let backends: Vec<_> = (0..656).map(|n| format!("\"10.0.{}.{}:80\"", n / 250, n % 250 + 1)).collect();
+    for n in 1..=17 {
+        write!(
+            text,
+            "[resources.r{n}]\nprobe = {{ tcp = true }}\nports = [\"tcp/80\"]\n[resources.r{n}.sites.only]\n"
+        )?;
+        let backends = backends.join(", ");
+        write!(text, "role = \"active\"\naddresses = [\"192.0.2.{n}\"]\nbackends = [{backends}]\n")?;
+    }
+    fs::write(&file, text)?;
+    let output = siteswap(directory.path(), &["check", "--config", "siteswap.toml"])?;
+    let said = String::from_utf8(output.stderr)?;
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: the backends' tables need 4456448 entries, but the program has 4194304"), "{said}");
     Ok(())
 }
 

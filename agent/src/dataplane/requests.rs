@@ -155,6 +155,35 @@ pub struct Addresses {
 /// An address and what its entry says, before it has a slot.
 pub type Claim = (IpAddr, AddressEntry);
 
+impl Requests {
+    /// What the program has no room for, and what becomes of that.
+    pub fn crowded(&self) -> Vec<String> {
+        let resources = || self.resources.values();
+        let parts = |resource: &Resource| parts(resource.backends.len(), maglev::size(resource.backends.len()));
+        let entries = resources().map(parts).map(u64::from).sum::<u64>() * u64::from(RING_CHUNK);
+        let addresses = resources().map(|resource| resource.addresses.len() as u64).sum();
+        let room = |what, wanted: u64, there_are: u64, then| {
+            (wanted > there_are)
+                .then(|| format!("{what} need {wanted} entries, but the program has {there_are}: {then}"))
+        };
+        let targets = targets(self, &Hops::new()).len() as u64;
+        [
+            room(
+                "the backends' tables",
+                entries,
+                u64::from(RING_CHUNKS * RING_CHUNK),
+                "those of some resources are made smaller, with less even shares, or not at all",
+            ),
+            // The first is nothing.
+            room("backends and peers", targets, u64::from(TARGETS - 1), "it does not use all of them"),
+            room("the resources' addresses", addresses, ADDRESSES.most() as u64, "the last are left to the host"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
 impl Register {
     /// From what is in the maps.
     pub fn found(
@@ -334,8 +363,7 @@ impl Register {
     fn place_of_ring(&mut self, id: u64, backends: usize) -> Option<(u32, u32, usize)> {
         let old = self.rings.remove(&id);
         [maglev::size(backends), maglev::size(1)].into_iter().find_map(|size| {
-            let chunks = if backends == 0 { 0 } else { size.div_ceil(RING_CHUNK as usize) };
-            let chunks = u32::try_from(chunks).expect("a table of bounded size");
+            let chunks = parts(backends, size);
             let same = old.as_ref().filter(|ring| ring.chunks == chunks).map(|ring| ring.first);
             same.or_else(|| self.room(chunks)).map(|first| (first, chunks, size))
         })
@@ -364,6 +392,12 @@ impl Ring {
     fn place(&self) -> (u32, u32) {
         if self.size == 0 { NOWHERE } else { (self.first, self.size) }
     }
+}
+
+/// The parts of a table of this size for so many backends.
+fn parts(backends: usize, size: usize) -> u32 {
+    let chunks = if backends == 0 { 0 } else { size.div_ceil(RING_CHUNK as usize) };
+    u32::try_from(chunks).expect("a table of bounded size")
 }
 
 /// What lies between the tables.

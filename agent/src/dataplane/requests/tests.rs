@@ -284,3 +284,27 @@ fn every_address_is_found_by_its_hash() {
         assert_eq!(entry.instance_id, tables::id("www"));
     }
 }
+
+#[test]
+fn what_there_is_no_room_for_is_told_with_how_much_there_is() {
+    let many = |count: u32| -> Vec<_> { (0..count).map(|n| Ipv4Addr::from(0x0a01_0000 + n).into()).collect() };
+    let resource = |addresses: u32, backends: u32| Resource {
+        addresses: many(addresses),
+        backends: many(backends).into_iter().map(|address| Backend { address, weight: 1, up: true }).collect(),
+        ..two_up()
+    };
+    // 656 backends are the fewest with the largest table: 4,096 of the 65,536 parts.
+    for (count, addresses, backends, told) in [
+        (16, 3_584, 656, vec![]),
+        (17, 1, 656, vec!["the backends' tables need 4456448 entries, but the program has 4194304"]),
+        // And the peer.
+        (5, 1, 13_107, vec!["backends and peers need 65536 entries, but the program has 65535"]),
+        (2, 28_673, 1, vec!["the resources' addresses need 57346 entries, but the program has 57344"]),
+    ] {
+        let names: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), resource(addresses, backends))).collect();
+        let crowded = requests(&all).crowded();
+        assert_eq!(crowded.len(), told.len(), "{crowded:?}");
+        assert!(crowded.iter().zip(told).all(|(says, told)| says.starts_with(told)), "{crowded:?}");
+    }
+}
