@@ -9,7 +9,10 @@ mod sites;
 use std::collections::BTreeSet;
 
 use sites::{Dice, Kill, Outside, Site, Sites, Workload, each_seed, oracle};
-use siteswap_replication::store::{Deletes, Granularity, OnCollision, Rules};
+use siteswap_replication::{
+    Key,
+    store::{Deletes, Granularity, OnCollision, Rules},
+};
 
 /// Tables, and what applications do to them.
 struct Tables {
@@ -340,6 +343,7 @@ fn restore(schedules: u64, count: usize, outside: Outside) {
         let backup = sites.back_up(at);
         sites.act(&mut &PLAIN, &mut dice, 75);
         sites.restore(at, &backup, outside);
+        let (own, then) = (sites.all[at].id, sites.recorded.len());
         if outside != Outside::Restored {
             sites.act(&mut &PLAIN, &mut dice, 20);
         }
@@ -350,7 +354,15 @@ fn restore(schedules: u64, count: usize, outside: Outside) {
         let id = |row: &str| row.split(',').next().map(str::to_owned);
         let others = sites.all.iter().enumerate().filter(|(other, _)| *other != at);
         let shown: Vec<_> = others.flat_map(|(_, site)| site.rows("item")).map(|row| id(&row)).collect();
-        let revived: Vec<_> = expected.iter().map(|row| id(row)).filter(|id| !shown.contains(id)).collect();
+        let unknown = expected.iter().map(|row| id(row)).filter(|id| !shown.contains(id));
+        // Or whose deletion somebody still knows of: its other columns may be what the backup has, or what they were then.
+        let changed = sites.recorded[then..].iter().filter(|(site, ..)| *site == own);
+        let deleted = |wanted: &Key| {
+            let mut others = sites.recorded.iter().filter(|(site, ..)| *site != own);
+            others.any(|(_, _, key, change, _)| key == wanted && change.deleted.is_some())
+        };
+        let called_back = changed.filter(|(_, _, key, ..)| deleted(key)).filter_map(|(_, _, key, ..)| key.columns());
+        let revived: Vec<_> = unknown.chain(called_back.map(|key| Some(format!("[{:?}", key[0])))).collect();
         sites.mend(at, &mut dice);
         PLAIN.assert_equal(&sites);
         let mut rows = sites.all[at].rows("item");
