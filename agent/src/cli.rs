@@ -2,6 +2,7 @@
 
 mod db;
 mod doctor;
+mod print;
 mod show;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     placement::Override,
     run, steering,
 };
+use print::say;
 
 /// Two or more data centres, one service.
 ///
@@ -257,23 +259,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             log();
             runtime(1)?.block_on(run::run(absolute(&file.config)?))?;
         }
-        Command::Check { file, json } => check(&file.config, json)?,
+        Command::Check { file, json } => return check(&file.config, json),
         Command::Keygen { out, force, json } => {
             let fingerprint = link::keys::generate(&out, force)?;
-            if json {
-                println!("{}", serde_json::json!({ "file": out, "fingerprint": fingerprint.to_string() }));
-            } else {
-                println!("{fingerprint}");
+            let fingerprint = fingerprint.to_string();
+            say(json, &serde_json::json!({ "file": out, "fingerprint": fingerprint }), &fingerprint)?;
+            if !json {
                 eprintln!("key written to {}; put the fingerprint under [sites.NAME] at every site", out.display());
             }
         }
         Command::Status { socket, json } => {
             let status = runtime(1)?.block_on(Client::new(&socket.control).status())?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&status)?);
-            } else {
-                print!("{}", show::status(&status, colours()));
-            }
+            say(json, &status, &show::status(&status, colours()))?;
             return Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::from(3) });
         }
         Command::Set { socket, instance, state } => {
@@ -281,30 +278,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Instances { socket, json } => {
             let rows = runtime(1)?.block_on(Client::new(&socket.control).instances())?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&rows)?);
-            } else {
-                print!("{}", show::instances(&rows, run::unix_millis() / 1000, colours()));
-            }
+            say(json, &rows, &show::instances(&rows, run::unix_millis() / 1000, colours()))?;
         }
         Command::Swap { socket, resource, to, force, wait, json } => {
             let order = Swap { resource, to, force, wait_ms: wait.millis() };
             let swapped = runtime(1)?.block_on(Client::new(&socket.control).swap(&order))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&swapped)?);
-            } else {
-                print!("{}", show::swapped(&swapped));
-            }
+            say(json, &swapped, &show::swapped(&swapped))?;
             return Ok(if swapped.waiting.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) });
         }
         Command::Drain { socket, site, wait, json } => {
             let order = Drain { site, drained: true, wait_ms: wait.millis() };
             let drained = runtime(1)?.block_on(Client::new(&socket.control).drain(&order))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&drained)?);
-            } else {
-                print!("{}", show::drained(&order.site, &drained));
-            }
+            say(json, &drained, &show::drained(&order.site, &drained))?;
             let empty = drained.stays.is_empty() && drained.waiting.is_empty();
             return Ok(if empty { ExitCode::SUCCESS } else { ExitCode::from(3) });
         }
@@ -315,38 +300,26 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain { socket, packet: Some(packet), json, .. } => {
             let question = ExplainPacket { frame: control::packet::frame(&packet).map_err(anyhow::Error::msg)? };
             let explained = runtime(1)?.block_on(Client::new(&socket.control).explain_packet(&question))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&explained)?);
-            } else {
-                explained.lines.iter().for_each(|line| println!("{line}"));
-            }
+            say(json, &explained, &explained.lines.join("\n"))?;
         }
         Command::Explain { socket, name, client, json, .. } => {
             let question = Explain { name: name.unwrap_or_default(), client };
             let explanation = runtime(1)?.block_on(Client::new(&socket.control).explain(&question))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&explanation)?);
-            } else {
-                explanation.lines.iter().for_each(|line| println!("{line}"));
-            }
+            say(json, &explanation, &explanation.lines.join("\n"))?;
         }
         Command::Doctor { file, backend, json } => {
             let findings = match &backend[..] {
                 [] => runtime(1)?.block_on(crate::doctor::edge(&config::load(&file.config)?))?,
                 addresses => runtime(1)?.block_on(crate::doctor::backend(addresses))?,
             };
-            if json {
-                println!("{}", serde_json::to_string_pretty(&findings)?);
-            } else {
-                print!("{}", doctor::findings(&findings, colours()));
-            }
+            say(json, &findings, &doctor::findings(&findings, colours()))?;
             if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
                 return Ok(ExitCode::FAILURE);
             }
         }
         Command::Db { command } => return db::execute(command),
         Command::Reload(socket) => runtime(1)?.block_on(Client::new(&socket.control).reload())?,
-        Command::Detach(file) => detach(&file.config)?,
+        Command::Detach(file) => return detach(&file.config),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -364,7 +337,7 @@ fn order(instance: &str, state: Believe) -> SetOverride {
     SetOverride { resource: resource.to_owned(), site, state }
 }
 
-fn check(file: &Path, json: bool) -> anyhow::Result<()> {
+fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Arc::new(config::load(file)?);
     let zones = dns::Zones::load(&config.dns.zones, &config.resources)?;
     let identity = link::keys::load(&config.link.key)?;
@@ -381,34 +354,24 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     }
     let warnings = zones.warnings().iter().map(ToString::to_string);
     let warnings: Vec<String> = warnings.chain(steering::crowded(&config)).collect();
-    if json {
-        let summary = serde_json::json!({
-            "site": config.site, "sites": config.sites.len(), "resources": config.resources.len(),
-            "zones": config.dns.zones.len(), "warnings": warnings,
-        });
-        println!("{summary}");
-        return Ok(());
+    if !json {
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    println!(
-        "{}: good. Site {} of {}, {} resources, {} zones.",
-        file.display(),
-        config.site,
-        config.sites.len(),
-        config.resources.len(),
-        config.dns.zones.len()
-    );
-    Ok(())
+    let (sites, resources, zones) = (config.sites.len(), config.resources.len(), config.dns.zones.len());
+    let object = serde_json::json!({
+        "site": config.site, "sites": sites, "resources": resources, "zones": zones, "warnings": warnings,
+    });
+    let (file, site) = (file.display(), &config.site);
+    say(json, &object, &format!("{file}: good. Site {site} of {sites}, {resources} resources, {zones} zones."))
 }
 
-fn detach(file: &Path) -> anyhow::Result<()> {
+fn detach(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
     if std::os::unix::net::UnixStream::connect(&config.control).is_ok() {
         anyhow::bail!("the agent runs: stop it first (Ctrl-C, or SIGINT, detaches the program too)");
     }
     let found = Dataplane::detach_pinned(&config.dataplane.pins)?;
-    println!("{}", if found { "the program is detached" } else { "there was no program" });
-    Ok(())
+    say(false, &found, if found { "the program is detached" } else { "there was no program" })
 }
 
 /// Relative paths in the configuration are relative to the file, so its own must not depend on the working directory.

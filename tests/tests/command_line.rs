@@ -109,6 +109,21 @@ fn check_warns_of_more_than_the_program_has_room_for() -> Result<()> {
     Ok(())
 }
 
+/// As after `siteswap check | true`.
+#[test]
+fn nobody_who_reads_the_output_is_no_error() -> Result<()> {
+    let directory = site("")?;
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let checked = Command::new(program()?)
+        .args(["check", "--config", "siteswap.toml"])
+        .current_dir(directory.path())
+        .stdout(writer)
+        .output()?;
+    assert_eq!((checked.status.code(), String::from_utf8(checked.stderr)?), (Some(0), String::new()));
+    Ok(())
+}
+
 #[test]
 fn check_refuses_a_key_whose_fingerprint_is_not_the_configured_one() -> Result<()> {
     let directory = site("")?;

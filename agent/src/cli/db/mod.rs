@@ -4,20 +4,11 @@
 mod show;
 mod sites;
 
-use std::{
-    fmt::Display,
-    io::{self, ErrorKind, Write},
-    ops::ControlFlow,
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use serde::Serialize;
 use siteswap_replication::{
     capture::{self, Wanted},
     doctor::{self, Severity},
@@ -30,7 +21,11 @@ use crate::{
     replication::{self, Keep, literal},
 };
 
-use super::{ConfigFile, Socket, colours, runtime};
+use super::{
+    ConfigFile, Socket, colours,
+    print::{self, say},
+    runtime,
+};
 
 /// Applications may hold the write lock for so long before an order fails.
 const BUSY: Duration = Duration::from_secs(30);
@@ -287,23 +282,6 @@ pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints the object, or the sentence.
-fn say(json: bool, object: &impl Serialize, sentence: &str) -> anyhow::Result<ExitCode> {
-    let printed = if json { print(serde_json::to_string_pretty(object)?) } else { print(sentence) };
-    printed.break_value().transpose()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints a line. Breaks off if that is not possible, where `println!` would panic; that nobody reads on (`| head`) is no
-/// error.
-fn print(line: impl Display) -> ControlFlow<io::Result<()>> {
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ControlFlow::Break(Ok(())),
-        Err(error) => ControlFlow::Break(Err(error)),
-    }
-}
-
 fn attach(opened: &Opened) -> anyhow::Result<ExitCode> {
     let mode: String =
         opened.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
@@ -380,11 +358,7 @@ fn detach_settled(opened: &Opened) -> anyhow::Result<()> {
 
 fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
     let status = runtime(1)?.block_on(Client::new(&socket.control).database())?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-    } else {
-        print!("{}", show::status(&status, colours()));
-    }
+    say(json, &status, &show::status(&status, colours()))?;
     let good = status.error.is_none()
         && !status.paused
         && !status.fenced
@@ -396,7 +370,7 @@ fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
     let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let wanted = opened.wanted();
     let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named))?;
-    say(opened.json, &findings, show::findings(&findings, colours()).trim_end())?;
+    say(opened.json, &findings, &show::findings(&findings, colours()))?;
     let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -409,7 +383,7 @@ fn tail(opened: &Opened, follow: bool) -> anyhow::Result<ExitCode> {
             let told = store.tell_after(after, |change| {
                 after = after.max(change.group);
                 let line = if opened.json { serde_json::to_string(&change) } else { Ok(line(&change)) };
-                line.map_or_else(|error| ControlFlow::Break(Err(error.into())), print)
+                line.map_or_else(|error| ControlFlow::Break(Err(error.into())), print::line)
             })?;
             if let Some(end) = told.break_value() {
                 end?;

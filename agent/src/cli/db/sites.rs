@@ -42,12 +42,12 @@ pub(super) fn verify(
         let order = Comparison { peer: peer.clone(), tables: tables.to_vec(), repair };
         let compared = compare(opened, &order).with_context(|| format!("comparing with {peer}"))?;
         if !opened.json {
-            print!("{}", described(&peer, &compared));
+            say(false, &compared, &described(&peer, &compared))?;
         }
         all.insert(peer, compared);
     }
     if opened.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say(true, &all, "")?;
     }
     Ok(if all.values().all(|compared| compared.equal) { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
