@@ -171,6 +171,25 @@ fn reconfiguring_changes_the_addresses_and_the_interfaces() {
 }
 
 #[test]
+fn another_number_of_flows_is_taken_while_the_program_runs() {
+    new_namespace();
+    let (pins, client) = (Pins::new("flows"), Client::start());
+    let config = pins.config(&[INTERFACE]);
+    let mut dataplane = started(&config, EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    let sets = || run("bpftool", &["map", "show", "pinned", pins.file("FLOWS").to_str().unwrap()]);
+    assert!(sets().contains("max_entries 16384 "), "{}", sets());
+
+    let (asked, replies) = client.keep_asking(EDGE, WWW, || {
+        let mut more = config.clone();
+        more.flows = 1 << 18;
+        dataplane.reconfigure(&more, &answering(&[EDGE.into()])).unwrap();
+    });
+    assert_eq!(replies, [Some(EAST)], "of {asked}");
+    assert!(sets().contains("max_entries 32768 "), "{}", sets());
+}
+
+#[test]
 fn an_interface_that_takes_only_generic_mode_has_all_others_use_it_too() {
     new_namespace();
     let (pins, client) = (Pins::new("modes"), Client::start());

@@ -36,10 +36,11 @@ pub const RING_CHUNK: u32 = 64;
 pub const RING_CHUNKS: u32 = 1 << 16;
 
 /// Flows in an entry of `FLOWS`: a line of the CPU's cache.
-pub const FLOW_WAYS: usize = 8;
+pub const FLOW_WAYS: u32 = 8;
 
-/// Entries of `FLOWS`: a million flows.
-pub const FLOW_SETS: u32 = 1 << 17;
+/// Entries of `FLOWS` unless the configuration says otherwise, a power of two: 131,072 flows in a megabyte, which a core's
+/// own cache holds.
+pub const FLOW_SETS: u32 = 1 << 14;
 
 /// The longest name, in wire format with its root label, that the program answers; longer ones go up to the agent.
 pub const NAME_BYTES: usize = 128;
@@ -250,7 +251,7 @@ impl Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSet {
     /// Packed; 0 is none.
-    pub flows: [u64; FLOW_WAYS],
+    pub flows: [u64; FLOW_WAYS as usize],
 }
 
 /// A peer that requests are taken from, as the program's read-only data has it.
@@ -312,7 +313,7 @@ const _: () = assert!(size_of::<AddressEntry>() == 16 + 8 + 4 + 4 + 4 * MAX_PORT
 const _: () = assert!(size_of::<InstanceEntry>() == 40);
 const _: () = assert!(size_of::<RingChunk>() == 2 * RING_CHUNK as usize);
 const _: () = assert!(size_of::<Target>() == 64);
-const _: () = assert!(size_of::<FlowSet>() == 8 * FLOW_WAYS);
+const _: () = assert!(size_of::<FlowSet>() == 8 * FLOW_WAYS as usize);
 const _: () = assert!(size_of::<TunnelPeer>() == 8);
 const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);
 const _: () = assert!(size_of::<AnswerSet>() == 24 + 20 * MAX_ADDRESSES);

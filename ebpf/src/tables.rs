@@ -61,7 +61,7 @@ static TARGETS: Array<Target, { MOST_TARGETS as usize }> = Array::new();
 /// `BPF_F_MMAPABLE`: it makes a map's values begin at a page, and so each set of flows at a line of the cache.
 const ALIGNED: usize = 1 << 10;
 
-/// Flows that are known.
+/// Flows that are known. The loader may say another number of them.
 #[btf_map]
 static FLOWS: Array<FlowSet, { FLOW_SETS as usize }, ALIGNED> = Array::new();
 
@@ -99,6 +99,10 @@ static TUNNEL: [u32; 3] = [0; 3];
 #[unsafe(no_mangle)]
 static PEERS: [TunnelPeer; MAX_PEERS] = [TunnelPeer { address: [0; 4], site: 0 }; MAX_PEERS];
 
+/// Set by the loader: the entries of `FLOWS`, less one.
+#[unsafe(no_mangle)]
+static FLOW_MASK: u32 = FLOW_SETS - 1;
+
 /// Set by the loader: 1 in the program that explains what would become of a packet, and changes nothing.
 #[unsafe(no_mangle)]
 static EXPLAINS: u32 = 0;
@@ -106,7 +110,7 @@ static EXPLAINS: u32 = 0;
 /// What the loader has set.
 #[inline(always)]
 fn constant(word: &u32) -> u32 {
-    // SAFETY: a reference; volatile, because the compiler knows only the zero. The verifier knows the loader's value.
+    // SAFETY: a reference; volatile, because the compiler knows only what is here. The verifier knows the loader's value.
     unsafe { read_volatile(word) }
 }
 
@@ -212,7 +216,9 @@ impl steer::Tables for Maps {
     }
 
     #[inline(always)]
-    fn flows(&self, set: u32) -> Option<&flows::Set> {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower bits are what counts")]
+    fn flows(&self, hash: u64) -> Option<&flows::Set> {
+        let set = hash as u32 & constant(&FLOW_MASK);
         // SAFETY: as many words, aligned; nobody has a reference to what is in them.
         FLOWS.get_ptr_mut(set).map(|set| unsafe { &*set.cast::<flows::Set>() })
     }

@@ -73,10 +73,15 @@ struct Both {
 }
 
 impl Both {
-    /// `Www` has two backends, and the table of them gives every flow to the first.
     fn new() -> Result<Self> {
+        Self::with_flows(requests::table().flow_sets)
+    }
+
+    /// `Www` has two backends, and the table of them gives every flow to the first.
+    fn with_flows(flow_sets: u32) -> Result<Self> {
         let mut table = requests::table();
         table.targets.push(backend(Of::Www, 0x12));
+        table.flow_sets = flow_sets;
         Ok(Self { host: Host::new(&table), kernel: Kernel::new(&table)?, table })
     }
 
@@ -230,7 +235,23 @@ fn an_icmp_error_follows_its_flow_and_begins_none() -> Result<()> {
     Ok(())
 }
 
-/// Twice as many flows as there is room for.
+/// The host and the kernel agree on each.
+#[test]
+fn of_more_flows_than_there_is_room_for_the_last_stay() -> Result<()> {
+    let mut both = Both::with_flows(2)?;
+    let flows = 0..20;
+    for source in flows.clone() {
+        assert_eq!(both.goes(source, SYN)?, FIRST);
+    }
+    both.update(|table| table.rings = vec![ring(&[OTHER])])?;
+    let stayed: Vec<_> =
+        flows.rev().filter_map(|source| both.goes(source, ACK).ok().filter(|to| *to == FIRST)).collect();
+    // Each of the two sets has room for two that have not gone on.
+    assert_eq!(stayed.len(), 4);
+    Ok(())
+}
+
+/// Many times as many flows as there is room for.
 #[test]
 fn a_flood_of_new_flows_moves_no_flow_that_carries_traffic() -> Result<()> {
     let mut both = Both::new()?;

@@ -96,6 +96,8 @@ pub struct Dataplane {
     pub pins: PathBuf,
     /// The program answers for this long after the agent's last sign of life.
     pub lease: Duration,
+    /// Flows that the program knows at once, a power of two.
+    pub flows: u32,
 }
 
 /// How the program is attached to an interface.

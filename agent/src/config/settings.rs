@@ -9,6 +9,7 @@ use std::{
 
 use hickory_proto::rr::LowerName;
 use serde_spanned::Spanned;
+use siteswap_common::maps::{FLOW_SETS, FLOW_WAYS};
 use toml::de::DeValue;
 
 use super::{
@@ -214,6 +215,7 @@ pub(super) fn dataplane(section: &mut Section<'_>, context: &Context) -> Datapla
             Duration::from_secs(5),
             duration(Duration::from_secs(1)..=Duration::from_secs(3600)),
         ),
+        flows: section.or("flows", FLOW_SETS * FLOW_WAYS, whole(8_192..=1 << 24)).next_power_of_two(),
     };
     section.finish();
     dataplane

@@ -74,11 +74,12 @@ struct ReadOnly {
     v6: [[u8; 16]; MAX_LISTEN],
     tunnel: [u32; 3],
     peers: [TunnelPeer; MAX_PEERS],
+    flow_mask: u32,
 }
 
 impl ReadOnly {
-    fn new(constants: &Constants) -> Result<Self, Error> {
-        let mut data = Self::default();
+    fn new(constants: &Constants, flow_sets: u32) -> Result<Self, Error> {
+        let mut data = Self { flow_mask: flow_sets - 1, ..Self::default() };
         // Nothing is sent to the unspecified address, and its zeros would end the list.
         let dns = || constants.dns.iter().filter(|address| !address.is_unspecified());
         let v4: Vec<_> = dns().filter_map(|address| v4(*address)).collect();
@@ -117,9 +118,9 @@ fn fill<T: Copy, const N: usize>(list: &mut [T; N], items: &[T], what: &'static 
     Ok(())
 }
 
-/// Loads maps, the pinned ones from their pins if they are there, and the program.
-pub fn load(constants: &Constants, pins: &Pins) -> Result<(Ebpf, Templates), Error> {
-    let data = ReadOnly::new(constants)?;
+/// Loads maps, the pinned ones from their pins if they are there, and the program. As many sets of flows, a power of two.
+pub fn load(constants: &Constants, flow_sets: u32, pins: &Pins) -> Result<(Ebpf, Templates), Error> {
+    let data = ReadOnly::new(constants, flow_sets)?;
     if aya::features().btf().is_none() {
         // Also what a process without privileges sees.
         if !nix::unistd::Uid::effective().is_root() {
@@ -129,14 +130,18 @@ pub fn load(constants: &Constants, pins: &Pins) -> Result<(Ebpf, Templates), Err
     }
     let templates = Templates::new()?;
     for (map, definition) in &templates.pinned {
-        pins::drop_misfit(&pins.map(map), definition)?;
+        let mut definition = definition.clone();
+        if *map == FLOWS {
+            definition.set_max_entries(flow_sets);
+        }
+        pins::drop_misfit(&pins.map(map), &definition)?;
     }
     Ok((load_program(&data, pins, false)?, templates))
 }
 
 /// Loads the program that says what would become of a packet, on the same maps, and changes nothing.
-pub fn load_explaining(constants: &Constants, pins: &Pins) -> Result<Ebpf, Error> {
-    load_program(&ReadOnly::new(constants)?, pins, true)
+pub fn load_explaining(constants: &Constants, flow_sets: u32, pins: &Pins) -> Result<Ebpf, Error> {
+    load_program(&ReadOnly::new(constants, flow_sets)?, pins, true)
 }
 
 fn load_program(data: &ReadOnly, pins: &Pins, explains: bool) -> Result<Ebpf, Error> {
@@ -147,6 +152,8 @@ fn load_program(data: &ReadOnly, pins: &Pins, explains: bool) -> Result<Ebpf, Er
         .override_global("DNS_V6", &data.v6, true)
         .override_global("TUNNEL", &data.tunnel, true)
         .override_global("PEERS", &data.peers, true)
+        .override_global("FLOW_MASK", &data.flow_mask, true)
+        .map_max_entries(FLOWS, data.flow_mask + 1)
         .override_global("EXPLAINS", &explains, true);
     for map in PINNED {
         loader.map_pin_path(map, pins.map(map));
@@ -256,7 +263,7 @@ mod tests {
     #[test]
     fn addresses_of_both_families_keep_their_order_and_end_with_zeros() {
         let addresses = ["192.0.2.2", "2001:db8:1::2", "192.0.2.3", "::", "0.0.0.0"].map(|text| text.parse().unwrap());
-        let data = ReadOnly::new(&answering(addresses.to_vec())).unwrap();
+        let data = ReadOnly::new(&answering(addresses.to_vec()), 8).unwrap();
         assert_eq!(data.v4[..3], [[192, 0, 2, 2], [192, 0, 2, 3], [0; 4]]);
         assert_eq!(data.v6[0][..4], [0x20, 0x01, 0x0d, 0xb8]);
         assert_eq!(data.v6[1], [0; 16]);
@@ -266,7 +273,7 @@ mod tests {
     #[test]
     fn more_addresses_than_fit_are_refused_with_the_limit() {
         let addresses: Vec<IpAddr> = (1..=9).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-        let error = ReadOnly::new(&answering(addresses)).unwrap_err().to_string();
+        let error = ReadOnly::new(&answering(addresses), 8).unwrap_err().to_string();
         assert!(error.contains("9 IPv4 addresses") && error.contains("at most 8"), "{error}");
     }
 
@@ -278,7 +285,7 @@ mod tests {
             peers: vec![("10.255.0.2".parse().unwrap(), "west".into())],
             ..Constants::default()
         };
-        let data = ReadOnly::new(&east).unwrap();
+        let data = ReadOnly::new(&east, 8).unwrap();
         assert_eq!(data.tunnel, [0x0aff_0001, 7401, site("east")]);
         assert_eq!(
             data.peers[..2],

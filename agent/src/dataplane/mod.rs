@@ -32,7 +32,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use siteswap_common::{
-    maps::{AnswerSet, Control, TABLES, Target},
+    maps::{AnswerSet, Control, FLOW_WAYS, TABLES, Target},
     outcome::Outcome,
 };
 
@@ -162,7 +162,7 @@ impl Dataplane {
     pub fn start(config: &config::Dataplane, constants: &Constants) -> Result<Self, Error> {
         let pins = Pins::new(&config.pins);
         pins.create()?;
-        let (mut ebpf, templates) = load::load(constants, &pins)?;
+        let (mut ebpf, templates) = load::load(constants, flow_sets(config), &pins)?;
         let contents = found(&mut ebpf, constants.flow_seed)?;
         let events = events::forward(&mut ebpf);
         let other_layout = pins.other_layout()?;
@@ -372,7 +372,7 @@ impl Dataplane {
     /// What would become of a frame of at least fourteen bytes. It goes through a second program, the same but that it
     /// writes nothing, on the maps of the first. Blocks while the kernel verifies that.
     pub fn explain(&self, frame: &[u8]) -> Result<Explained, Error> {
-        let mut ebpf = load::load_explaining(&self.constants, &self.pins)?;
+        let mut ebpf = load::load_explaining(&self.constants, flow_sets(&self.config), &self.pins)?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
         load::program(&mut ebpf)?.test_run(options).map_err(|error| Error::verifying(PROGRAM, error))?;
         let found: Array<_, [u32; 4]> = map(&mut ebpf, EXPLAINED)?;
@@ -400,6 +400,11 @@ impl Dataplane {
     pub fn detach_pinned(pins: &Path) -> Result<bool, Error> {
         Pins::new(pins).remove()
     }
+}
+
+/// Entries of `FLOWS`.
+fn flow_sets(config: &config::Dataplane) -> u32 {
+    config.flows / FLOW_WAYS
 }
 
 /// A map of the program's, as what it is.

@@ -54,6 +54,7 @@ impl Pins {
             mode: Mode::Auto,
             pins: self.0.clone(),
             lease: LEASE,
+            flows: 1 << 17,
         }
     }
 

@@ -97,6 +97,7 @@ impl World {
                 mode: Mode::Auto,
                 pins: directory.to_owned(),
                 lease: Duration::from_secs(3),
+                flows: 1 << 17,
             },
             database: None,
             resources: BTreeMap::new(),

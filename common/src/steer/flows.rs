@@ -16,7 +16,9 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Tables;
-use crate::maps::{FLOW_SETS, FLOW_WAYS};
+use crate::maps::FLOW_WAYS;
+
+const WAYS: usize = FLOW_WAYS as usize;
 
 /// Ways of a set that hold flows with more than one packet.
 const KEPT: usize = 6;
@@ -31,7 +33,7 @@ const GENERATION: u32 = 8;
 const TICK: u64 = 0xff;
 
 /// A set's ways.
-pub type Set = [Way; FLOW_WAYS];
+pub type Set = [Way; WAYS];
 
 /// A word that other CPUs read and write too.
 #[cfg(not(target_arch = "bpf"))]
@@ -110,17 +112,11 @@ impl Flow {
         Self { hash, tick: now >> 33 & TICK }
     }
 
-    /// Its set.
-    #[inline(always)]
-    pub const fn set(self) -> u32 {
-        self.hash as u32 % FLOW_SETS
-    }
-
     /// Finds it.
     #[inline(always)]
     pub fn find(self, set: &Set) -> Option<Known> {
         let mut way = 0;
-        while way < FLOW_WAYS {
+        while way < WAYS {
             let word = set[way].load();
             if word >> TAG == self.hash >> TAG && target(word) != 0 {
                 return Some(Known { way, word });
@@ -137,7 +133,7 @@ impl Flow {
         if way >= KEPT {
             self.move_up(set, way, fresh, tables);
         } else if fresh != word {
-            tables.keep(&set[way % FLOW_WAYS], fresh);
+            tables.keep(&set[way % WAYS], fresh);
         }
     }
 
@@ -154,9 +150,9 @@ impl Flow {
             }
             way += 1;
         }
-        tables.keep(&set[place % FLOW_WAYS], word);
+        tables.keep(&set[place % WAYS], word);
         if place != from {
-            tables.keep(&set[from % FLOW_WAYS], displaced);
+            tables.keep(&set[from % WAYS], displaced);
         }
     }
 
@@ -166,9 +162,9 @@ impl Flow {
         let generation = u64::from(generation) & 0xff;
         let word = self.hash >> TAG << TAG | u64::from(target) << TARGET | generation << GENERATION | self.tick;
         if let Some(Known { way, .. }) = known {
-            return tables.keep(&set[way % FLOW_WAYS], word);
+            return tables.keep(&set[way % WAYS], word);
         }
-        let mut way = FLOW_WAYS - 1;
+        let mut way = WAYS - 1;
         while way > KEPT {
             tables.keep(&set[way], set[way - 1].load());
             way -= 1;

@@ -38,8 +38,8 @@ pub trait Tables: answer::Tables {
     /// Where frames are sent.
     fn target(&self, index: u32) -> Option<&Target>;
 
-    /// A set of the flows that are known.
-    fn flows(&self, set: u32) -> Option<&flows::Set>;
+    /// The set of known flows that one with this hash belongs to; the lower bits say which.
+    fn flows(&self, hash: u64) -> Option<&flows::Set>;
 
     /// Writes a flow, unless the program only explains what it would do.
     fn keep(&self, flow: &flows::Way, word: u64);

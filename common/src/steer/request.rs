@@ -212,7 +212,7 @@ pub fn find<'a, P: Packet, T: Tables>(
         Err(outcome) => return address().and(Err(outcome)),
     };
     let flow = Flow::new(transport.hash(present.flow_seed), present.now);
-    let set = tables.flows(flow.set()).ok_or(Outcome::Fault)?;
+    let set = tables.flows(flow.hash).ok_or(Outcome::Fault)?;
     // It comes from farther away than what is looked up next: it can be on its way meanwhile.
     set[0].load();
     let address = address()?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use siteswap_common::{
     answer::{self, Present},
     frame::Frame,
-    maps::{AddressEntry, AnswerSet, FLOW_SETS, InstanceEntry, NameEntry, RingChunk, Target},
+    maps::{AddressEntry, AnswerSet, InstanceEntry, NameEntry, RingChunk, Target},
     placing::{ADDRESSES, NAMES},
     steer::{
         self,
@@ -43,7 +43,7 @@ impl Host {
             seeds: places.seeds,
             addresses: addresses.filter_map(|(slot, entry)| Some(((*slot)?, *entry))).collect(),
             address_seeds: address_places.seeds,
-            flows: (0..FLOW_SETS).map(|_| Set::default()).collect(),
+            flows: (0..table.flow_sets).map(|_| Set::default()).collect(),
             table: table.clone(),
         }
     }
@@ -113,8 +113,8 @@ impl steer::Tables for Host {
         self.table.targets.get(index as usize)
     }
 
-    fn flows(&self, set: u32) -> Option<&Set> {
-        self.flows.get(set as usize)
+    fn flows(&self, hash: u64) -> Option<&Set> {
+        self.flows.get(usize::try_from(hash & u64::from(self.table.flow_sets - 1)).ok()?)
     }
 
     fn keep(&self, flow: &Way, word: u64) {

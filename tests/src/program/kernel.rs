@@ -32,6 +32,8 @@ impl Kernel {
             .override_global("DNS_V6", &table.dns_v6, true)
             .override_global("TUNNEL", &table.tunnel, true)
             .override_global("PEERS", &table.peers, true)
+            .override_global("FLOW_MASK", &(table.flow_sets - 1), true)
+            .map_max_entries("FLOWS", table.flow_sets)
             .load(OBJECT)?;
         let mut kernel = Self { ebpf, templates: Templates::new()? };
         kernel.publish_sets(&table.sets)?;

@@ -2,7 +2,10 @@
 
 use siteswap_common::{
     answers,
-    maps::{AddressEntry, AnswerSet, InstanceEntry, MAX_LISTEN, MAX_PEERS, NameEntry, RingChunk, Target, TunnelPeer},
+    maps::{
+        AddressEntry, AnswerSet, FLOW_SETS, InstanceEntry, MAX_LISTEN, MAX_PEERS, NameEntry, RingChunk, Target,
+        TunnelPeer,
+    },
     name,
 };
 
@@ -31,6 +34,8 @@ pub struct Table {
     pub tunnel: [u32; 3],
     /// The other ends.
     pub peers: [TunnelPeer; MAX_PEERS],
+    /// Sets of flows, a power of two.
+    pub flow_sets: u32,
 }
 
 impl Table {
@@ -48,6 +53,7 @@ impl Table {
             targets: vec![Target::NONE],
             tunnel: [0; 3],
             peers: [TunnelPeer::default(); MAX_PEERS],
+            flow_sets: FLOW_SETS,
         };
         table.dns_v4[..v4.len()].copy_from_slice(v4);
         table.dns_v6[..v6.len()].copy_from_slice(v6);

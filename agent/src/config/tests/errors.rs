@@ -190,6 +190,11 @@ fn a_value_of_another_kind_or_out_of_bounds_is_refused() {
         ),
         (
             r#"interfaces = ["wan0"]"#,
+            "flows = 100",
+            "east.toml:23:9: dataplane.flows: found the number 100, expected a whole number from 8192 to 16777216",
+        ),
+        (
+            r#"interfaces = ["wan0"]"#,
             r#"mode = "navite""#,
             r#"east.toml:23:8: dataplane.mode: "navite" is none of "auto", "native", "generic"; did you mean "native"?"#,
         ),

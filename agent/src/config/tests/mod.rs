@@ -52,6 +52,7 @@ fn what_is_not_given_has_its_default() {
             mode: Mode::Auto,
             pins: "/sys/fs/bpf/siteswap".into(),
             lease: Duration::from_secs(5),
+            flows: 131_072,
         }
     );
     assert_eq!(config.database, None);
@@ -112,7 +113,7 @@ fn everything_can_be_said() {
     let text = with("site = \"east\"", "site = \"east\"\nstate = \"s\"\ncontrol = \"/c\"")
         .replace("key = \"east.pem\"", "key = \"/k\"\nlisten = \"[::]:7400\"\nperiod = \"1s\"\nperiods = 5")
         .replace("[[dns.zone]]", "port = 5353\n[[dns.zone]]")
-        .replace("[\"wan0\"]", "[]\nmode = \"generic\"\npins = \"/p\"\nlease = \"1m\"")
+        .replace("[\"wan0\"]", "[]\nmode = \"generic\"\npins = \"/p\"\nlease = \"1m\"\nflows = 1_000_000")
         .replace(
             "\"www.shop.test\"]",
             "\"WWW.shop.test.\", \"shop.test\"]\nttl = 2147483647\norder = [\"west\", \"east\"]\nall_down = \"servfail\"\ntakeover = \"silence\"\nfailback = \"auto\"\nfailback_after = \"0s\"\ndrain_time = \"5m\"",
@@ -130,6 +131,7 @@ fn everything_can_be_said() {
     assert_eq!(config.dns.port, 5353);
     assert_eq!(config.dataplane.mode, Mode::Generic);
     assert_eq!(config.dataplane.lease, Duration::from_secs(60));
+    assert_eq!(config.dataplane.flows, 1 << 20);
     let www = &config.resources["www"];
     assert_eq!(www.domains, [name("www.shop.test."), name("shop.test.")]);
     assert_eq!(www.ttl, (1 << 31) - 1);

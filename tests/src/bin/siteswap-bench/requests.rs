@@ -13,7 +13,8 @@ use serde::Serialize;
 use siteswap::maglev;
 use siteswap_common::{
     maps::{
-        AddressEntry, InstanceEntry, MAX_PORTS, PortEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind, TunnelPeer,
+        AddressEntry, FLOW_WAYS, InstanceEntry, MAX_PORTS, PortEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind,
+        TunnelPeer,
     },
     steer::tunnel::site,
 };
@@ -27,6 +28,8 @@ use crate::{
 const FLOWS: usize = 10_000;
 /// Each round measures the program and the reflector once.
 const ROUNDS: u16 = 51;
+/// Flows that there is room for, beside the usual number.
+const ROOMS: [u32; 4] = [1 << 18, 1 << 20, 1 << 22, 1 << 24];
 /// Flows of the flood.
 const FLOOD: usize = 1_000_000;
 /// As many fit into the benchmark's map of frames.
@@ -43,7 +46,17 @@ const PEER: u32 = 1;
 #[derive(Serialize)]
 pub struct Requests {
     rows: Vec<Row>,
+    rooms: Vec<Room>,
     flood: Flood,
+}
+
+/// What a new flow takes with a table of another size, as in [`Row`].
+#[derive(Serialize)]
+struct Room {
+    /// Flows that there is room for.
+    flows: u32,
+    difference: f64,
+    least_difference: f64,
 }
 
 /// One line of the result; times in nanoseconds per packet, medians over the rounds if not said otherwise.
@@ -95,8 +108,11 @@ const REQUESTS: [Request; 6] = [
     Request { what: "forwarded/IPv4", v6: false, steer: Steer::Forward, tunnelled: false, new: false },
     Request { what: "forwarded/IPv6", v6: true, steer: Steer::Forward, tunnelled: false, new: false },
     Request { what: "decapsulated/IPv4", v6: false, steer: Steer::Serve, tunnelled: true, new: false },
-    Request { what: "new flow/IPv4", v6: false, steer: Steer::Serve, tunnelled: false, new: true },
+    NEW_FLOW,
 ];
+
+const NEW_FLOW: Request =
+    Request { what: "new flow/IPv4", v6: false, steer: Steer::Serve, tunnelled: false, new: true };
 
 /// Measures every kind of request with few and many resources and backends, of one flow and of many.
 pub fn measure() -> Result<Requests> {
@@ -116,7 +132,21 @@ pub fn measure() -> Result<Requests> {
             }
         }
     }
-    Ok(Requests { rows, flood: flood()? })
+    Ok(Requests { rows, rooms: rooms()?, flood: flood()? })
+}
+
+/// New flows of one of ten resources, with each size of the table of flows.
+fn rooms() -> Result<Vec<Room>> {
+    let room = |flows: u32| {
+        let table = Table { flow_sets: flows / FLOW_WAYS, ..table(10, 2, Steer::Serve) };
+        let mut stopwatch = Stopwatch::new(&table)?;
+        stopwatch.frames(&(0..FLOWS).map(|flow| frame(NEW_FLOW, flow, 1)).collect::<Vec<_>>())?;
+        let [programs, reflectors] = new_flows(&mut stopwatch)?;
+        let (difference, least_difference) =
+            (median(&programs) - median(&reflectors), least(&programs) - least(&reflectors));
+        Ok(Room { flows, difference, least_difference })
+    };
+    ROOMS.into_iter().map(room).collect()
 }
 
 fn row(
@@ -156,10 +186,14 @@ fn flood() -> Result<Flood> {
     let mut stopwatch = Stopwatch::new(&table)?;
     let established: Vec<_> = (0..ESTABLISHED).map(|flow| segment(resource_v4(0), CLIENT_V4, flow, ACK)).collect();
     let mut homes = Vec::new();
-    for frame in established.iter().chain(&established) {
+    for frame in &established {
         homes.push(stopwatch.kernel().run(frame)?.frame[..6].to_vec());
     }
-    let homes = homes.split_off(established.len());
+    // As TCP follows its SYN by an ACK and the request. Of flows that begin in one set before any has sent more, only the
+    // last two are remembered.
+    for frame in established.iter().flat_map(|frame| [frame, frame]) {
+        stopwatch.kernel().run(frame)?;
+    }
     // The other backend, for whoever has none yet.
     let rings = table.rings.clone();
     for chunk in &mut table.rings {
@@ -286,7 +320,9 @@ fn lan(index: usize) -> IpAddr {
 
 impl Report for Requests {
     fn json(&self) -> serde_json::Value {
-        serde_json::json!({ "benchmark": "requests", "unit": "nanoseconds", "rows": self.rows, "flood": self.flood })
+        serde_json::json!({
+            "benchmark": "requests", "unit": "nanoseconds", "rows": self.rows, "rooms": self.rooms, "flood": self.flood,
+        })
     }
 
     fn text(&self) -> String {
@@ -304,6 +340,11 @@ impl Report for Requests {
                 row.reflector,
                 row.difference,
                 row.least_difference
+            );
+        }
+        for Room { flows, difference, least_difference } in &self.rooms {
+            text += &format!(
+                "  new flow with room for {flows:>8} flows: difference {difference:.0}, least {least_difference:.0}\n"
             );
         }
         let Flood { flows, established, moved, before, during } = &self.flood;
