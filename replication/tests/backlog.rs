@@ -5,6 +5,7 @@ mod sites;
 use std::os::unix::fs::PermissionsExt as _;
 
 use sites::{Dice, Outside, Sites};
+use siteswap_replication::{store::Doubt, verify::Policy};
 
 const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b)";
 
@@ -229,6 +230,28 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
     // From now on it is seen that everything was seen.
     assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_row"), 0);
     assert_eq!(count(&sites, 1, "SELECT count(*) FROM _ssw_row"), 0);
+}
+
+#[test]
+fn what_is_forgotten_while_databases_are_compared_is_found_by_another_comparison() {
+    let (mut sites, mut dice) = sites();
+    write(&mut sites, 0, "UPDATE item SET a = 'new' WHERE id <= 100");
+    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction"));
+    sites.settle(&mut dice);
+    let outcome = sites.compare(1, 0, &mut dice);
+    sites.repair(1, &outcome, Policy::Behind, &mut dice);
+    let outcome = sites.compare(1, 0, &mut dice);
+    assert!(outcome.differing.is_empty(), "{outcome:?}");
+
+    write(&mut sites, 0, "UPDATE item SET a = 'newer' WHERE id <= 100");
+    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction"));
+    sites.settle(&mut dice);
+    assert!(sites.all[1].store.verified(&outcome).expect("a transaction"));
+    assert!(matches!(sites.all[1].store.doubt().expect("a state"), Some(Doubt::Missed(_))));
+    sites.mend(1, &mut dice);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'newer'"), 100);
 }
 
 #[test]

@@ -102,11 +102,11 @@ fn take_in(state: &mut State, peer: &mut Peer, report: &Report, forgotten: u64) 
             applied.get_or_insert(report.applied);
         }
     } else if report.forgotten > peer.applied {
-        state.missed.insert(report.site);
+        state.missed.insert(report.site, report.forgotten);
     }
     peer.applied = peer.applied.max(report.forgotten);
     // What it says of its clock is true of the groups it has made; those not applied here yet come first.
-    if report.group <= peer.applied && !state.missed.contains(&report.site) {
+    if report.group <= peer.applied && !state.missed.contains_key(&report.site) {
         peer.seen.join(&report.seen);
         state.seen.pass(report.site, report.clock);
         state.clock.pass(report.clock);

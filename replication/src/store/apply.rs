@@ -138,7 +138,7 @@ fn apply(work: &mut Work<'_>, last: &Part, earlier: &[u32], now: i64) -> Result<
     fold::fold(work, now)?;
     work.state.clock.pass(last.clock);
     // What is changed from here on is changed by one who knows the batch.
-    if !work.state.missed.contains(&last.origin) {
+    if !work.state.missed.contains_key(&last.origin) {
         work.state.seen.pass(last.origin, last.clock);
     }
     let mut found = Found::default();

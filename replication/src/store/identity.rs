@@ -276,7 +276,7 @@ impl Store {
         // A site that is not configured any more cannot be compared with.
         let is_peer = |site: &SiteId| *site != self.settings.site && self.settings.sites.contains_key(site);
         let Some(restored) = state.restored else {
-            if let Some(site) = state.missed.iter().find(|site| is_peer(site)) {
+            if let Some(site) = state.missed.keys().find(|site| is_peer(site)) {
                 return Ok(Some(Doubt::Missed(name(site))));
             }
             let rebuilt = self.marked(rebuilt)?;
@@ -326,6 +326,11 @@ impl Store {
         Ok(marks.collect::<Result<_, _>>()?)
     }
 
+    /// Up to which of its groups a peer has forgotten changes that did not come here.
+    pub(super) fn missed(&self, peer: SiteId) -> Result<Option<u64>, Error> {
+        Ok(State::load(&self.database)?.missed.get(&peer).copied())
+    }
+
     /// Remembers that a comparison has found everything equal; of a restored database only that of all tables counts. Says
     /// no if anything differs.
     ///
@@ -346,7 +351,8 @@ impl Store {
                 }
             }
             let all = work.tables.values().all(|live| compared(live));
-            if all {
+            // More may have been forgotten since, behind where the comparison was.
+            if all && work.state.missed.get(&outcome.peer) == outcome.missed.as_ref() {
                 work.state.missed.remove(&outcome.peer);
             }
             if let Some(restored) = &mut work.state.restored

@@ -27,7 +27,7 @@ mod work;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -238,9 +238,9 @@ struct State {
     settled: Stamp,
     /// It is an older copy of what it was.
     restored: Option<Restored>,
-    /// Peers that have forgotten changes of theirs before they came here: until this database was compared with them it
-    /// does not say that it has seen anything of them.
-    missed: BTreeSet<SiteId>,
+    /// Peers that have forgotten changes of theirs before they came here, and up to which of their groups: until this
+    /// database was compared with them it does not say that it has seen anything of them.
+    missed: BTreeMap<SiteId, u64>,
 }
 
 /// A peer, as the database knows it.

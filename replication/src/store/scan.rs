@@ -211,7 +211,7 @@ pub(super) struct Other<'a> {
 /// Changes up to these do not come here any more: they are applied, or their site has forgotten some before.
 pub(super) fn past_of(state: &State) -> Seen {
     let mut past = state.seen.clone();
-    state.missed.iter().for_each(|site| past.pass(*site, Stamp::MAX));
+    state.missed.keys().for_each(|site| past.pass(*site, Stamp::MAX));
     past
 }
 

@@ -83,6 +83,8 @@ pub struct Outcome {
     pub truncated: bool,
     /// Tables that were in doubt here when it began, by the marks that say so, and how often they had been marked.
     pub doubted: BTreeMap<String, i64>,
+    /// Up to which of its groups the peer had forgotten changes that did not come here, as far as was known when it began.
+    pub missed: Option<u64>,
 }
 
 /// A row that differs.
@@ -126,6 +128,7 @@ pub struct Verify {
     progress: Progress,
     truncated: bool,
     doubted: BTreeMap<String, i64>,
+    missed: Option<u64>,
 }
 
 /// A question, with the table's number in `tables`.
@@ -168,6 +171,7 @@ impl Verify {
             progress: Progress::default(),
             truncated: false,
             doubted: store.marks()?,
+            missed: store.missed(peer)?,
         })
     }
 
@@ -240,6 +244,7 @@ impl Verify {
             unsettled,
             truncated: self.truncated,
             doubted: self.doubted,
+            missed: self.missed,
         }
     }
 
