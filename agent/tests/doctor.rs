@@ -260,6 +260,23 @@ fn a_path_that_takes_less_than_the_first_interface_is_a_problem() {
 }
 
 #[test]
+fn packets_merged_below_a_bridge_with_a_generic_program_are_a_problem() {
+    const MERGED: &str = "problem generic receive offload wan0";
+    let edge = Edge::new();
+    ip("link add br0 type bridge");
+    ip("link set br0 up");
+    ip("link set wan0 master br0");
+    run("ethtool", &["-K", "wan0", "gro", "on"]);
+    edge.write("east", r#""br0", "lan0", "link0""#, &pins("east"), "10.1.0.11");
+    let generic = edge.file("generic");
+    fs::write(&generic, fs::read_to_string(edge.file("east")).unwrap().replace("auto", "generic")).unwrap();
+    let _east = Agent::start(&generic);
+    edge.until(|report| report.wrong().iter().any(|wrong| wrong == MERGED));
+    run("ethtool", &["-K", "wan0", "gro", "off"]);
+    assert!(edge.doctor().wrong().iter().all(|wrong| wrong != MERGED));
+}
+
+#[test]
 fn an_interface_that_is_made_again_gets_the_program_from_the_agent_that_runs() {
     let edge = Edge::new();
     let _east = Agent::start(&edge.file("east"));
@@ -294,6 +311,7 @@ fn the_commands_it_gives_mend_the_edge() {
     ip("addr add 2001:db8::80/128 dev lo");
     ip("link set link0 mtu 1500");
     run("ethtool", &["-K", "lan0", "tx", "on"]);
+    ip("link set lan0 mtu 1400");
     ip("link set wan0 down");
     let report = edge.doctor();
     let expected = [
@@ -301,6 +319,7 @@ fn the_commands_it_gives_mend_the_edge() {
         "problem forwarding IPv6",
         "problem interface wan0",
         "warning transmit checksums lan0",
+        "warning packet size lan0",
         "problem reverse path filter lan0",
         "problem address 192.0.2.80",
         "problem address 2001:db8::80",

@@ -44,6 +44,9 @@ pub fn check(edge: &Edge<'_>) -> Vec<Finding> {
     findings.extend(forwarding(edge));
     findings.extend(edge.config.dataplane.interfaces.iter().flat_map(|name| interface(edge, name)));
     findings.extend(mixed_modes(edge));
+    findings.extend(merged(edge));
+    findings.extend(tags(edge));
+    findings.extend(sizes(edge));
     findings.extend(reverse_path(edge));
     findings.extend(unattached(edge));
     findings.extend(addresses(edge));
@@ -195,6 +198,80 @@ fn tx_checksums(interface: &Interface) -> Option<Finding> {
     })
 }
 
+/// The interfaces that the program is on.
+fn on<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = &'a Interface> {
+    edge.config.dataplane.interfaces.iter().filter_map(|name| edge.host.interface(name))
+}
+
+/// The kernel merges no packets where a generic program is on the interface itself, but below a bridge, bond or VLAN it
+/// does.
+fn merged(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "generic receive offload";
+    let judge = |interface: &Interface, above: &Interface| {
+        let says = format!(
+            "on: packets are merged into larger ones than can be sent on before {}'s program sees them, which is generic",
+            above.name
+        );
+        Finding::problem(CHECK, &interface.name, says).mended_by(format!("ethtool -K {} gro off", interface.name))
+    };
+    let generic = on(edge).filter(|interface| interface.program.as_ref().is_some_and(|program| program.generic));
+    let merging = generic.flat_map(|above| {
+        let below = all_below(&edge.host, above).into_iter().filter(|interface| interface.gro);
+        below.map(move |interface| judge(interface, above))
+    });
+    merging.collect()
+}
+
+/// The interfaces below one, and those below them.
+fn all_below<'a>(host: &'a Host, interface: &Interface) -> Vec<&'a Interface> {
+    let next = interface.below.iter().filter_map(|name| host.interface(name));
+    next.flat_map(|below| std::iter::once(below).chain(all_below(host, below))).collect()
+}
+
+/// The program answers in frames with the tag that it sees.
+fn tags(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "VLAN tags";
+    let judge = |interface: &Interface| {
+        let name = &interface.name;
+        let is_above = |other: &&Interface| other.kind == Kind::Vlan && other.below.contains(name);
+        let above: Vec<&str> = edge.host.interfaces.iter().filter(is_above).map(|other| other.name.as_str()).collect();
+        (interface.takes_tags && !above.is_empty()).then(|| {
+            let says = format!(
+                "taken off by the device before the program sees the frames of {}: its answers to them have none",
+                above.join(", ")
+            );
+            Finding::problem(CHECK, name, says).mended_by(format!("ethtool -K {name} rxvlan off"))
+        })
+    };
+    on(edge).filter_map(judge).collect()
+}
+
+/// What is longer than the interface to the backends takes is dropped by the kernel. From the tunnel comes nothing that is
+/// longer than what the peer's users send; if nobody knows which interface that is, nothing can be said.
+fn sizes(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "packet size";
+    let tunnels: Vec<&str> = interfaces_to_peers(edge).collect();
+    if tunnels.len() < peers_tunnels(edge).count() {
+        return Vec::new();
+    }
+    let judge = |interface: &Interface| {
+        let Interface { name, mtu, .. } = interface;
+        let from = on(edge).filter(|other| !tunnels.contains(&other.name.as_str()));
+        match from.max_by_key(|other| other.mtu).filter(|other| other.mtu > *mtu) {
+            None => Finding::ok(CHECK, name, format!("its MTU of {mtu} takes all that comes from users")),
+            Some(other) => {
+                let says = format!(
+                    "its MTU is {mtu}, and that of {} {}: longer packets from there are dropped on their way to the \
+                     backends, and nobody is told",
+                    other.name, other.mtu
+                );
+                Finding::warning(CHECK, name, says).mended_by(format!("ip link set {name} mtu {}", other.mtu))
+            }
+        }
+    };
+    interfaces_to_backends(edge).into_iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+}
+
 /// The interfaces that lead to backends of steered resources, and those the program is on.
 fn reverse_path(edge: &Edge<'_>) -> Vec<Finding> {
     const CHECK: &str = "reverse path filter";
@@ -244,8 +321,11 @@ fn interfaces_to_backends<'a>(edge: &'a Edge<'_>) -> BTreeSet<&'a str> {
 }
 
 fn interfaces_to_peers<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = &'a str> {
-    let tunnels = edge.config.peers().filter_map(|peer| edge.config.sites[peer].tunnel);
-    tunnels.filter_map(|tunnel| edge.hops.get(&IpAddr::from(*tunnel.ip()))?.as_ref().ok()).map(|hop| hop.name.as_str())
+    peers_tunnels(edge).filter_map(|tunnel| edge.hops.get(&tunnel)?.as_ref().ok()).map(|hop| hop.name.as_str())
+}
+
+fn peers_tunnels<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = IpAddr> + 'a {
+    edge.config.peers().filter_map(|peer| Some(IpAddr::from(*edge.config.sites[peer].tunnel?.ip())))
 }
 
 /// Interfaces that requests leave by, but that have no program.

@@ -42,10 +42,18 @@ pub struct Interface {
     pub up: bool,
     /// Connected to something.
     pub carrier: bool,
+    /// The longest packet it takes, bytes.
+    pub mtu: u32,
+    /// The interfaces whose frames are its own: a VLAN's, or a bridge's or bond's ports.
+    pub below: Vec<String>,
     /// The XDP program on it.
     pub program: Option<Program>,
     /// Large receive offload is on.
     pub lro: bool,
+    /// Generic receive offload is on.
+    pub gro: bool,
+    /// The device takes VLAN tags off what it receives.
+    pub takes_tags: bool,
     /// Checksums are left to the device.
     pub tx_checksums: bool,
     /// `rp_filter`, effective: the larger of the interface's and that of `all`.
@@ -65,6 +73,8 @@ pub enum Kind {
     Dummy,
     /// One end of a cable between namespaces.
     Veth,
+    /// What of another interface's frames has a certain tag.
+    Vlan,
     /// Anything else that speaks Ethernet.
     Ethernet,
     /// Anything else.
@@ -74,7 +84,7 @@ pub enum Kind {
 impl Kind {
     /// Whether hosts on it ask for addresses by ARP.
     pub fn has_arp(self) -> bool {
-        matches!(self, Self::Veth | Self::Ethernet)
+        matches!(self, Self::Veth | Self::Vlan | Self::Ethernet)
     }
 }
 

@@ -43,7 +43,7 @@ pub async fn host() -> anyhow::Result<Host> {
     connection.abort();
     let names: BTreeMap<u32, String> = links.iter().filter_map(|link| Some((link.header.index, name(link)?))).collect();
     Ok(Host {
-        interfaces: links.iter().filter_map(interface).collect(),
+        interfaces: links.iter().filter_map(|link| interface(link, &links, &names)).collect(),
         addresses: addresses.iter().filter_map(|message| address(message, &names)).collect(),
         all_rp_filter: sysctl("net/ipv4/conf/all/rp_filter"),
     })
@@ -110,7 +110,7 @@ fn name(link: &LinkMessage) -> Option<String> {
     })
 }
 
-fn interface(link: &LinkMessage) -> Option<Interface> {
+fn interface(link: &LinkMessage, links: &[LinkMessage], names: &BTreeMap<u32, String>) -> Option<Interface> {
     let name = name(link)?;
     let flags = link.header.flags;
     let larger = |setting: &str| {
@@ -121,15 +121,34 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
         kind: kind(link),
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        mtu: link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(bytes) => Some(*bytes),
+            _ => None,
+        })?,
+        below: below(link, links).filter_map(|index| names.get(&index).cloned()).collect(),
         program: program(link),
         // Interfaces that cannot tell have neither.
         lro: offload::lro(&name).unwrap_or(false),
+        gro: offload::gro(&name).unwrap_or(false),
+        takes_tags: offload::takes_tags(&name).unwrap_or(false),
         tx_checksums: offload::tx_checksums(&name).unwrap_or(false),
         rp_filter: larger("rp_filter"),
         arp_ignore: larger("arp_ignore"),
         arp_announce: larger("arp_announce"),
         name,
     })
+}
+
+/// Indices of the interfaces whose frames are `link`'s.
+fn below<'a>(link: &'a LinkMessage, links: &'a [LinkMessage]) -> impl Iterator<Item = u32> + 'a {
+    // A veth says in the same way which its other end is.
+    let under = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    });
+    let of = |port: &&LinkMessage| port.attributes.contains(&LinkAttribute::Controller(link.header.index));
+    let ports = links.iter().filter(move |port| of(port)).map(|port| port.header.index);
+    under.filter(|_| kind(link) == Kind::Vlan).chain(ports)
 }
 
 fn kind(link: &LinkMessage) -> Kind {
@@ -144,6 +163,7 @@ fn kind(link: &LinkMessage) -> Kind {
         (LinkLayerType::Loopback, _) => Kind::Loopback,
         (LinkLayerType::Ether, Some(InfoKind::Dummy)) => Kind::Dummy,
         (LinkLayerType::Ether, Some(InfoKind::Veth)) => Kind::Veth,
+        (LinkLayerType::Ether, Some(InfoKind::Vlan)) => Kind::Vlan,
         (LinkLayerType::Ether, _) => Kind::Ethernet,
         _ => Kind::Other,
     }

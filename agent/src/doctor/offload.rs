@@ -10,11 +10,23 @@ use nix::{
 
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// Whether `interface` merges received packets into larger ones.
 pub fn lro(interface: &str) -> io::Result<bool> {
     Ok(get(interface, ETHTOOL_GFLAGS)? & ETH_FLAG_LRO != 0)
+}
+
+/// Whether the kernel does that with what `interface` has received.
+pub fn gro(interface: &str) -> io::Result<bool> {
+    Ok(get(interface, ETHTOOL_GGRO)? != 0)
+}
+
+/// Whether `interface` takes VLAN tags off what it receives.
+pub fn takes_tags(interface: &str) -> io::Result<bool> {
+    Ok(get(interface, ETHTOOL_GFLAGS)? & ETH_FLAG_RXVLAN != 0)
 }
 
 /// Whether the checksums of what is sent are left to `interface`.

@@ -50,8 +50,12 @@ fn interface(name: &str) -> Interface {
         kind: Kind::Ethernet,
         up: true,
         carrier: true,
+        mtu: 1500,
+        below: Vec::new(),
         program: Some(Program { name: Some(PROGRAM.to_owned()), generic: false }),
         lro: false,
+        gro: true,
+        takes_tags: true,
         tx_checksums: true,
         rp_filter: 2,
         arp_ignore: 0,
@@ -208,6 +212,51 @@ fn offloads_that_change_what_the_program_sees_must_be_off() {
         wrong(|edge| edge.host.interfaces[1].kind = Kind::Veth),
         [warning("transmit checksums", "lan0", Some("ethtool -K lan0 tx off"))]
     );
+}
+
+/// `wan0` becomes a bridge with a VLAN of `eth0` as its port.
+fn bridged(edge: &mut Edge<'_>) {
+    let [port, vlan] =
+        [interface("eth0"), Interface { kind: Kind::Vlan, below: vec!["eth0".to_owned()], ..interface("eth0.7") }];
+    edge.host.interfaces[0].below = vec!["eth0.7".to_owned()];
+    edge.host.interfaces.extend([Interface { gro: false, ..vlan }, port]);
+}
+
+#[test]
+fn below_a_generic_program_packets_must_not_be_merged() {
+    let generic = |edge: &mut Edge<'_>| {
+        bridged(edge);
+        edge.host.interfaces[..3].iter_mut().flat_map(|on| &mut on.program).for_each(|program| program.generic = true);
+    };
+    let mend = Some("ethtool -K eth0 gro off");
+    assert!(wrong(generic).contains(&problem("generic receive offload", "eth0", mend)));
+    assert_eq!(wrong(bridged), []);
+}
+
+#[test]
+fn the_program_must_see_the_tags_of_the_vlans_on_its_interfaces() {
+    let vlan = |edge: &mut Edge<'_>| {
+        edge.host.interfaces.push(Interface {
+            kind: Kind::Vlan,
+            below: vec!["lan0".to_owned()],
+            ..interface("lan0.7")
+        });
+    };
+    assert_eq!(wrong(vlan), [problem("VLAN tags", "lan0", Some("ethtool -K lan0 rxvlan off"))]);
+    let left_on = |edge: &mut Edge<'_>| {
+        vlan(edge);
+        edge.host.interfaces[1].takes_tags = false;
+    };
+    assert_eq!(wrong(left_on), []);
+}
+
+#[test]
+fn what_users_send_should_fit_the_way_to_the_backends() {
+    let shorter = |edge: &mut Edge<'_>| edge.host.interfaces[1].mtu = 1400;
+    assert_eq!(wrong(shorter), [warning("packet size", "lan0", Some("ip link set lan0 mtu 1500"))]);
+    assert_eq!(wrong(|edge| edge.host.interfaces[1].mtu = 9000), []);
+    // The tunnel's.
+    assert_eq!(wrong(|edge| edge.host.interfaces[2].mtu = 9000), []);
 }
 
 #[test]
