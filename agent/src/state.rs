@@ -95,8 +95,11 @@ impl Store {
         let Some(missing) = usize::try_from(found).ok().and_then(|found| SCHEMAS.get(found..)) else {
             return Ok(Err(found));
         };
-        missing.iter().try_for_each(|schema| transaction.execute_batch(schema))?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
+        // Where nothing changes nothing is written: a full disk may have no room for it.
+        if !missing.is_empty() {
+            missing.iter().try_for_each(|schema| transaction.execute_batch(schema))?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
         transaction.commit()?;
         Ok(Ok(Self { connection }))
     }

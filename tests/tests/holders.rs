@@ -8,6 +8,7 @@ use lab::{
     plan::{EAST, Public, SITES, WEST},
     wait_until,
 };
+use rusqlite::Connection;
 use serde_json::Value;
 
 /// Detection takes some seconds with the lab's settings; a busy machine gets a lot more.
@@ -166,6 +167,35 @@ fn a_drained_site_leaves_all_answers_gives_up_what_it_holds_and_counts_again_aft
     lab.await_answers("client-e", &SITES, Public::Orders, &[WEST, EAST])?;
     assert_eq!(holders(&lab, "orders")?, held("standby", "active", "west", 1), "it returns by order only");
     Ok(())
+}
+
+/// To forget in a restart that another has taken it is no worse than to serve beside that one.
+#[test]
+fn a_holder_whose_state_disk_is_full_gives_up_what_another_takes_and_stores_that_when_there_is_room() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let disk = lab.small_state_disk(EAST, 4 << 20)?;
+    lab.await_contact(true)?;
+    lab.await_answers("client-e", &SITES, Public::Orders, &[EAST, WEST])?;
+    disk.fill()?;
+    let (code, said) = siteswap(&lab, "east", &["swap", "accounts", "--to", "east"])?;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cannot be stored"), "what it cannot store it does not take: {said}");
+
+    let (code, said) = siteswap(&lab, "west", &["swap", "orders", "--to", "west"])?;
+    assert_eq!(code, 0, "{said}");
+    let gave_up = held("standby", "active", "west", 1);
+    wait_until(DEADLINE, "east gives up orders", || holders(&lab, "orders").is_ok_and(|found| found == gave_up))?;
+    lab.kill("east")?;
+    lab.start("east")?;
+    lab.await_contact(true)?;
+    wait_until(DEADLINE, "east gives it up again", || holders(&lab, "orders").is_ok_and(|found| found == gave_up))?;
+
+    disk.free()?;
+    let stored = || -> Result<String> {
+        let state = Connection::open(disk.directory.join("state.db"))?;
+        Ok(state.query_row("SELECT epoch || holder FROM tenure WHERE resource = 'orders'", [], |row| row.get(0))?)
+    };
+    wait_until(DEADLINE, "east stores who holds orders", || stored().is_ok_and(|found| found == "1west")).map(drop)
 }
 
 #[test]

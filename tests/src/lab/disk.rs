@@ -17,10 +17,11 @@ use crate::{
     plan::{DB, Site},
 };
 
-/// The disk that a site's database has for itself.
+/// A disk of a site's own.
 #[derive(Debug)]
 pub struct Disk {
-    filler: PathBuf,
+    /// Where it is mounted.
+    pub directory: PathBuf,
 }
 
 impl Lab {
@@ -33,14 +34,10 @@ impl Lab {
         let data_tier = site.node(DB.name);
         self.kill(site.name)?;
         self.kill(&data_tier)?;
-        let (file, disk) = (self.database(site.name), files::disk(&self.directory, site.name));
+        let file = self.database(site.name);
         Connection::open(&file)?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-
-        fs::create_dir(&disk)?;
-        let size = format!("size={bytes}");
-        mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
-            .with_context(|| format!("mounting a disk on {}", disk.display()))?;
-        let moved = disk.join(format!("{}.db", site.name));
+        let disk = self.mount_disk(site, bytes)?;
+        let moved = disk.directory.join(format!("{}.db", site.name));
         fs::copy(&file, &moved)?;
         fs::remove_file(&file)?;
         symlink(&moved, &file)?;
@@ -50,17 +47,46 @@ impl Lab {
         self.start(&data_tier)?;
         agent.start()?;
         agent.await_ready()?;
-        Ok(Disk { filler: disk.join("filler") })
+        Ok(disk)
+    }
+
+    /// Has a site's agent begin anew with its state on a disk of so many bytes.
+    ///
+    /// # Errors
+    /// It does not run, or the disk cannot be made.
+    pub fn small_state_disk(&self, site: Site, bytes: u64) -> Result<Disk> {
+        self.kill(site.name)?;
+        let disk = self.mount_disk(site, bytes)?;
+        let agent = self.agent(site.name)?;
+        let before = self.directory.join(site.name);
+        agent
+            .edit(&format!("state = \"{}\"", before.display()), &format!("state = \"{}\"", disk.directory.display()))?;
+        agent.start()?;
+        agent.await_ready()?;
+        Ok(disk)
+    }
+
+    fn mount_disk(&self, site: Site, bytes: u64) -> Result<Disk> {
+        let directory = files::disk(&self.directory, site.name);
+        fs::create_dir(&directory)?;
+        let size = format!("size={bytes}");
+        mount(Some("tmpfs"), &directory, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
+            .with_context(|| format!("mounting a disk on {}", directory.display()))?;
+        Ok(Disk { directory })
     }
 }
 
 impl Disk {
+    fn filler(&self) -> PathBuf {
+        self.directory.join("filler")
+    }
+
     /// Takes all the room that is left.
     ///
     /// # Errors
     /// Whatever the disk says, but that it is full.
     pub fn fill(&self) -> Result<()> {
-        let mut filler = File::options().create(true).append(true).open(&self.filler)?;
+        let mut filler = File::options().create(true).append(true).open(self.filler())?;
         loop {
             if let Err(error) = filler.write_all(&[0; 4096]) {
                 ensure!(error.kind() == ErrorKind::StorageFull, error);
@@ -74,6 +100,6 @@ impl Disk {
     /// # Errors
     /// It was not taken.
     pub fn free(&self) -> Result<()> {
-        fs::remove_file(&self.filler).with_context(|| self.filler.display().to_string())
+        fs::remove_file(self.filler()).with_context(|| self.filler().display().to_string())
     }
 }
