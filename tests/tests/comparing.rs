@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     fs,
+    net::TcpListener,
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -154,6 +156,50 @@ fn a_restored_backup_takes_back_what_its_peer_knows_and_keeps_what_was_written_s
     assert_eq!(bare.await_same(&sites, "item", DEADLINE)?.len(), 550);
     let (code, verified) = bare.json("west", &["db", "verify"])?;
     assert_eq!(code, Some(0), "{verified}");
+    Ok(())
+}
+
+/// What it lacks is not in what it counts as applied, so that to wait for that would not do.
+#[test]
+fn a7_a_site_whose_backup_was_restored_takes_nothing_before_it_is_as_its_peers() -> Result<()> {
+    let bare = Bare::up(&["east", "west", "north"], SCHEMA)?;
+    let backend = TcpListener::bind("127.0.0.1:0")?;
+    let mut resource = "[resources.items]\nprobe = { tcp = true }\ntables = ['item']\n".to_owned();
+    for (site, role) in [("east", "active"), ("west", "standby")] {
+        let backend = backend.local_addr()?;
+        writeln!(resource, "[resources.items.sites.{site}]\nrole = '{role}'\nbackends = ['{backend}']")?;
+    }
+    bare.configure(&resource)?;
+    for site in ["east", "west", "north"] {
+        bare.order(site, &["reload"])?;
+    }
+    write(&bare.application("east")?, "east", 0..20)?;
+    bare.await_same(&["east", "west", "north"], "item", DEADLINE)?;
+    let backup = bare.file("east", "backup");
+    bare.application("east")?.execute("VACUUM INTO ?1", [backup.to_str()])?;
+    write(&bare.application("east")?, "east", 20..40)?;
+    bare.await_same(&["east", "west", "north"], "item", DEADLINE)?;
+    let swap = |to: &str| -> Result<(Option<i32>, String)> {
+        let output = bare.command(to, &["swap", "items", "--to", to])?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    wait_until(DEADLINE, "west takes items", || swap("west").is_ok_and(|(code, _)| code == Some(0)))?;
+
+    // East waits for north, who may know what west does not.
+    bare.kill("north")?;
+    bare.kill("east")?;
+    restore(&backup, &bare.database("east"))?;
+    bare.start("east")?;
+    let lacks = "the database may lack what others have: north has not been heard since the database was restored";
+    wait_until(DEADLINE, "east says why it does not take items", || {
+        swap("east").is_ok_and(|(code, said)| code == Some(1) && said.contains(lacks))
+    })?;
+    assert_eq!(swap("east")?.0, Some(1));
+
+    bare.start("north")?;
+    wait_until(DEADLINE, "east takes items", || swap("east").is_ok_and(|(code, _)| code == Some(0)))?;
+    let there: u64 = bare.application("east")?.query_row("SELECT count(*) FROM item", [], |row| row.get(0))?;
+    assert_eq!(there, 40);
     Ok(())
 }
 

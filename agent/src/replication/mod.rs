@@ -26,7 +26,7 @@ use std::{
 use siteswap_common::steer::tunnel;
 use siteswap_replication::{
     Value,
-    store::{self, Counted, Rules, Settings},
+    store::{self, Counted, Doubt, Rules, Settings},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -159,6 +159,18 @@ impl Replication {
             let peers = database.run(|store| store.peers()).await.map_err(|error| error.to_string())?;
             let lacks = |(site, group): (u32, u64)| peers.get(&site).is_some_and(|peer| peer.applied < group);
             Ok(reached.into_iter().filter(|part| lacks(*part)).map(|(site, _)| site).collect())
+        }
+    }
+
+    /// Says why this database may lack what peers count as applied here, if so.
+    pub fn is_whole(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let database = self.database.clone();
+        async move {
+            match database.run(|store| store.doubt()).await.map_err(|error| error.to_string())? {
+                // Of these the peers may lack something.
+                None | Some(Doubt::Unrecorded(_)) => Ok(()),
+                Some(doubt) => Err(format!("the database may lack what others have: {doubt}; see: siteswap db verify")),
+            }
         }
     }
 

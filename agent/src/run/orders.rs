@@ -469,14 +469,16 @@ async fn arrive(
     replication: &Replication,
     away: &BTreeMap<u32, String>,
 ) -> Result<Vec<String>, String> {
-    // If this site's own database cannot be asked, nobody is kept from writing for that.
-    replication.lacks(BTreeMap::new()).await?;
+    // If this site's own database cannot be asked, or is to be compared first, nobody is kept from writing for that.
+    replication.is_whole().await?;
     match asking.await? {
         Response::Yielded(reached) => {
             let (absent, reached): (BTreeMap<_, _>, _) =
                 reached.into_iter().partition(|(site, _)| away.contains_key(site));
             let absent = replication.lacks(absent).await?;
             replication.reaches(reached).await?;
+            // Something may have been forgotten while it was waited for.
+            replication.is_whole().await?;
             Ok(absent.iter().filter_map(|site| away.get(site).cloned()).collect())
         }
         Response::Refused(why) => Err(format!("{site} cannot say what it has committed: {why}")),
