@@ -195,9 +195,16 @@ fn a7_a_site_whose_backup_was_restored_takes_nothing_before_it_is_as_its_peers()
         swap("east").is_ok_and(|(code, said)| code == Some(1) && said.contains(lacks))
     })?;
     assert_eq!(swap("east")?.0, Some(1));
+    let (code, status) = bare.json("east", &["db", "status"])?;
+    assert_eq!(
+        (code, status["doubt"].as_str().is_some_and(|doubt| lacks.ends_with(doubt))),
+        (Some(3), true),
+        "{status}"
+    );
 
     bare.start("north")?;
     wait_until(DEADLINE, "east takes items", || swap("east").is_ok_and(|(code, _)| code == Some(0)))?;
+    assert_eq!(bare.json("east", &["db", "status"])?.1["doubt"], serde_json::Value::Null);
     let there: u64 = bare.application("east")?.query_row("SELECT count(*) FROM item", [], |row| row.get(0))?;
     assert_eq!(there, 40);
     Ok(())

@@ -169,7 +169,7 @@ impl Replication {
             match database.run(|store| store.doubt()).await.map_err(|error| error.to_string())? {
                 // Of these the peers may lack something.
                 None | Some(Doubt::Unrecorded(_)) => Ok(()),
-                Some(doubt) => Err(format!("the database may lack what others have: {doubt}; see: siteswap db verify")),
+                Some(doubt) => Err(format!("the database may lack what others have: {doubt}; see: siteswap db status")),
             }
         }
     }

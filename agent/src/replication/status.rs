@@ -18,6 +18,9 @@ pub struct Status {
     pub paused: bool,
     /// A schema change is under way: no table takes an application's writes.
     pub fenced: bool,
+    /// Why it is still to be compared with a peer's, if it is: something may be missing here, or there.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// This site's last group of changes.
     pub group: u64,
     /// Rows whose versions are still kept: not yet known to be the same everywhere.
@@ -108,11 +111,12 @@ impl Sessions {
 
 pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
     let UnderWay { peers, not_folded } = sessions.all().clone();
-    match database.run(|store| store.status(now())).await {
-        Ok(found) => Status {
+    match database.run(|store| Ok((store.status(now())?, store.doubt()?))).await {
+        Ok((found, doubt)) => Status {
             error: not_folded.map(|why| format!("changes wait in the database: {why}")),
             paused: found.paused,
             fenced: found.fenced,
+            doubt: doubt.map(|doubt| doubt.to_string()),
             group: found.group,
             unsettled: found.unsettled,
             conflicts: found.conflicts,

@@ -273,13 +273,13 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "missed-groups",
         without: "the comparison with a peer that has forgotten changes",
-        edits: &[edit("src/store/acknowledge.rs", "state.missed.insert(report.site);", "")],
+        edits: &[edit("src/store/acknowledge.rs", "state.missed.insert(report.site, report.forgotten);", "")],
         noticed_by: backlog("what_is_too_much"),
     },
     Mutation {
         name: "missed-past",
         without: "knowing that what several peers have forgotten is on its way no more",
-        edits: &[edit("src/store/scan.rs", "state.missed.iter().for_each(|site| past.pass(*site, Stamp::MAX));", "")],
+        edits: &[edit("src/store/scan.rs", "state.missed.keys().for_each(|site| past.pass(*site, Stamp::MAX));", "")],
         noticed_by: backlog("a_site_that_begins_anew"),
     },
     Mutation {

@@ -362,6 +362,7 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
     let good = status.error.is_none()
         && !status.paused
         && !status.fenced
+        && status.doubt.is_none()
         && status.peers.values().all(|peer| peer.sending && peer.taking && peer.rows == 0);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }

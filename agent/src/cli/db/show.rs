@@ -30,6 +30,10 @@ pub fn status(status: &Status, colours: bool) -> String {
         writeln!(out, "  {fenced}: writes are refused until siteswap db schema commit")
             .expect("a String takes everything");
     }
+    if let Some(doubt) = &status.doubt {
+        let doubt = painted(doubt, YELLOW, colours);
+        writeln!(out, "  to be compared with a peer's: {doubt}").expect("a String takes everything");
+    }
     for column in &status.lacking {
         let lacks = painted(&format!("lacks column {column}"), YELLOW, colours);
         writeln!(out, "  {lacks}: what peers write to it waits here until it is added")
