@@ -384,6 +384,20 @@ impl Row {
         postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| kept.values.is_none())
     }
 
+    /// The same without the values of a row that is deleted: what is left decides against changes of it, but cannot bring it
+    /// back. Nothing, if this is of another row or has no values. `None`: this is not what was kept.
+    pub fn kept_without_values(bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+        let kept: Kept<'_> = postcard::from_bytes(bytes).ok()?;
+        let deleted = kept.alive <= kept.dead;
+        let columns = match &kept.values {
+            Some(values) if deleted && values.iter().any(Option::is_some) => values.len(),
+            _ => return Some(None),
+        };
+        let mut without = Vec::with_capacity(64);
+        append(&Kept { values: Some(Cow::from(vec![None; columns])), ..kept }, &mut without);
+        Some(Some(without))
+    }
+
     /// Was anything parked for the row when this was kept? `None`: this is not what was kept.
     pub fn kept_parked(bytes: &[u8]) -> Option<bool> {
         postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| !kept.parked.is_empty())

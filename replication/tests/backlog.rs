@@ -289,6 +289,68 @@ fn only_as_much_is_forgotten_as_is_too_much() {
     assert!(!sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction"));
 }
 
+/// Forgets at a site until what is kept is no more than this.
+fn forget(sites: &mut Sites, at: usize, limit: u64) {
+    while sites.all[at].store.forget_beyond(limit).expect("a transaction") {}
+}
+
+const KEPT_OF_ROWS: &str = "SELECT ifnull(sum(length(key) + length(state)), 0) FROM _ssw_row";
+
+#[test]
+fn what_deleted_rows_were_is_forgotten_before_any_change_is() {
+    let (mut sites, mut dice) = sites();
+    write(&mut sites, 0, "UPDATE item SET b = printf('%d %.1000c', id, 'x')");
+    sites.settle(&mut dice);
+    write(&mut sites, 0, "DELETE FROM item WHERE id <= 400");
+    // It does not have these, and is not to get them.
+    write(
+        &mut sites,
+        0,
+        "INSERT INTO item SELECT id + 1000, printf('%.1000c', 'y'), 0 FROM item; DELETE FROM item WHERE id > 1000",
+    );
+    write(&mut sites, 1, "UPDATE item SET a = 'late' WHERE id IN (7, 450)");
+    assert!(count(&sites, 0, KEPT_OF_ROWS) > 500_000);
+    forget(&mut sites, 0, 2_000_000);
+    assert!(count(&sites, 0, KEPT_OF_ROWS) > 500_000, "it is not too much");
+    forget(&mut sites, 0, 250_000);
+    assert!(count(&sites, 0, KEPT_OF_ROWS) < 500 * 50, "{} bytes", count(&sites, 0, KEPT_OF_ROWS));
+    assert_eq!(count(&sites, 0, "SELECT count(*) FROM _ssw_change"), 500);
+
+    sites.settle(&mut dice);
+    let rest = "SELECT count(*) FROM item WHERE id < 400 OR id > 500";
+    assert_eq!([count(&sites, 0, rest), count(&sites, 1, rest)], [0, 1], "what it was is not known here any more");
+    assert_eq!(sites.all[0].store.doubt().expect("a state"), Some(Doubt::Missed("site2".to_owned())));
+    sites.mend(0, &mut dice);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+    let whole = "SELECT count(*) FROM item WHERE id = 7 AND a = 'late' AND b LIKE '7 xxx%'";
+    assert_eq!(count(&sites, 0, whole), 1, "an edit that is newer than a deletion");
+    assert_eq!([0, 1].map(|at| sites.kept(at)), [(0, 0); 2]);
+}
+
+#[test]
+fn what_rows_were_that_another_site_has_deleted_is_forgotten_as_well() {
+    let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 'a', zeroblob(100000)), (2, 'a', zeroblob(100000))");
+    sites.settle(&mut dice);
+    // The third is away.
+    write(&mut sites, 2, "UPDATE item SET a = 'edited' WHERE id = 2");
+    write(&mut sites, 0, "DELETE FROM item");
+    write(&mut sites, 2, "UPDATE item SET a = 'later' WHERE id = 1");
+    sites.send_all(0, 1);
+    sites.drain(&mut dice);
+    assert!(count(&sites, 1, KEPT_OF_ROWS) > 200_000);
+    forget(&mut sites, 1, 1_000);
+    assert!(count(&sites, 1, KEPT_OF_ROWS) < 200);
+    sites.mend(1, &mut dice);
+    for at in 0..3 {
+        let whole = "SELECT count(*) FROM item WHERE id = 1 AND a = 'later' AND length(b) = 100000";
+        assert_eq!([count(&sites, at, whole), count(&sites, at, "SELECT count(*) FROM item")], [1, 1]);
+    }
+    sites.settle(&mut dice);
+    assert_eq!([0, 1, 2].map(|at| sites.kept(at)), [(0, 0); 3]);
+}
+
 #[test]
 fn of_rows_that_every_site_has_nothing_is_kept_however_many_became_so_at_once() {
     let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0, 0], &[]), Dice::new(1));

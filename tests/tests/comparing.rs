@@ -109,6 +109,41 @@ fn a_comparison_that_cannot_be_made_says_why() -> Result<()> {
     awaited.map(drop)
 }
 
+/// What is kept for a site that is away comes near `max_backlog`, then above it: the agent says so, forgets, and the sites
+/// are equal all the same.
+#[test]
+fn a_site_that_was_away_for_too_much_is_compared_with() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    bare.configure("max_backlog = '1 MB'")?;
+    bare.order("east", &["reload"])?;
+    let east = bare.application("east")?;
+    let add = |letter: &str, to: u64| -> Result<()> {
+        let sql = "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?2) \
+                   INSERT INTO item SELECT ?1 || n, 'east', n, printf('%.10000c', 'x') FROM n";
+        Ok(east.execute(sql, (letter, to)).map(drop)?)
+    };
+    let said = |site: &str, what: &str| {
+        let log = || fs::read_to_string(bare.file(site, "log")).is_ok_and(|log| log.contains(what));
+        wait_until(DEADLINE, &format!("{site}'s agent says: {what}"), log).map(drop)
+    };
+    add("known", 100)?;
+    bare.await_same(&["east", "west"], "item", DEADLINE)?;
+    bare.kill("west")?;
+    add("near", 90)?;
+    said("east", "comes near database.max_backlog")?;
+    east.execute_batch("DELETE FROM item WHERE id LIKE 'known%'")?;
+    add("beyond", 90)?;
+    said("east", "than database.max_backlog allows")?;
+    let kept = "SELECT (SELECT ifnull(sum(length(body)), 0) FROM _ssw_change) + \
+                (SELECT ifnull(sum(length(state)), 0) FROM _ssw_row)";
+    wait_until(DEADLINE, "it has forgotten", || {
+        east.query_row(kept, [], |row| row.get::<_, u64>(0)).is_ok_and(|kept| kept < 900_000)
+    })?;
+    bare.start("west")?;
+    assert_eq!(bare.await_same(&["east", "west"], "item", DEADLINE)?.len(), 180);
+    said("west", "the database was compared and is equal")
+}
+
 #[test]
 fn what_contradicts_what_is_known_of_a_row_is_found_without_a_peer() -> Result<()> {
     let bare = Bare::up(&["east", "west"], SCHEMA)?;

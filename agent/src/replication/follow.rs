@@ -15,7 +15,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
     unistd,
 };
-use siteswap_replication::store::{self, Folded};
+use siteswap_replication::store::{self, Folded, Store};
 use tokio::{
     io::unix::AsyncFd,
     time::{sleep, timeout},
@@ -29,12 +29,14 @@ use super::{Shared, database::Failed, now, set};
 const PACE: Duration = Duration::from_millis(4);
 /// The database is looked at after this, whatever the kernel says, and so often for orders and the size of what waits.
 const LOOK: Duration = Duration::from_secs(1);
+/// So often it is looked how much is kept for peers that are away: in a database larger than the limit that reads a table.
+const WEIGH: Duration = Duration::from_secs(10);
 /// So many changes of neighbouring groups that wait are consolidated together.
 const WORTH: u64 = 10_000;
 /// Wrong clocks are spoken of no more often than this.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// `limit`: bytes that changes may take while peers have not acknowledged them.
+/// `limit`: bytes that may be kept for peers that are away.
 pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
     let log = log_of(&file);
     let mut follower = Follower {
@@ -42,6 +44,7 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
         alarm: Alarm { limit, said: Fill::Little },
         forgetting: false,
         looked: None,
+        weighed: None,
         ahead: None,
         said: String::new(),
     };
@@ -72,6 +75,8 @@ struct Follower {
     forgetting: bool,
     /// When orders and the size of what waits were last looked at.
     looked: Option<Instant>,
+    /// When what is kept was last weighed.
+    weighed: Option<Instant>,
     /// When a wrong clock was last spoken of.
     ahead: Option<Instant>,
     /// The last failure.
@@ -102,31 +107,28 @@ impl Follower {
         }
         if let Some(backlogs) = rest {
             self.looked = Some(Instant::now());
-            self.alarm.look(backlogs.values().map(|backlog| backlog.bytes).max().unwrap_or(0));
             let waiting = backlogs.into_iter().map(|(peer, found)| (peer, describe(&found))).collect();
             set(&self.shared.backlogs, waiting);
             // What waits for peers that are away.
             while self.shared.database.run(|store| store.compact(WORTH)).await? {}
         }
-        if look || self.forgetting {
+        if self.forgetting || due(self.weighed, WEIGH) {
             self.forget().await?;
+            self.weighed = Some(Instant::now());
         }
         set(&self.shared.groups, group);
         Ok(())
     }
 
-    /// Forgets what is too much though it was consolidated: not all at once, so that applications can write and what they
-    /// write is folded in between.
+    /// Looks how much is kept, and forgets what is too much though it was consolidated: not all at once, so that
+    /// applications can write and what they write is folded in between.
     async fn forget(&mut self) -> Result<(), Failed> {
         let limit = self.alarm.limit;
         // Once it has begun it goes on to four fifths, so that it does not begin anew with every change.
         let limit = if self.forgetting { limit / 5 * 4 } else { limit };
-        let forgot = self.shared.database.run(move |store| store.forget_beyond(limit)).await?;
-        if forgot && !self.forgetting {
-            tracing::error!(
-                "changes that waited for a peer are forgotten; it will be compared with this site when it returns"
-            );
-        }
+        let run = move |store: &mut Store| Ok((store.kept(limit)?.bytes(), store.forget_beyond(limit)?));
+        let (bytes, forgot) = self.shared.database.run(run).await?;
+        self.alarm.look(bytes);
         self.forgetting = forgot;
         Ok(())
     }
@@ -144,7 +146,7 @@ fn describe(found: &store::Backlog) -> Backlog {
     Backlog { rows: found.rows, lag: if found.rows > 0 { found.lag } else { 0 } }
 }
 
-/// Says when the changes that wait for peers come near their limit, and when they are above it.
+/// Says when what is kept for peers comes near its limit, and when it is above it.
 struct Alarm {
     limit: u64,
     said: Fill,
@@ -171,9 +173,14 @@ impl Alarm {
         match fill {
             _ if fill <= self.said => {}
             Fill::TooMuch => {
-                tracing::error!(bytes, limit, "more changes wait for peers than database.max_backlog allows");
+                tracing::error!(
+                    bytes,
+                    limit,
+                    "more is kept for peers that are away than database.max_backlog allows: what deleted rows were is \
+                     forgotten, then the oldest changes; a peer that lacks these is compared with this site when it returns"
+                );
             }
-            _ => tracing::warn!(bytes, limit, "the changes that wait for peers come near database.max_backlog"),
+            _ => tracing::warn!(bytes, limit, "what is kept for peers that are away comes near database.max_backlog"),
         }
         self.said = fill;
     }

@@ -260,6 +260,10 @@ fn join_row<'a>(
         let changed = lay_over(&mut row, now);
         written = write(work, table, &columns, true, &row, &changed)?;
     }
+    if row.lives() && !row.visible() && row.removed.is_change() {
+        // It was deleted, and its values are forgotten by now: who changed it knows them.
+        work.state.missed.insert(part.origin, part.hi);
+    }
     work.keep(&live, &key, &row, kept)?;
     if !written {
         found.waiting.push(Waiting { live, key, row });

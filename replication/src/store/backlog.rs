@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row as SqlRow, params};
 
 use crate::{
     change::Change,
     clock::{Sight, SiteId, Stamp},
     layout::NOTICES,
+    merge::Row,
 };
 
 use super::{
@@ -18,6 +19,26 @@ use super::{
 
 /// All groups, the oldest first, as [`Run::of`] reads them.
 const GROUPS: &str = "SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp";
+
+/// What is kept of a deleted row without its values takes some forty bytes: whatever takes no more than this is not looked
+/// at for any.
+const WITHOUT_VALUES: u64 = 64;
+
+/// Bytes that are kept for peers that are away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Of changes that not every peer has applied.
+    pub changes: u64,
+    /// Of what rows were that are deleted.
+    pub images: u64,
+}
+
+impl Kept {
+    /// Of both.
+    pub fn bytes(&self) -> u64 {
+        self.changes + self.images
+    }
+}
 
 /// Neighbouring groups that are consolidated or forgotten together.
 #[derive(Clone, Copy)]
@@ -31,7 +52,7 @@ struct Run {
 
 impl Run {
     /// One group.
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn of(row: &SqlRow<'_>) -> rusqlite::Result<Self> {
         Ok(Self { first: row.get(0)?, last: row.get(1)?, groups: 1, rows: row.get(2)?, bytes: row.get(3)? })
     }
 
@@ -90,25 +111,79 @@ impl Store {
         Ok(self.peers()?.into_iter().map(extent).collect())
     }
 
-    /// Forgets the oldest groups while all of them take more than `limit` bytes, as many at a time as go into one batch, so
-    /// that nobody waits long for the write lock. A peer that lacks them goes on behind them and is compared with this site.
-    /// Says whether it forgot any; then there may be more to do.
+    /// Forgets what is kept for peers that are away, while it takes more than `limit` bytes: first the values of deleted
+    /// rows, then the oldest groups. As much at a time as goes into one batch, so that nobody waits long for the write lock. A
+    /// peer that lacks these groups goes on behind them and is compared with this site; so is one that brings back a row
+    /// whose values are forgotten. Says whether it forgot anything; then there may be more to do.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn forget_beyond(&mut self, limit: u64) -> Result<bool, Error> {
-        let total: u64 =
-            self.database.query_row("SELECT ifnull(sum(bytes), 0) FROM _ssw_group", [], |row| row.get(0))?;
-        if total <= limit {
+        let kept = self.kept(limit)?;
+        if kept.bytes() <= limit {
             return Ok(false);
         }
         self.transact(|work| {
-            let Some(run) = oldest(work.transaction, total - limit)? else { return Ok(false) };
+            if kept.images > 0 && forget_images(work.transaction)? {
+                return Ok(true);
+            }
+            let Some(run) = oldest(work.transaction, kept.changes.saturating_sub(limit))? else { return Ok(false) };
             work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
             work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
             Ok(true)
         })
     }
+
+    /// What is kept for peers that are away. What deleted rows were is read, and so only counted if the whole database takes
+    /// more than `limit` bytes.
+    ///
+    /// # Errors
+    /// `Damaged`, `Sqlite`.
+    pub fn kept(&self, limit: u64) -> Result<Kept, Error> {
+        let ask = |sql| self.database.query_row(sql, [], |row| row.get::<_, u64>(0));
+        let mut kept = Kept { changes: ask("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?, images: 0 };
+        let pages = ask("PRAGMA page_count")?.saturating_sub(ask("PRAGMA freelist_count")?);
+        if pages * ask("PRAGMA page_size")? > limit {
+            each_image(&self.database, |_, _, bytes| {
+                kept.images += bytes;
+                true
+            })?;
+        }
+        Ok(kept)
+    }
+}
+
+/// What is kept of rows that were deleted, with their values: tables' numbers, keys, what to keep without the values, and the
+/// bytes that this saves. For as long as `each` says.
+fn each_image(database: &Connection, mut each: impl FnMut((u32, Vec<u8>), Vec<u8>, u64) -> bool) -> Result<(), Error> {
+    let mut statement = database.prepare_cached("SELECT tbl, key, state FROM _ssw_row WHERE length(state) > ?")?;
+    let mut rows = statement.query([WITHOUT_VALUES])?;
+    while let Some(row) = rows.next()? {
+        let state = row.get_ref(2)?.as_blob().unwrap_or_default();
+        let without = Row::kept_without_values(state).ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
+        if let Some(without) = without {
+            let bytes = state.len().saturating_sub(without.len()) as u64;
+            if !each((row.get(0)?, row.get(1)?), without, bytes) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what deleted rows were, as many at a time as go into one batch. Says whether there were any.
+fn forget_images(database: &Connection) -> Result<bool, Error> {
+    let (mut found, mut freed) = (Vec::new(), 0);
+    each_image(database, |row, without, bytes| {
+        found.push((row, without));
+        freed += bytes;
+        (found.len() as u64) < ROWS && freed < BYTES
+    })?;
+    let mut update = database.prepare_cached("UPDATE _ssw_row SET state=? WHERE tbl=? AND key=?")?;
+    for ((table, key), without) in &found {
+        update.execute(params![without, table, key])?;
+    }
+    Ok(!found.is_empty())
 }
 
 /// The oldest groups, one at least, until they take so many bytes or no more go into one batch.

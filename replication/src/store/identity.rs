@@ -75,8 +75,8 @@ pub enum Doubt {
     /// It was attached anew, and has not been compared with this peer's since: what was written before that only it knows.
     #[error("it was attached anew, and has not been compared with {0}'s since")]
     Anew(String),
-    /// This peer has forgotten changes before they came here.
-    #[error("{0} has forgotten changes before they came here")]
+    /// This peer has forgotten changes before they came here, or has changed a row whose other values are forgotten here.
+    #[error("not all that {0} has can still come here by itself: some of it was forgotten")]
     Missed(String),
     /// These tables were made anew in a schema change, without their triggers for a while, and so they were elsewhere.
     #[error("tables were made anew in a schema change: {}", .0.join(", "))]

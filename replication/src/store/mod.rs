@@ -47,6 +47,7 @@ use crate::{
 };
 
 pub use apply::Received;
+pub use backlog::Kept;
 pub use batch::Position;
 pub use conflicts::Logged;
 pub use fence::{Counted, agree, end_fence, fenced};
@@ -238,8 +239,9 @@ struct State {
     settled: Stamp,
     /// It is an older copy of what it was.
     restored: Option<Restored>,
-    /// Peers that have forgotten changes of theirs before they came here, and up to which of their groups: until this
-    /// database was compared with them it does not say that it has seen anything of them.
+    /// Peers that have forgotten changes of theirs before they came here, or have changed rows whose other values are
+    /// forgotten here, and up to which of their groups: until this database was compared with them it does not say that it
+    /// has seen anything of them.
     missed: BTreeMap<SiteId, u64>,
 }
 
