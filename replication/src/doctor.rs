@@ -7,7 +7,7 @@ use rusqlite::{Connection, config::DbConfig};
 use serde::Serialize;
 
 use crate::{
-    capture::{self, Difference, Wanted, keyless, nullable_key},
+    capture::{self, Difference, Wanted, nullable_key},
     schema::{self, MASK_BITS, Table, quoted},
     store,
 };
@@ -193,8 +193,12 @@ fn keyless_rows(database: &Connection, table: &Table) -> rusqlite::Result<Option
     if !nullable_key(table) {
         return Ok(None);
     }
-    let count: i64 = database.query_row("SELECT v FROM _ssw_meta WHERE k = ?1", [keyless(table)], |row| row.get(0))?;
-    let what = format!("{count} rows with NULL in the primary key were inserted and not replicated");
+    let columns = table.key.iter().map(|column| quoted(&table.columns[usize::from(*column)].name));
+    let without = columns.map(|column| format!("{column} IS NULL")).collect::<Vec<_>>().join(" OR ");
+    let sql = format!("SELECT count(*) FROM main.{} WHERE {without}", quoted(&table.name));
+    // A table that is gone, or another by now, is told of by its departure.
+    let Ok(count) = database.query_row(&sql, [], |row| row.get::<_, i64>(0)) else { return Ok(None) };
+    let what = format!("{count} rows with NULL in the primary key are not replicated");
     let advice = "give them a key; declare the key's columns NOT NULL";
     Ok((count > 0).then(|| finding(Severity::Error, Some(&table.name), what, advice)))
 }

@@ -114,7 +114,7 @@ fn each_change_leaves_its_touch_and_deleted_rows_their_image() {
 }
 
 #[test]
-fn rows_without_a_whole_key_are_counted_and_nothing_else() {
+fn rows_without_a_whole_key_are_not_recorded() {
     let mut database = Connection::open_in_memory().unwrap();
     database.execute_batch("CREATE TABLE t(k TEXT PRIMARY KEY, a UNIQUE)").unwrap();
     let table = attach_all(&mut database).remove(0);
@@ -127,8 +127,6 @@ fn rows_without_a_whole_key_are_counted_and_nothing_else() {
     let key = |op: &str| (op.to_owned(), Value::Text("x".into()));
     let seen: Vec<_> = touches(&database).into_iter().map(|(op, _, key)| (op, key)).collect();
     assert_eq!(seen, [key("I"), key("U")]);
-    let counted = format!("SELECT v FROM _ssw_meta WHERE k = '{}'", capture::keyless(&table));
-    assert_eq!(rows(&database, &counted), [[Value::Integer(1)]]);
     database
         .execute_batch(
             "INSERT INTO t VALUES(NULL, 3); UPDATE t SET k = 'y' WHERE a = 3; UPDATE t SET k = NULL WHERE k = 'y'",

@@ -63,6 +63,13 @@ fn evictions_by_updates_that_are_not_recorded_are_noticed() {
 }
 
 #[test]
+fn evictions_by_the_rowid_that_are_not_recorded_are_noticed() {
+    for (kind, rowid) in [("vi", "NEW.rowid <> -1"), ("vu", "x.rowid = NEW.rowid")] {
+        is_noticed(0, |database| weaken(database, kind, rowid, "0"));
+    }
+}
+
+#[test]
 fn a_comparison_by_the_columns_collation_is_noticed() {
     is_noticed(778, |database| weaken(database, "u", " COLLATE BINARY", ""));
     is_noticed(106, |database| weaken(database, "k", " COLLATE BINARY", ""));

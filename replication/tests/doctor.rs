@@ -38,6 +38,12 @@ fn each_ill_is_found_in_its_table_with_its_severity() {
     let ills = [
         ("CREATE TABLE t(k TEXT PRIMARY KEY)", "", Warning, "may be NULL (k)"),
         ("CREATE TABLE t(k TEXT PRIMARY KEY)", "INSERT INTO t VALUES(NULL), (NULL)", Error, "2 rows with NULL"),
+        (
+            "CREATE TABLE t(k TEXT, l NOT NULL, a, PRIMARY KEY(k, l))",
+            "INSERT INTO t VALUES('x', 1, 1), (NULL, 2, 2); UPDATE t SET k = NULL WHERE a = 1; UPDATE t SET k = 'y' WHERE a = 2",
+            Error,
+            "1 rows with NULL",
+        ),
         ("CREATE TABLE t(k INTEGER PRIMARY KEY)", "", Warning, "SQLite chooses"),
         (
             "CREATE TABLE t(k NOT NULL PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t(a) WHERE a > 1",

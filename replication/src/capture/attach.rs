@@ -6,7 +6,7 @@ use super::{
     Error,
     inspect::{compare, refresh},
     refuse::refuse,
-    triggers::{images, keyless, list, name, nullable_key, rebuilt, triggers, unverified},
+    triggers::{images, list, name, rebuilt, triggers, unverified},
 };
 use crate::{
     layout,
@@ -80,9 +80,6 @@ fn capture(transaction: &Transaction<'_>, mut table: Table) -> Result<(), Error>
     let values = list((0..table.columns.len()).map(|column| format!("c{column}")));
     transaction
         .execute_batch(&format!("CREATE TABLE {}(seq INTEGER PRIMARY KEY, {values})", quoted(&images(&table))))?;
-    if nullable_key(&table) {
-        transaction.execute("INSERT INTO _ssw_meta(k, v) VALUES(?1, 0)", [keyless(&table)])?;
-    }
     for trigger in triggers(&table) {
         transaction.execute_batch(&trigger.sql)?;
     }
@@ -179,7 +176,7 @@ pub fn resume(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<T
 /// # Errors
 /// Whatever SQLite says.
 pub fn disarm(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
-    drop_triggers(transaction, table, &["i", "u", "k", "d", "vi", "vu", "n"])
+    drop_triggers(transaction, table, &["i", "u", "k", "d", "vi", "vu"])
 }
 
 fn drop_triggers(transaction: &Transaction<'_>, table: &Table, kinds: &[&str]) -> rusqlite::Result<()> {
@@ -192,8 +189,8 @@ fn release(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()>
     disarm(transaction, table)?;
     drop_triggers(transaction, table, &["ri", "ru", "rd"])?;
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&images(table))))?;
-    let marks = [keyless(table), unverified(table), rebuilt(table)];
-    transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2, ?3)", marks)?;
+    let marks = [unverified(table), rebuilt(table)];
+    transaction.execute("DELETE FROM _ssw_meta WHERE k IN (?1, ?2)", marks)?;
     // The newest touch stays, so that the next one's number is higher.
     let touches = "DELETE FROM _ssw_touch WHERE tbl = ?1 AND seq < (SELECT max(seq) FROM _ssw_touch)";
     for sql in [

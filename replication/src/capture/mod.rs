@@ -9,7 +9,7 @@ pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached
 pub use inspect::{Departure, Difference, doubt, inspect, refresh, unarmed};
 pub use refuse::{refuse, refuses};
 pub(crate) use triggers::{differs, list};
-pub use triggers::{keyless, nullable_key, rebuilt, unverified};
+pub use triggers::{nullable_key, rebuilt, unverified};
 
 use crate::{layout, schema};
 

@@ -31,11 +31,6 @@ pub(super) fn images(table: &Table) -> String {
     format!("_ssw_old_{}", table.number)
 }
 
-/// The counter in `_ssw_meta` of rows without a whole key, which nothing can identify at another site.
-pub fn keyless(table: &Table) -> String {
-    format!("keyless_{}", table.number)
-}
-
 /// The mark in `_ssw_meta` of a table that was without its triggers for a while and was not compared with a peer's since.
 pub fn unverified(table: &Table) -> String {
     format!("unverified_{}", table.number)
@@ -55,11 +50,8 @@ pub fn nullable_key(table: &Table) -> bool {
 /// The table's triggers.
 pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
     let mut triggers = vec![inserted(table), updated(table), moved(table), deleted(table)];
-    if !table.uniques.is_empty() {
+    if !table.uniques.is_empty() || hidden_rowid(table).is_some() {
         triggers.extend([evicting(table, "vi", "INSERT"), evicting(table, "vu", &evicting_update(table))]);
-    }
-    if nullable_key(table) {
-        triggers.push(uncounted(table));
     }
     triggers
 }
@@ -76,11 +68,14 @@ fn updated(table: &Table) -> Trigger {
     trigger(table, "u", "AFTER UPDATE", &when, &touch(table, mask(table), "NEW", &[]))
 }
 
+/// What the rowid is called where no column is.
+const ROWID: [&str; 3] = ["rowid", "oid", "_rowid_"];
+
 /// Updates that change the key: the old row is gone, and another is there.
 fn moved(table: &Table) -> Trigger {
     let body = gone(table) + &touch(table, INSERTED, "NEW", &holds(table, "NEW"));
     let set = key(table).map(|column| quoted(&column.name));
-    let rowid = if key_may_be_rowid(table) { ["rowid", "oid", "_rowid_"].as_slice() } else { &[] };
+    let rowid = if key_may_be_rowid(table) { ROWID.as_slice() } else { &[] };
     let set = list(set.chain(rowid.iter().map(|&name| name.to_owned())));
     trigger(table, "k", &format!("AFTER UPDATE OF {set}"), &other_key(table, "NEW", "OLD"), &body)
 }
@@ -92,23 +87,40 @@ fn key_may_be_rowid(table: &Table) -> bool {
     !table.without_rowid && table.key.len() == 1 && table.key.iter().all(integer)
 }
 
+/// The names of a rowid that is none of the columns. Statements may set it all the same.
+fn hidden_rowid_names(table: &Table) -> impl Iterator<Item = &'static str> {
+    let hidden = !table.without_rowid && !key_may_be_rowid(table);
+    let is_column = |name: &str| table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    ROWID.into_iter().filter(move |name| hidden && !is_column(name))
+}
+
+fn hidden_rowid(table: &Table) -> Option<&'static str> {
+    hidden_rowid_names(table).next()
+}
+
 fn deleted(table: &Table) -> Trigger {
     trigger(table, "d", "AFTER DELETE", "", &gone(table))
 }
 
-/// Rows that a REPLACE will evict because they are equal in a unique index: SQLite fires no DELETE trigger for them. They
-/// are recorded before it is known whether they go; the fold looks.
+/// Rows that a REPLACE will evict because they are equal in a unique index or have the new row's rowid: SQLite fires no
+/// DELETE trigger for them. They are recorded before it is known whether they go; the fold looks.
 fn evicting(table: &Table, kind: &str, event: &str) -> Trigger {
     let this = if kind == "vi" { "NEW" } else { "OLD" };
     let mut found = Vec::new();
     let mut body = String::new();
-    for unique in &table.uniques {
-        let rows = format!("FROM {} AS x WHERE {}", quoted(&table.name), equal_in(table, unique, this));
+    let equal = table.uniques.iter().map(|unique| (String::new(), equal_in(table, unique, this)));
+    let same = hidden_rowid(table).map(|rowid| {
+        // Before an INSERT that leaves the rowid to SQLite, it reads as -1. To ask for that is faster than to look.
+        let given = if this == "NEW" { format!("NEW.{rowid} <> -1 AND ") } else { String::new() };
+        (given, other(table, [format!("x.{rowid} = NEW.{rowid}")], this))
+    });
+    for (given, those) in equal.chain(same) {
+        let rows = format!("FROM {} AS x WHERE {those}", quoted(&table.name));
         let (values, image) = (touched(table, EVICTED, "x"), columns(table, "x"));
         body += &format!("{} SELECT {values} {rows}; ", touch_into(table));
         body +=
             &format!("INSERT OR REPLACE INTO {} SELECT last_insert_rowid(), {image} {rows}; ", quoted(&images(table)));
-        found.push(format!("EXISTS(SELECT 1 {rows})"));
+        found.push(format!("{given}EXISTS(SELECT 1 {rows})"));
     }
     trigger(table, kind, &format!("BEFORE {event}"), &found.join(" OR "), &body)
 }
@@ -118,7 +130,8 @@ fn evicting_update(table: &Table) -> String {
         table.uniques.iter().flat_map(|unique| &unique.columns).map(|(column, _)| *column).collect();
     columns.sort_unstable();
     columns.dedup();
-    format!("UPDATE OF {}", list(columns.iter().map(|column| quoted(&table.columns[usize::from(*column)].name))))
+    let columns = columns.iter().map(|column| quoted(&table.columns[usize::from(*column)].name));
+    format!("UPDATE OF {}", list(columns.chain(hidden_rowid_names(table).map(str::to_owned))))
 }
 
 /// Rows `x` that are equal to the new one in a unique index, without the row `this` that is replaced as a whole.
@@ -130,12 +143,17 @@ fn equal_in(table: &Table, unique: &Unique, this: &str) -> String {
         let column = &table.columns[usize::from(*column)];
         format!("{} {is} {} COLLATE {}", of("x", column), given(column), quoted(collation))
     });
+    other(table, equal, this)
+}
+
+/// Rows `x` for which this holds, without the row `this` that is replaced as a whole.
+fn other(table: &Table, equal: impl IntoIterator<Item = String>, this: &str) -> String {
     let mut other = other_key(table, "x", this);
     if this == "NEW" && key_may_be_rowid(table) {
         // Before an INSERT that leaves the rowid to SQLite, it reads as -1.
         other = key(table).fold(other, |other, column| format!("{other} OR {} = -1", of("NEW", column)));
     }
-    let parts = equal.chain([format!("({other})")]).chain(holds(table, "x"));
+    let parts = equal.into_iter().chain([format!("({other})")]).chain(holds(table, "x"));
     parts.collect::<Vec<_>>().join(" AND ")
 }
 
@@ -146,13 +164,6 @@ fn given(column: &Column) -> String {
         Some(default) if column.not_null => format!("coalesce({}, {default})", of("NEW", column)),
         _ => of("NEW", column),
     }
-}
-
-/// Counts rows that are inserted without a whole key.
-fn uncounted(table: &Table) -> Trigger {
-    let missing = key(table).filter(|column| !column.not_null).map(|column| format!("{} IS NULL", of("NEW", column)));
-    let body = format!("UPDATE _ssw_meta SET v = v + 1 WHERE k = '{}'; ", keyless(table));
-    trigger(table, "n", "AFTER INSERT", &missing.collect::<Vec<_>>().join(" OR "), &body)
 }
 
 fn trigger(table: &Table, kind: &str, event: &str, when: &str, body: &str) -> Trigger {

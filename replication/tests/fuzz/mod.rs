@@ -37,8 +37,11 @@ pub fn run(seed: u64, spoil: impl FnOnce(&Connection)) -> Result<(), String> {
         let told = |what: String| format!("{what}\n\nschema:\n{}\nround:\n{};", schema.sql, statements.join(";\n"));
         for statement in &statements {
             let [with, without] = [&captured, &plain].map(|database| execute(database, statement));
-            if with.0.as_ref().is_err_and(|error| error.contains("_ssw_")) || schema.is_predictable() && with != without
-            {
+            // Our triggers add to the depth; where that ends, what is done by then stays in an OR FAIL.
+            if [&with, &without].iter().any(|seen| seen.as_ref().is_err_and(|error| error.contains("too deep"))) {
+                return Ok(());
+            }
+            if with.as_ref().is_err_and(|error| error.contains("_ssw_")) || schema.is_predictable() && with != without {
                 let sees = format!("the application sees {with:?} with triggers, {without:?} without:\n{statement}");
                 return Err(told(sees));
             }
@@ -59,11 +62,11 @@ fn database(schema: &Schema) -> Connection {
     database
 }
 
-/// What an application sees of a statement: its error, or the rows changed, and the last rowid.
-fn execute(database: &Connection, statement: &str) -> (Result<u64, String>, i64) {
+/// What an application sees of a statement: its error, or the rows changed and the last rowid.
+fn execute(database: &Connection, statement: &str) -> Result<(u64, i64), String> {
     let writes = ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| statement.starts_with(verb));
-    let outcome = database.execute_batch(statement).map(|()| if writes { database.changes() } else { 0 });
-    (outcome.map_err(|error| error.to_string()), database.last_insert_rowid())
+    database.execute_batch(statement).map_err(|error| error.to_string())?;
+    Ok((if writes { database.changes() } else { 0 }, database.last_insert_rowid()))
 }
 
 /// The seeds to run: `CAPTURE_SEED` alone if it is set, or as many as `CAPTURE_SEEDS` says, or `ordinary`.

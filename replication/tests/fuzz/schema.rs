@@ -19,6 +19,8 @@ pub struct Table {
     pub key: usize,
     /// Its key is the rowid, which may also be set under that name.
     pub rowid: bool,
+    /// It has a rowid that may be set, though it is none of the columns.
+    pub hidden: bool,
 }
 
 const TABLES: [&str; 10] = ["t", "we\"ird t", "select", "new", "old", "x", "a.b", "ünï", "semi;colon'", "_ssw"];
@@ -83,7 +85,13 @@ impl Schema {
         let first = random.below(COLUMNS.len());
         let mut unused = (0..COLUMNS.len()).map(|at| quoted(COLUMNS[(first + at * 3) % COLUMNS.len()]));
         let key = if rowid { 1 } else { 1 + random.below(3) };
-        let mut table = Table { name: quoted(name), columns: unused.by_ref().take(key).collect(), key, rowid };
+        let mut table = Table {
+            name: quoted(name),
+            columns: unused.by_ref().take(key).collect(),
+            key,
+            rowid,
+            hidden: !rowid && !without_rowid,
+        };
         let mut parts = Vec::new();
         for column in &table.columns {
             let kind = if rowid { "INTEGER PRIMARY KEY" } else { random.pick(&TYPES) };

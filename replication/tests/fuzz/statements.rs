@@ -95,7 +95,10 @@ impl Maker<'_> {
     }
 
     fn insert(&mut self, table: &Table) -> String {
-        let columns = self.columns(table);
+        let mut columns = self.columns(table);
+        if table.hidden && self.random.chance(30) {
+            columns.push(self.random.pick(&["OID", "_rowid_"]).to_owned());
+        }
         let rows = self.rows(columns.len());
         format!("INSERT {} INTO {}({}) VALUES {rows}", self.random.pick(&OR), table.name, columns.join(", "))
     }
@@ -140,6 +143,8 @@ impl Maker<'_> {
             let (one, two) = (self.value(), self.value());
             let column = if table.rowid && *column == table.columns[0] && self.random.chance(30) {
                 self.random.pick(&["rowid", "OID", "_rowid_"])
+            } else if table.hidden && self.random.chance(10) {
+                self.random.pick(&["OID", "_rowid_"])
             } else {
                 column
             };
