@@ -226,6 +226,43 @@ fn a_row_is_not_restored_without_its_parent() {
 }
 
 #[test]
+fn a_row_is_not_restored_where_another_has_its_unique_value() {
+    let mut pair = Pair::new("CREATE TABLE item(id INTEGER PRIMARY KEY, code NOT NULL UNIQUE)");
+    pair.write(0, "INSERT INTO item VALUES(1, 'a')").write(1, "INSERT INTO item VALUES(2, 'a')").settle(&[]);
+    let lost = pair.sites.all[0].store.conflicts(1).expect("a log").remove(0);
+    let now = pair.sites.now;
+    let refused = pair.sites.all[0].store.restore(lost.id, now).expect_err("a refusal").to_string();
+    assert!(refused.contains("item.code") && refused.contains("change or delete that row first"), "{refused}");
+    pair.settle(&[("SELECT concat(count(*)) FROM item", "1")]);
+    pair.write(1, "UPDATE item SET code = 'b'").settle(&[]);
+    let now = pair.sites.now;
+    assert!(pair.sites.all[0].store.restore(lost.id, now).expect("a transaction"));
+    pair.settle(&[("SELECT concat(count(*)) FROM item", "2")]);
+}
+
+#[test]
+fn a_deletion_is_not_restored_while_rows_refer_to_what_it_deleted() {
+    let mut pair = Pair::new(
+        "CREATE TABLE customer(id INTEGER PRIMARY KEY, name);
+         CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INTEGER NOT NULL REFERENCES customer);
+         INSERT INTO customer VALUES(1, 'a')",
+    );
+    pair.write(0, "DELETE FROM customer").write(1, "INSERT INTO purchase VALUES(1, 1)").settle(&[]);
+    let deletion = |pair: &Pair| {
+        pair.sites.all[0].store.conflicts(9).expect("a log").into_iter().find(|lost| lost.image.is_empty())
+    };
+    let lost = deletion(&pair).expect("a deletion that lost");
+    let now = pair.sites.now;
+    let refused = pair.sites.all[0].store.restore(lost.id, now).expect_err("a refusal").to_string();
+    assert!(refused.contains("refer to the one of customer"), "{refused}");
+    pair.settle(&[("SELECT concat(count(*)) FROM customer", "1")]);
+    pair.write(1, "DELETE FROM purchase").settle(&[]);
+    let now = pair.sites.now;
+    assert!(pair.sites.all[0].store.restore(lost.id, now).expect("a transaction"));
+    pair.settle(&[("SELECT concat(count(*)) FROM customer", "0")]);
+}
+
+#[test]
 fn restoring_a_deletion_takes_no_row_that_only_looks_like_it() {
     let mut pair =
         Pair::new("CREATE TABLE word(k TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, v); INSERT INTO word VALUES('a', 0)");

@@ -142,21 +142,36 @@ impl Store {
     /// Brings back what lost, as a change made now. Says no if there is no such conflict.
     ///
     /// # Errors
-    /// `Unknown`: its table or column is not there any more. `Damaged`, `Sqlite`, a constraint that forbids it among
-    /// that.
+    /// `Unknown`: its table or column is not there any more. `Taken`, `Dangling`, `Referred`: other rows are in the way.
+    /// `Damaged`, `Sqlite`, a constraint that forbids it among that.
     pub fn restore(&mut self, id: i64, now: i64) -> Result<bool, Error> {
         let Some(notice) = self.notice(id)? else { return Ok(false) };
         let conflict = logged(notice.clone())?;
         self.transact(|work| {
             // What was written until now came before.
             super::fold::fold(work, now)?;
-            let live = restore(work, &conflict, now)?;
+            let live = restore(work, &conflict, now).map_err(taken)?;
             repair::mend(work, &live, &Key::new(&conflict.key), now)?;
+            if conflict.image.is_empty() && live.read(work.transaction, &conflict.key)?.is_some() {
+                return Err(Error::Referred(conflict.table));
+            }
             let notice = Notice { restored: true, ..notice };
             take(work.transaction, &notice)?;
             work.tell(&notice)?;
             Ok(true)
         })
+    }
+}
+
+/// Says it so that one knows what to do.
+fn taken(error: Error) -> Error {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
+    const UNIQUE: [i32; 3] = [SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID];
+    match error {
+        Error::Sqlite(error) if error.sqlite_error().is_some_and(|found| UNIQUE.contains(&found.extended_code)) => {
+            Error::Taken(error)
+        }
+        other => other,
     }
 }
 

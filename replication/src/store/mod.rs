@@ -194,6 +194,12 @@ pub enum Error {
         /// The table referred to.
         parent: String,
     },
+    /// Another row has what a row should get.
+    #[error("another row has it by now ({0}): change or delete that row first, or leave this one as it is")]
+    Taken(rusqlite::Error),
+    /// A row cannot go.
+    #[error("rows refer to the one of {0} that was deleted, and would call it back: delete those first")]
+    Referred(String),
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
     NotAttached,
