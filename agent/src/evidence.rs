@@ -30,6 +30,8 @@ pub struct Backlog {
     pub rows: u64,
     /// Milliseconds since the oldest of the changes was recorded. 0 without any.
     pub lag: u64,
+    /// It lacks more, which is not kept any more: the databases are to be compared.
+    pub forgotten: bool,
 }
 
 /// One instance, as its own site sees it.

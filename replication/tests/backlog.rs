@@ -5,7 +5,10 @@ mod sites;
 use std::os::unix::fs::PermissionsExt as _;
 
 use sites::{Dice, Outside, Sites};
-use siteswap_replication::{store::Doubt, verify::Policy};
+use siteswap_replication::{
+    store::{Doubt, Error},
+    verify::Policy,
+};
 
 const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a, b)";
 
@@ -210,8 +213,18 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
     write(&mut sites, 1, "INSERT INTO item VALUES(1000, 1, 1)");
     assert!(!sites.all[0].store.forget_beyond(1 << 20).expect("a transaction"), "it is not too much");
     assert!(sites.all[0].store.forget_beyond(100).expect("a transaction"));
+    let now = sites.now;
+    assert!(sites.all[0].store.backlogs(now).expect("a state")["site2"].forgotten);
+    assert!(sites.all[0].store.detach(now).expect("a transaction")["site2"].forgotten, "that would be lost");
     write(&mut sites, 0, "UPDATE item SET a = 'newer' WHERE id = 1");
     sites.settle(&mut dice);
+    assert!(
+        !sites.all[0].store.backlogs(now).expect("a state")["site2"].forgotten,
+        "now the peer knows that it lacks it"
+    );
+    let refused = |what: Result<(), Error>| matches!(what, Err(Error::Doubtful(Doubt::Missed(_))));
+    assert!(refused(sites.all[1].store.detach(now).map(drop)));
+    assert!(refused(sites.all[1].store.before_fence(now).map(drop)), "it would change another schema's rows");
     assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'new'"), 0, "it was forgotten");
     assert_eq!(count(&sites, 1, "SELECT count(*) FROM item WHERE a = 'newer'"), 1, "what came later was not");
     sites.mend(1, &mut dice);

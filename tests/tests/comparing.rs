@@ -139,8 +139,14 @@ fn a_site_that_was_away_for_too_much_is_compared_with() -> Result<()> {
     wait_until(DEADLINE, "it has forgotten", || {
         east.query_row(kept, [], |row| row.get::<_, u64>(0)).is_ok_and(|kept| kept < 900_000)
     })?;
+    let lacks = |site: &str| -> Result<(Option<i32>, serde_json::Value)> {
+        let (code, status) = bare.json(site, &["db", "status"])?;
+        Ok((code, status["peers"]["west"]["forgotten"].clone()))
+    };
+    wait_until(DEADLINE, "it says so", || lacks("east").is_ok_and(|found| found == (Some(3), true.into())))?;
     bare.start("west")?;
     assert_eq!(bare.await_same(&["east", "west"], "item", DEADLINE)?.len(), 180);
+    wait_until(DEADLINE, "nothing is missing", || lacks("east").is_ok_and(|found| found == (Some(0), false.into())))?;
     said("west", "the database was compared and is equal")
 }
 
@@ -225,7 +231,8 @@ fn a7_a_site_whose_backup_was_restored_takes_nothing_before_it_is_as_its_peers()
     bare.kill("east")?;
     restore(&backup, &bare.database("east"))?;
     bare.start("east")?;
-    let lacks = "the database may lack what others have: north has not been heard since the database was restored";
+    let lacks =
+        "the database is still to be compared with a peer's: north has not been heard since the database was restored";
     wait_until(DEADLINE, "east says why it does not take items", || {
         swap("east").is_ok_and(|(code, said)| code == Some(1) && said.contains(lacks))
     })?;

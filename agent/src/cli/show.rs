@@ -214,6 +214,7 @@ fn show_peer(peer: &PeerStatus, paint: Paint) -> String {
 
 fn show_replicated(peer: &str, apart: &Replicated) -> String {
     let rows = |backlog: &Backlog| match backlog.rows {
+        _ if backlog.forgotten => "less than is kept for it, and is to be compared".to_owned(),
         0 => "everything".to_owned(),
         rows => format!(
             "all but {rows} rows, the oldest changed {:.1} s ago",

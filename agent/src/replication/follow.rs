@@ -143,7 +143,8 @@ impl Follower {
 }
 
 fn describe(found: &store::Backlog) -> Backlog {
-    Backlog { rows: found.rows, lag: if found.rows > 0 { found.lag } else { 0 } }
+    let lag = if found.rows > 0 { found.lag } else { 0 };
+    Backlog { rows: found.rows, lag, forgotten: found.forgotten }
 }
 
 /// Says when what is kept for peers comes near its limit, and when it is above it.

@@ -26,7 +26,7 @@ use std::{
 use siteswap_common::steer::tunnel;
 use siteswap_replication::{
     Value,
-    store::{self, Counted, Doubt, Rules, Settings},
+    store::{self, Counted, Rules, Settings},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -165,13 +165,7 @@ impl Replication {
     /// Says why this database may lack what peers count as applied here, if so.
     pub fn is_whole(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
         let database = self.database.clone();
-        async move {
-            match database.run(|store| store.doubt()).await.map_err(|error| error.to_string())? {
-                // Of these the peers may lack something.
-                None | Some(Doubt::Unrecorded(_)) => Ok(()),
-                Some(doubt) => Err(format!("the database may lack what others have: {doubt}; see: siteswap db status")),
-            }
-        }
+        async move { database.run(|store| store.is_beyond_doubt()).await.map_err(|error| error.to_string()) }
     }
 
     /// Waits until each site's groups up to this one are applied here, by the sites' numbers.

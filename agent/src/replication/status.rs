@@ -54,6 +54,9 @@ pub struct Peer {
     pub bytes: u64,
     /// Milliseconds since the oldest of them was recorded.
     pub lag: u64,
+    /// It lacks more, which is not kept here any more: once it is back the databases are compared.
+    #[serde(default)]
+    pub forgotten: bool,
 }
 
 /// What is under way: the streams to and from each peer, and why what applications write is not taken up, if it is not.
@@ -136,6 +139,7 @@ pub(super) async fn status(database: Database, sessions: Sessions) -> Status {
                         rows: backlog.rows,
                         bytes: backlog.bytes,
                         lag: backlog.lag,
+                        forgotten: backlog.forgotten,
                     };
                     (name, peer)
                 })

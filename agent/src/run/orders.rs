@@ -354,9 +354,9 @@ impl Agent {
     /// Little is missing of what the holders have committed, as far as is known.
     fn is_close(&self, resource: &str) -> bool {
         let (evidence, site) = (&self.knowledge.evidence, &self.knowledge.config.site);
-        self.sources(resource)
-            .iter()
-            .all(|holder| evidence.backlog(holder, site).is_none_or(|backlog| backlog.lag < CLOSE))
+        self.sources(resource).iter().all(|holder| {
+            evidence.backlog(holder, site).is_none_or(|backlog| backlog.lag < CLOSE && !backlog.forgotten)
+        })
     }
 
     /// The other sites whose instances of a resource are active.

@@ -81,7 +81,7 @@ fn forgotten(database: &Connection, last: u64) -> Result<u64, Error> {
 
 /// The same for a peer that has `applied` so much: if it was set back, or has begun anew with a copy, and has a part of
 /// groups that were consolidated since, it cannot have the rest.
-fn forgotten_for(database: &Connection, last: u64, applied: u64) -> Result<u64, Error> {
+pub(super) fn forgotten_for(database: &Connection, last: u64, applied: u64) -> Result<u64, Error> {
     let sql = "SELECT last FROM _ssw_group WHERE grp <= ?1 AND last > ?1 AND rows > 0";
     let part: Option<u64> = database.prepare_cached(sql)?.query_row([applied], |row| row.get(0)).optional()?;
     Ok(forgotten(database, last)?.max(part.unwrap_or(0)))

@@ -51,8 +51,11 @@ impl Store {
     /// first is fenced.
     ///
     /// # Errors
-    /// `Lacking`, `Capture`, `Damaged`, `Sqlite`.
+    /// `Doubtful`, `Lacking`, `Capture`, `Damaged`, `Sqlite`.
     pub fn before_fence(&mut self, now: i64) -> Result<Counted, Error> {
+        if agreed(&self.database)?.is_none() {
+            self.is_beyond_doubt()?;
+        }
         self.transact(|work| {
             let counted = Counted { count: count(work.transaction)?, agreed: agreed(work.transaction)? };
             if counted.agreed.is_none() {

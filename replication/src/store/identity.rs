@@ -301,6 +301,17 @@ impl Store {
         })
     }
 
+    /// Is everything known here that peers count as known?
+    ///
+    /// # Errors
+    /// `Doubtful`, if not. `Damaged`, `Sqlite`.
+    pub fn is_beyond_doubt(&self) -> Result<(), Error> {
+        // What the tables without triggers lack, if anything, is at the peers.
+        self.doubt()?
+            .filter(|doubt| !matches!(doubt, Doubt::Unrecorded(_)))
+            .map_or(Ok(()), |doubt| Err(Error::Doubtful(doubt)))
+    }
+
     /// Tables that were without their triggers for a while and have not been found equal to a peer's since.
     pub(super) fn unrecorded(&self) -> Result<Vec<String>, Error> {
         self.marked(unverified)

@@ -175,6 +175,9 @@ pub enum Error {
     /// A peer lacks changes that were made before the schema change.
     #[error("{0} rows wait for a peer that has not applied them; see: siteswap db status")]
     Waiting(u64),
+    /// It must be compared with a peer's first.
+    #[error("the database is still to be compared with a peer's: {0}; see: siteswap db status")]
+    Doubtful(Doubt),
     /// A peer's schema was changed more or less often than ours.
     #[error(
         "the sender's schema was changed {theirs} times and ours {ours} times: end the schema change at every site with \

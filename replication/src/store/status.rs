@@ -7,7 +7,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use crate::capture::{self, Wanted};
 
 use super::{
-    Error, Settings, State, Store, fenced, fold, parked, take_up,
+    Error, Settings, State, Store,
+    acknowledge::forgotten_for,
+    fenced, fold, parked, take_up,
     work::{self, Work},
 };
 
@@ -43,6 +45,8 @@ pub struct Backlog {
     pub bytes: u64,
     /// Milliseconds since the oldest of them was recorded.
     pub lag: u64,
+    /// It lacks more, which is not kept here any more: once it is back the databases are compared.
+    pub forgotten: bool,
 }
 
 impl Store {
@@ -75,15 +79,16 @@ impl Store {
     /// and the store is of no use any more. Otherwise only what was written is folded, and it returns what waits.
     ///
     /// # Errors
-    /// `Capture`, `Damaged`, `Sqlite`.
+    /// `Doubtful`, `Capture`, `Damaged`, `Sqlite`.
     pub fn detach(&mut self, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
+        self.is_beyond_doubt()?;
         let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
         let tables = take_up(&transaction, &self.settings, self.schema)?;
         let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
         fold::fold(&mut work, now)?;
         work.finish()?;
         let mut waiting = backlogs(&transaction, &self.settings, now)?;
-        waiting.retain(|_, backlog| backlog.rows > 0);
+        waiting.retain(|_, backlog| backlog.rows > 0 || backlog.forgotten);
         if waiting.is_empty() {
             capture::detach(&transaction, Wanted::All)?;
         }
@@ -101,6 +106,7 @@ impl Store {
 
 fn backlogs(database: &Connection, settings: &Settings, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
     let mut backlogs = BTreeMap::new();
+    let last = State::load(database)?.group;
     for (site, peer) in work::peers(database, settings)? {
         let sql =
             "SELECT ifnull(sum(rows), 0), ifnull(sum(bytes), 0), ifnull(min(ms), ?) FROM _ssw_group WHERE last > ?";
@@ -111,8 +117,11 @@ fn backlogs(database: &Connection, settings: &Settings, now: i64) -> Result<BTre
                 rows: row.get(0)?,
                 bytes: row.get(1)?,
                 lag: u64::try_from(now - row.get::<_, i64>(2)?).unwrap_or(0),
+                forgotten: false,
             })
         })?;
+        let forgotten = forgotten_for(database, last, peer.acknowledged)? > peer.acknowledged;
+        let backlog = Backlog { forgotten, ..backlog };
         backlogs.insert(settings.sites.get(&site).cloned().unwrap_or_default(), backlog);
     }
     Ok(backlogs)

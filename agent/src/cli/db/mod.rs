@@ -346,8 +346,11 @@ fn detach_settled(opened: &Opened) -> anyhow::Result<()> {
             opened.path()
         )
     })?;
-    let waiting: Vec<String> =
-        waiting.into_iter().map(|(peer, backlog)| format!("{} rows for {peer}", backlog.rows)).collect();
+    let of = |(peer, backlog): (String, store::Backlog)| match backlog.forgotten {
+        true => format!("more than is kept for {peer}"),
+        false => format!("{} rows for {peer}", backlog.rows),
+    };
+    let waiting: Vec<String> = waiting.into_iter().map(of).collect();
     anyhow::ensure!(
         waiting.is_empty(),
         "changes wait that would be lost: {}; let the agents finish, or use --force",
@@ -363,7 +366,7 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
         && !status.paused
         && !status.fenced
         && status.doubt.is_none()
-        && status.peers.values().all(|peer| peer.sending && peer.taking && peer.rows == 0);
+        && status.peers.values().all(|peer| peer.sending && peer.taking && peer.rows == 0 && !peer.forgotten);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 

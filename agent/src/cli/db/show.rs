@@ -49,14 +49,24 @@ fn line(name: &str, peer: &Peer, colours: bool) -> String {
     let sending =
         if peer.sending { painted("connected", GREEN, colours) } else { painted("not connected", RED, colours) };
     let waiting = match peer.rows {
+        0 if peer.forgotten => "nothing waits for it".to_owned(),
         0 => "has everything".to_owned(),
         rows => format!("{rows} rows wait for it ({} bytes, the oldest {} ms old)", peer.bytes, peer.lag),
+    };
+    let forgotten = if peer.forgotten {
+        painted(
+            ", what it lacks besides is not kept any more: once it is back the databases are compared",
+            YELLOW,
+            colours,
+        )
+    } else {
+        String::new()
     };
     let why: Vec<String> = [("not sent", !peer.sending, &peer.why), ("not taken", !peer.taking, &peer.refused)]
         .into_iter()
         .filter_map(|(what, is, why)| Some(format!("; {what}: {}", why.as_ref().filter(|_| is)?)))
         .collect();
-    format!("{name}: {sending}, {waiting}, {} of its groups are applied here{}", peer.applied, why.concat())
+    format!("{name}: {sending}, {waiting}{forgotten}, {} of its groups are applied here{}", peer.applied, why.concat())
 }
 
 /// A line for each finding with what would be right below it, and a summary.

@@ -27,7 +27,7 @@ fn instance() -> impl Strategy<Value = InstanceReport> {
 fn message() -> impl Strategy<Value = ReportMessage> {
     let instances = btree_map("[a-z0-9][a-z0-9-]{0,31}", instance(), 0..8);
     let contacts = prop::collection::btree_set("[a-z0-9][a-z0-9-]{0,31}", 0..4);
-    let backlog = any::<(u64, u64)>().prop_map(|(rows, lag)| Backlog { rows, lag });
+    let backlog = any::<(u64, u64, bool)>().prop_map(|(rows, lag, forgotten)| Backlog { rows, lag, forgotten });
     let backlogs = btree_map("[a-z0-9][a-z0-9-]{0,31}", backlog, 0..4);
     let report = (any::<bool>(), contacts, backlogs, instances)
         .prop_map(|(drained, contacts, backlogs, instances)| Report { drained, contacts, backlogs, instances });
@@ -53,7 +53,7 @@ fn sample() -> ReportMessage {
         report: Report {
             drained: false,
             contacts: ["west".to_owned()].into(),
-            backlogs: [("west".to_owned(), Backlog { rows: 3, lag: 40 })].into(),
+            backlogs: [("west".to_owned(), Backlog { rows: 3, lag: 40, forgotten: false })].into(),
             instances: [("www".to_owned(), instance)].into(),
         },
     }
@@ -243,7 +243,7 @@ fn the_largest_report_fits_and_one_instance_more_is_refused() {
     };
     let name = |i: usize| format!("{i:032}");
     message.report.contacts = (0..MAX_SITES).map(name).collect();
-    let backlog = Backlog { rows: u64::MAX, lag: u64::MAX };
+    let backlog = Backlog { rows: u64::MAX, lag: u64::MAX, forgotten: true };
     message.report.backlogs = (0..MAX_SITES).map(|i| (name(i), backlog)).collect();
     message.site = "s".repeat(MAX_NAME);
     message.number = u64::MAX;
