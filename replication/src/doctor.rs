@@ -7,7 +7,7 @@ use rusqlite::{Connection, config::DbConfig};
 use serde::Serialize;
 
 use crate::{
-    capture::{self, Difference, Wanted, nullable_key},
+    capture::{self, Difference, Wanted, nullable_key, unverified},
     schema::{self, MASK_BITS, Table, quoted},
     store,
 };
@@ -61,6 +61,7 @@ pub fn check(database: &Connection, wanted: Wanted<'_>) -> Result<Vec<Finding>, 
     let captured = capture::tables(database)?;
     for table in &captured {
         findings.extend(keyless_rows(database, table)?);
+        findings.extend(unverified_rows(database, table)?);
     }
     if !captured.is_empty() {
         findings.extend(departures(database, listed, &captured)?);
@@ -201,6 +202,13 @@ fn keyless_rows(database: &Connection, table: &Table) -> rusqlite::Result<Option
     let what = format!("{count} rows with NULL in the primary key are not replicated");
     let advice = "give them a key; declare the key's columns NOT NULL";
     Ok((count > 0).then(|| finding(Severity::Error, Some(&table.name), what, advice)))
+}
+
+fn unverified_rows(database: &Connection, table: &Table) -> rusqlite::Result<Option<Finding>> {
+    let marked = database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k = ?1")?.exists([unverified(table)])?;
+    let what = "it was without its triggers for a while, and was not compared with a peer's since";
+    let advice = "the agent compares it as soon as it can; why it cannot: siteswap db status";
+    Ok(marked.then(|| finding(Severity::Warning, Some(&table.name), what, advice)))
 }
 
 fn departed(table: String, difference: &Difference) -> Finding {

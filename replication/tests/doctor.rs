@@ -25,6 +25,19 @@ fn check(sql: &str, later: &str) -> Vec<Finding> {
 }
 
 #[test]
+fn a_table_that_was_without_a_trigger_is_named_until_it_is_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut database = database(&directory, "CREATE TABLE t(k NOT NULL PRIMARY KEY)");
+    database.execute_batch("DROP TRIGGER _ssw_d_1").unwrap();
+    let transaction = database.transaction().unwrap();
+    capture::refresh(&transaction).unwrap();
+    transaction.commit().unwrap();
+    let [found] = &doctor::check(&database, Wanted::All).unwrap()[..] else { panic!("one finding") };
+    assert_eq!((found.severity, found.table.as_deref()), (Severity::Warning, Some("t")));
+    assert!(found.what.contains("without its triggers for a while"), "{}", found.what);
+}
+
+#[test]
 fn a_sound_database_has_no_findings() {
     let sql = "CREATE TABLE t(k TEXT NOT NULL PRIMARY KEY, a UNIQUE, up REFERENCES t);
         CREATE TABLE u(k BLOB PRIMARY KEY, t TEXT NOT NULL REFERENCES t ON DELETE CASCADE) WITHOUT ROWID;";

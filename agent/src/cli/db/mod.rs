@@ -78,16 +78,20 @@ pub(super) enum Db {
         #[arg(long, short)]
         follow: bool,
     },
-    /// Read what lost against another site's change, and bring it back.
+    /// Read what lost against another site's change, and bring it back. Alone it lists them.
+    #[command(args_conflicts_with_subcommands = true)]
     Conflicts {
         #[command(subcommand)]
-        what: Conflicts,
+        what: Option<Conflicts>,
+        #[command(flatten)]
+        list: Listing,
     },
     /// Compare this site's tables with a peer's, or with every peer's; repair what differs.
     ///
     /// The agents read both databases while applications go on; rows with changes on their way are looked at again.
-    /// Differences come from writes that no trigger has seen: `siteswap db doctor` names what can make them. A repair says
-    /// the row that stays once more, as a change made now, which goes to all sites.
+    /// Differences come from writes that no trigger has seen: of a process with triggers switched off, by incremental BLOB
+    /// I/O, `.restore` or `PRAGMA writable_schema`, and while a trigger was dropped. A repair says the row that stays once
+    /// more, as a change made now, which goes to all sites.
     ///
     /// Exit code 0: everything is equal. 3: something differs or could not be settled. 1: it was not compared.
     Verify {
@@ -173,13 +177,7 @@ pub(super) enum Schema {
 #[derive(Debug, Subcommand)]
 pub(super) enum Conflicts {
     /// List them, the newest first.
-    List {
-        #[command(flatten)]
-        order: Order,
-        /// At most so many.
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-    },
+    List(Listing),
     /// Show one with the values that were dropped.
     Show {
         #[command(flatten)]
@@ -194,6 +192,16 @@ pub(super) enum Conflicts {
         /// Its number.
         id: i64,
     },
+}
+
+/// A list of conflicts.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    #[command(flatten)]
+    order: Order,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
 }
 
 /// Which database, and how to print.
@@ -266,9 +274,11 @@ pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
         Db::Status { socket, json } => status(&socket, json),
         Db::Doctor(order) => examine(&order.open()?),
         Db::Tail { order, follow } => tail(&order.open()?, follow),
-        Db::Conflicts { what: Conflicts::List { order, limit } } => list(&order.open()?, limit),
-        Db::Conflicts { what: Conflicts::Show { order, id } } => show_conflict(&order.open()?, id),
-        Db::Conflicts { what: Conflicts::Restore { order, id } } => restore(&order.open()?, id),
+        Db::Conflicts { what, list } => match what.unwrap_or(Conflicts::List(list)) {
+            Conflicts::List(Listing { order, limit }) => list_conflicts(&order.open()?, limit),
+            Conflicts::Show { order, id } => show_conflict(&order.open()?, id),
+            Conflicts::Restore { order, id } => restore(&order.open()?, id),
+        },
         Db::Verify { order, local: true, repair, .. } => sites::verify_local(&order.open()?, repair),
         Db::Verify { order, peer, repair, keep, tables, .. } => {
             sites::verify(&order.open()?, peer, &tables, repair.then_some(keep))
@@ -333,7 +343,7 @@ fn detach(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
 /// Detaches if nothing is lost with it.
 fn detach_settled(opened: &Opened) -> anyhow::Result<()> {
     let waiting = match Store::open(&opened.database.file, replication::settings(&opened.config, &opened.database)) {
-        Ok(mut store) => store.detach(replication::now()),
+        Ok(mut store) => sites::taking_time("recording what was written", || store.detach(replication::now())),
         // Then nothing is recorded, and only what is left of ours goes.
         Err(store::Error::NotAttached) => {
             return opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?));
@@ -409,7 +419,7 @@ fn line(change: &Told) -> String {
     format!("{group} {ms} {what} {table} ({}) {}", key.join(", "), cells.join(" ")).trim_end().to_owned()
 }
 
-fn list(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
+fn list_conflicts(opened: &Opened, limit: u32) -> anyhow::Result<ExitCode> {
     let conflicts = opened.store()?.conflicts(limit)?;
     let lines: Vec<String> = conflicts.iter().map(in_a_line).collect();
     let text = if lines.is_empty() { "no conflicts".to_owned() } else { lines.join("\n") };

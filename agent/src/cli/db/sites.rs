@@ -99,16 +99,7 @@ fn described(peer: &str, compared: &Compared) -> String {
 /// Checks what can be checked without a peer; makes rows that contradict what is known of them changes made now.
 pub(super) fn verify_local(opened: &Opened, repair: bool) -> anyhow::Result<ExitCode> {
     let mut store = opened.store()?;
-    let mut local = store.verify_local()?;
-    let mut repaired = 0;
-    if repair {
-        for (table, keys) in contradicting(&local) {
-            repaired += store.assert_rows(&table, &keys, replication::now())?;
-        }
-        if repaired > 0 {
-            local = store.verify_local()?;
-        }
-    }
+    let (local, repaired) = taking_time("looking at what is known of rows", || checked_here(&mut store, repair))?;
     let good = local.contradictions.is_empty() && local.departures.is_empty() && local.unverified.is_empty();
     let rows: Vec<_> = local
         .contradictions
@@ -139,6 +130,18 @@ pub(super) fn verify_local(opened: &Opened, repair: bool) -> anyhow::Result<Exit
         &text,
     )?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// What was found, after so many rows were said again.
+fn checked_here(store: &mut Store, repair: bool) -> anyhow::Result<(Local, u64)> {
+    let found = store.verify_local()?;
+    let mut repaired = 0;
+    if repair {
+        for (table, keys) in contradicting(&found) {
+            repaired += store.assert_rows(&table, &keys, replication::now())?;
+        }
+    }
+    Ok((if repaired > 0 { store.verify_local()? } else { found }, repaired))
 }
 
 /// Keys by table.
@@ -219,6 +222,15 @@ fn nothing_there(file: &Path) -> anyhow::Result<()> {
 fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
     let copied = writing(partial, || fs::copy(snapshot, partial))?;
     copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
+    taking_time("making it this site's", || make_own(opened, snapshot, partial))?;
+    let file = &opened.database.file;
+    hand_over(partial).with_context(|| format!("giving {} to who has its directory", file.display()))?;
+    // An application may have been started meanwhile.
+    nothing_there(file)?;
+    fs::rename(partial, file).with_context(|| format!("naming {}", file.display()))
+}
+
+fn make_own(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
     let store = Store::adopt(partial, replication::settings(&opened.config, &opened.database))
         .with_context(|| format!("joining with {}", snapshot.display()))?;
     // The log goes into the file, or it must not be taken for whole.
@@ -226,12 +238,7 @@ fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()>
     let written = store.database().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], checkpoint);
     let written = written.with_context(|| format!("writing {}", partial.display()))?;
     anyhow::ensure!(written == (0, 0), "{} could not be completed: somebody else uses it", partial.display());
-    drop(store);
-    let file = &opened.database.file;
-    hand_over(partial).with_context(|| format!("giving {} to who has its directory", file.display()))?;
-    // An application may have been started meanwhile.
-    nothing_there(file)?;
-    fs::rename(partial, file).with_context(|| format!("naming {}", file.display()))
+    Ok(())
 }
 
 /// Lets whoever has the directory write to the file, which is root's if root joins. Others may not even read it.
@@ -298,18 +305,24 @@ fn writing<T>(file: &Path, work: impl FnOnce() -> T) -> anyhow::Result<T> {
             std::process::exit(130);
         }
     });
-    Ok(while_showing(file, work))
+    let size = || fs::metadata(file).map(|metadata| metadata.len()).unwrap_or_default();
+    Ok(while_showing(|| format!("{}: {} MB", file.display(), size() >> 20), work))
 }
 
-/// Shows how large the file has become while `work` writes it.
-fn while_showing<T>(file: &Path, work: impl FnOnce() -> T) -> T {
+/// Shows for how long it has done `work`, of which nobody can tell how much is left.
+pub(super) fn taking_time<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    while_showing(|| format!("{what}: {} s", start.elapsed().as_secs()), work)
+}
+
+/// Shows a line about `work` until it is done.
+fn while_showing<T>(text: impl Fn() -> String + Send, work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (done, over) = mpsc::channel::<()>();
         scope.spawn(move || {
             let mut line = Line::new();
             while over.recv_timeout(PACE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let bytes = fs::metadata(file).map(|metadata| metadata.len()).unwrap_or_default();
-                line.show(&format!("{}: {} MB", file.display(), bytes >> 20));
+                line.show(&text());
             }
         });
         let result = work();
