@@ -2,8 +2,10 @@
 
 #[path = "support/chinook.rs"]
 mod chinook;
+mod sites;
 
 use rusqlite::Connection;
+use sites::{Dice, Sites};
 use siteswap_replication::{
     capture::{self, Wanted},
     doctor::{self, Severity},
@@ -55,4 +57,55 @@ fn the_doctor_has_only_the_shops_integer_keys_to_say() {
     let (errors, others): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Error);
     assert_eq!((errors.len(), others.len()), (1, 10));
     assert!(others.iter().all(|finding| finding.what.contains("integer that SQLite chooses")));
+}
+
+/// Every table is written to at both sites before either hears of the other, and then they are the same.
+#[test]
+fn two_shops_that_sell_at_once_come_to_be_the_same() {
+    let (mut sites, mut dice) = (Sites::new(chinook::SCHEMA, &[0, 0], &[]), Dice::new(1));
+    for site in &sites.all {
+        site.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    }
+    chinook::fill(&sites.all[0].app, 1).unwrap();
+    sites.settle(&mut dice);
+    assert_eq!(count(&sites.all[1].app, "SELECT count(*) FROM PlaylistTrack"), 8715);
+
+    sites.write(
+        0,
+        "INSERT INTO Invoice VALUES(1001, 1, '2026-01-01', NULL, NULL, NULL, NULL, NULL, 1.98);
+         INSERT INTO InvoiceLine VALUES(10001, 1001, 1, 0.99, 1), (10002, 1001, 2, 0.99, 1);
+         UPDATE Track SET UnitPrice = 1.29 WHERE AlbumId % 3 = 0; UPDATE Customer SET Email = 'new@shop.test' WHERE CustomerId = 7;
+         DELETE FROM PlaylistTrack WHERE PlaylistId = 1 AND TrackId % 2 = 0;
+         INSERT INTO Artist VALUES(1001, 'New'); INSERT INTO Album VALUES(1001, 'First', 1001);
+         UPDATE PlaylistTrack SET PlaylistId = 18 WHERE PlaylistId = 2 AND TrackId NOT IN
+           (SELECT TrackId FROM PlaylistTrack WHERE PlaylistId = 18);
+         DELETE FROM InvoiceLine WHERE InvoiceId = 5; DELETE FROM Invoice WHERE InvoiceId = 5",
+    );
+    sites.write(
+        1,
+        "INSERT INTO Invoice VALUES(2001, 2, '2026-01-01', NULL, NULL, NULL, NULL, NULL, 0.99);
+         INSERT INTO InvoiceLine VALUES(20001, 2001, 1, 0.99, 1), (20002, 5, 7, 0.99, 1);
+         UPDATE Track SET Composer = 'Somebody' WHERE TrackId % 5 = 0; UPDATE Customer SET Phone = '1' WHERE CustomerId = 7;
+         UPDATE Employee SET ReportsTo = 2 WHERE EmployeeId = 8; DELETE FROM PlaylistTrack WHERE PlaylistId = 1 AND TrackId % 3 = 0;
+         INSERT OR IGNORE INTO PlaylistTrack SELECT 17, TrackId FROM Track WHERE TrackId < 50;
+         DELETE FROM Genre WHERE GenreId NOT IN (SELECT GenreId FROM Track)",
+    );
+    sites.settle(&mut dice);
+    let tables: Vec<String> = sites.all[0].store.tables().map(str::to_owned).collect();
+    for table in &tables {
+        assert_eq!(sites.all[0].rows(table), sites.all[1].rows(table), "{table}");
+    }
+    for site in &sites.all {
+        let one = |sql: &str| assert_eq!(count(&site.app, sql), 1, "{sql}");
+        assert_eq!(count(&site.app, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        one("SELECT count(*) FROM Customer WHERE CustomerId = 7 AND Email = 'new@shop.test' AND Phone = '1'");
+        one(
+            "SELECT count(*) FROM Invoice JOIN InvoiceLine USING(InvoiceId) WHERE InvoiceId = 5 AND InvoiceLineId = 20002",
+        );
+        one("SELECT count(*) > 0 FROM Track WHERE UnitPrice = 1.29 AND Composer = 'Somebody'");
+        one("SELECT count(*) FROM Employee WHERE EmployeeId = 8 AND ReportsTo = 2");
+    }
+    let outcome = sites.compare(1, 0, &mut dice);
+    assert!(outcome.is_clean() && outcome.tables.len() == 11, "{outcome:?}");
+    assert_eq!([sites.kept(0), sites.kept(1)], [(0, 0); 2]);
 }

@@ -21,13 +21,14 @@ struct Tools {
     why: &'static str,
 }
 
-const TOOLS: [Tools; 8] = [
+const TOOLS: [Tools; 9] = [
     Tools { commands: &["cc"], package: "build-essential", why: "compiles SQLite and ring's cryptography" },
     Tools { commands: &["ip"], package: "iproute2", why: "the lab's network namespaces, addresses and routes" },
     Tools { commands: &["ethtool"], package: "ethtool", why: "turns checksum offload off on the lab's interfaces" },
     Tools { commands: &["nft"], package: "nftables", why: "loses single packets of the lab" },
     Tools { commands: &["faketime"], package: "faketime", why: "runs the lab's agents with wrong clocks" },
     Tools { commands: &["bpftool"], package: "bpftool", why: "shows maps and programs" },
+    Tools { commands: &["sqlite3"], package: "sqlite3", why: "writes with another SQLite than the agent's" },
     Tools { commands: &["dig"], package: "bind9-dnsutils", why: "the tests ask as users do" },
     Tools { commands: &["kdig", "kxdpgun"], package: "knot-dnsutils", why: "more queries, and many of them" },
 ];

@@ -137,7 +137,8 @@ pub(super) enum Db {
         #[command(subcommand)]
         what: Schema,
     },
-    /// Stop sending and taking changes; recording goes on. Survives restarts.
+    /// Stop sending and taking changes; recording goes on. The agent does so within a second or two, see `siteswap db
+    /// status`. Survives restarts.
     Pause(Order),
     /// Send and take changes again.
     Resume(Order),

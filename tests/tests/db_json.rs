@@ -1,0 +1,134 @@
+//! What the commands for the database print for machines (`--json`), and how they end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{Bare, wait_until};
+use serde_json::{Value, json};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const SCHEMA: &str = "
+CREATE TABLE item(id TEXT PRIMARY KEY NOT NULL, note);
+CREATE TABLE keyless(id TEXT PRIMARY KEY, note);
+";
+
+/// What a command prints if it ends well.
+fn good(bare: &Bare, site: &str, arguments: &[&str]) -> Result<Value> {
+    let (code, said) = bare.json(site, arguments)?;
+    assert_eq!(code, Some(0), "{arguments:?}: {said}");
+    Ok(said)
+}
+
+/// The changes that wait at a site, a line each.
+fn tail(bare: &Bare, site: &str) -> Result<Vec<Value>> {
+    let lines = bare.order(site, &["db", "tail", "--json"])?;
+    lines.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+#[test]
+fn a_database_is_attached_looked_at_and_detached() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    let file = bare.database("east").display().to_string();
+    let captured = json!({ "file": file, "tables": ["item", "keyless"] });
+    assert_eq!(good(&bare, "east", &["db", "attach"])?, captured);
+    let found = good(&bare, "east", &["db", "doctor"])?;
+    let found: Vec<_> =
+        found.as_array().context("a list")?.iter().map(|one| (&one["severity"], &one["table"])).collect();
+    assert_eq!(found, [(&json!("warning"), &json!("keyless"))], "its key may be NULL");
+    bare.application("east")?.execute_batch("INSERT INTO keyless VALUES(NULL, 1)")?;
+    let (code, found) = bare.json("east", &["db", "doctor"])?;
+    assert_eq!((code, &found[0]["severity"], &found[0]["table"]), (Some(1), &json!("error"), &json!("keyless")));
+    assert!(found[0]["what"].is_string() && found[0]["advice"].is_string(), "{found}");
+
+    bare.kill("west")?;
+    bare.application("east")?.execute_batch("INSERT INTO item VALUES('a', 1.5)")?;
+    wait_until(DEADLINE, "the change is recorded", || tail(&bare, "east").is_ok_and(|lines| lines.len() == 1))?;
+    let change = tail(&bare, "east")?.remove(0);
+    assert_eq!((&change["what"], &change["table"], &change["key"]), (&json!("insert"), &json!("item"), &json!(["a"])));
+    assert_eq!(change["columns"], json!({ "note": 1.5 }), "{change}");
+    assert!(change["group"].is_u64() && change["ms"].is_i64(), "{change}");
+
+    let refused = bare.command("east", &["db", "detach", "--json"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("1 rows for west"), "{said}");
+    bare.kill("east")?;
+    assert_eq!(good(&bare, "east", &["db", "detach", "--force"])?, json!({ "file": file, "tables": [] }));
+    let left = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '~_ssw~_%' ESCAPE '~'";
+    assert_eq!(bare.application("east")?.query_row(left, [], |row| row.get::<_, i64>(0))?, 0);
+    Ok(())
+}
+
+#[test]
+fn what_lost_is_listed_shown_and_brought_back() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    let sites = ["east", "west"];
+    bare.application("east")?.execute_batch("INSERT INTO item VALUES('a', 'old')")?;
+    bare.await_same(&sites, "item", DEADLINE)?;
+    for site in sites {
+        assert_eq!(good(&bare, site, &["db", "pause"])?, json!({ "paused": true }));
+    }
+    for site in sites {
+        wait_until(DEADLINE, "it is paused", || {
+            bare.json(site, &["db", "status"]).is_ok_and(|(code, status)| {
+                let mut peers = status["peers"].as_object().into_iter().flat_map(|peers| peers.values());
+                code == Some(3) && peers.all(|peer| peer["sending"] == false && peer["taking"] == false)
+            })
+        })?;
+        bare.application(site)?.execute("UPDATE item SET note = 'by ' || ?1 WHERE id = 'a'", [site])?;
+    }
+    for site in sites {
+        assert_eq!(good(&bare, site, &["db", "resume"])?, json!({ "paused": false }));
+    }
+    let listed = || good(&bare, "west", &["db", "conflicts"]);
+    wait_until(DEADLINE, "the conflict is found", || listed().is_ok_and(|all| all[0].is_object()))?;
+    bare.await_same(&sites, "item", DEADLINE)?;
+    let lost = listed()?[0].clone();
+    assert_eq!((&lost["kind"], &lost["state"]), (&json!("update/update"), &json!("dropped")), "{lost}");
+    assert_eq!((&lost["table"], &lost["key"]), (&json!("item"), &json!(["a"])), "{lost}");
+    let image = json!({ "note": format!("by {}", lost["lost_site"].as_str().context("a site")?) });
+    assert_eq!(lost["image"], image);
+
+    let id = lost["id"].to_string();
+    assert_eq!(good(&bare, "east", &["db", "conflicts", "show", &id])?["image"], image);
+    assert_eq!(good(&bare, "east", &["db", "conflicts", "restore", &id])?["state"], "restored");
+    wait_until(DEADLINE, "west hears of it", || listed().is_ok_and(|all| all[0]["state"] == "restored"))?;
+    let rows = bare.await_same(&sites, "item", DEADLINE)?;
+    assert!(rows.iter().any(|row| row.contains(image["note"].as_str().unwrap_or("?"))), "{rows:?}");
+    let unknown = bare.command("east", &["db", "conflicts", "show", "7", "--json"])?;
+    assert_eq!((unknown.status.code(), unknown.stdout.is_empty()), (Some(1), true));
+    Ok(())
+}
+
+#[test]
+fn a_site_joins_and_the_schema_changes() -> Result<()> {
+    let mut bare = Bare::up(&["east", "west"], SCHEMA)?;
+    bare.application("east")?.execute_batch("INSERT INTO item VALUES('a', 1)")?;
+    bare.await_same(&["east", "west"], "item", DEADLINE)?;
+    bare.add("north")?;
+    bare.configure("")?;
+    for site in ["east", "west"] {
+        bare.order(site, &["reload"])?;
+    }
+    let copy = bare.file("east", "snapshot").display().to_string();
+    let written = good(&bare, "east", &["db", "snapshot", &copy])?;
+    assert_eq!((&written["file"], written["bytes"].as_u64()), (&json!(copy), Some(std::fs::metadata(&copy)?.len())));
+    let file = bare.database("north").display().to_string();
+    assert_eq!(good(&bare, "north", &["db", "join", &copy])?, json!({ "file": file, "site": "north" }));
+    let again = bare.command("north", &["db", "join", &copy, "--json"])?;
+    assert_eq!((again.status.code(), again.stdout.is_empty()), (Some(1), true), "it is there already");
+    bare.start("north")?;
+    let sites = ["east", "north", "west"];
+    bare.await_same(&sites, "item", DEADLINE)?;
+
+    let begun = || bare.json("east", &["db", "schema", "begin"]).is_ok_and(|(code, _)| code == Some(0));
+    wait_until(DEADLINE, "all sites refuse writes", begun)?;
+    for site in sites {
+        bare.application(site)?.execute_batch("ALTER TABLE item RENAME COLUMN note TO remark")?;
+        let file = bare.database(site).display().to_string();
+        let captured = json!({ "file": file, "tables": ["item", "keyless"] });
+        assert_eq!(good(&bare, site, &["db", "schema", "commit"])?, captured);
+    }
+    bare.application("north")?.execute_batch("UPDATE item SET remark = 'new'")?;
+    bare.await_same(&sites, "item", DEADLINE)?;
+    Ok(())
+}
