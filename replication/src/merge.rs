@@ -384,17 +384,14 @@ impl Row {
         postcard::from_bytes(bytes).ok().map(|kept: Kept<'_>| kept.values.is_none())
     }
 
-    /// The same without the values of a row that is deleted: what is left decides against changes of it, but cannot bring it
-    /// back. Nothing, if this is of another row or has no values. `None`: this is not what was kept.
-    pub fn kept_without_values(bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+    /// The same of a deleted row without its values: what is left decides against changes of it, but cannot bring it back.
+    /// Nothing, if this is of a row that is not deleted. `None`: this is not what was kept.
+    pub fn kept_of_deleted(bytes: &[u8]) -> Option<Option<Vec<u8>>> {
         let kept: Kept<'_> = postcard::from_bytes(bytes).ok()?;
-        let deleted = kept.alive <= kept.dead;
-        let columns = match &kept.values {
-            Some(values) if deleted && values.iter().any(Option::is_some) => values.len(),
-            _ => return Some(None),
-        };
+        let Some(values) = kept.values.as_ref().filter(|_| kept.alive <= kept.dead) else { return Some(None) };
+        let none = Cow::from(vec![None; values.len()]);
         let mut without = Vec::with_capacity(64);
-        append(&Kept { values: Some(Cow::from(vec![None; columns])), ..kept }, &mut without);
+        append(&Kept { values: Some(none), ..kept }, &mut without);
         Some(Some(without))
     }
 

@@ -160,10 +160,24 @@ pub struct Told {
     pub hash: Option<Hash>,
     /// The newest change of it that is still kept.
     pub version: Version,
+    /// Of how many of its columns a change is still kept.
+    pub changes: u16,
     /// There are changes of it that the other site does not know yet.
     pub moving: bool,
     /// It is not there only because some of its columns are not known: it was changed where an older copy of it was.
     pub partial: bool,
+}
+
+impl Told {
+    /// Nothing is known of it there.
+    fn is_unknown(&self) -> bool {
+        self.hash.is_none() && !self.version.is_change()
+    }
+}
+
+/// Must this site have deleted the row that another tells of, and forgotten that? Its newest change was made here.
+fn deleted_by((standing, own): (Standing, Told), told: Told) -> bool {
+    standing.forgetful && own.is_unknown() && told.version.site == standing.site
 }
 
 /// How much a site's rows are worth to another.
@@ -173,6 +187,19 @@ pub struct Standing {
     pub history: History,
     /// Which site.
     pub site: SiteId,
+    /// It has forgotten that rows were deleted, of which the other may not have heard.
+    pub forgetful: bool,
+    /// It has forgotten changes of which the other does not even know that it lacks them,
+    pub withholds: bool,
+    /// or lacks changes that the other has forgotten.
+    pub lacks: bool,
+}
+
+impl Standing {
+    /// A site with this history of which nothing else is to be said.
+    pub fn new(site: SiteId, history: History) -> Self {
+        Self { history, site, forgetful: false, withholds: false, lacks: false }
+    }
 }
 
 /// What has happened to a site's database, the worst first.
@@ -191,7 +218,8 @@ pub enum History {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// The one that is known in full; else the one at the site with the better history; else the one with the newer change
-    /// kept; else one that is there rather than none; else the one at the site with the greater number.
+    /// kept; else the one with more of them; else none, if that site has forgotten what was deleted there; else one that is there rather than none; else the
+    /// one at the site with the greater number.
     #[default]
     Ruled,
     /// One that is there rather than none; else as `Ruled`. For sites that had data before they were joined.
@@ -200,23 +228,29 @@ pub enum Policy {
     Here,
     /// The peer's.
     There,
-    /// The peer's, which has taken in everything that the asking site has, and more; but not if it knows nothing of the row.
+    /// As `Ruled`, if the peer lacks changes that the asking site has forgotten. Else the peer's, which has taken in everything that the asking site has, and more; but not if it knows nothing of the row,
+    /// or not enough. Where it has forgotten what it deleted, a row of which it knows nothing is one of those.
     Behind,
 }
 
 impl Policy {
     /// Does the first row stay? Both sites say the same: of (one, two) and (two, one), one is true.
     pub fn first_stays(self, one: (Standing, Told), two: (Standing, Told)) -> bool {
-        let ruled = |(standing, told): (Standing, Told)| {
-            (!told.partial, standing.history, told.version, told.hash.is_some(), standing.site)
+        let ruled = |(standing, told): (Standing, Told), other| {
+            let changed = if deleted_by(other, told) { (Version::NONE, 0) } else { (told.version, told.changes) };
+            let forgotten = standing.forgetful && told.hash.is_none();
+            (!told.partial, standing.history, changed, forgotten, told.hash.is_some(), standing.site)
         };
+        let ruled = || ruled(one, two) > ruled(two, one);
         match self {
-            Self::Ruled => ruled(one) > ruled(two),
+            Self::Ruled => ruled(),
             Self::Keep if one.1.hash.is_some() != two.1.hash.is_some() => one.1.hash.is_some(),
-            Self::Keep => ruled(one) > ruled(two),
+            Self::Keep => ruled(),
             Self::Here => true,
             Self::There => false,
-            Self::Behind => two.1.hash.is_none() && !two.1.version.is_change(),
+            Self::Behind if one.0.withholds || two.0.lacks => ruled(),
+            Self::Behind if two.1.is_unknown() => !two.0.forgetful,
+            Self::Behind => two.1.partial,
         }
     }
 }
@@ -229,7 +263,7 @@ mod tests {
     fn row(site: SiteId) -> impl Strategy<Value = (Standing, Told)> {
         let history = prop::sample::select(vec![History::Restored, History::Usual, History::Mended]);
         (history, prop::option::of(0..3_u128), 0..3_i64, 1..4_u32).prop_map(move |(history, hash, stamp, by)| {
-            (Standing { history, site }, Told { hash, version: Version::new(stamp, by), ..Told::default() })
+            (Standing::new(site, history), Told { hash, version: Version::new(stamp, by), ..Told::default() })
         })
     }
 
@@ -245,7 +279,7 @@ mod tests {
     #[test]
     fn a_restored_site_yields_until_it_is_mended() {
         let row = |site, history, stamp| {
-            (Standing { site, history }, Told { version: Version::new(stamp, site), ..Told::default() })
+            (Standing::new(site, history), Told { version: Version::new(stamp, site), ..Told::default() })
         };
         assert!(Policy::Ruled.first_stays(row(1, History::Usual, 5), row(2, History::Restored, 9)));
         assert!(Policy::Ruled.first_stays(row(1, History::Mended, 5), row(2, History::Usual, 9)));

@@ -260,9 +260,9 @@ fn join_row<'a>(
         let changed = lay_over(&mut row, now);
         written = write(work, table, &columns, true, &row, &changed)?;
     }
-    if row.lives() && !row.visible() && row.removed.is_change() {
-        // It was deleted, and its values are forgotten by now: who changed it knows them.
-        work.state.missed.insert(part.origin, part.hi);
+    if row.lives() && !row.visible() && (row.removed.is_change() || work.state.forgot > work.settled_up_to()) {
+        // It was deleted, and its values are forgotten by now, or even that it was: who changed it knows them.
+        work.state.incomplete.insert(part.origin, part.hi);
     }
     work.keep(&live, &key, &row, kept)?;
     if !written {

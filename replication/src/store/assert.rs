@@ -64,7 +64,7 @@ impl Store {
         let find = |shape| Compared::find(&self.tables, shape);
         self.at_one_moment(|database| {
             Ok(match request {
-                Request::Tables => Response::Tables { standing: self.standing()?, tables: self.shapes() },
+                Request::Tables => Response::Tables { standing: self.standing(asker)?, tables: self.shapes() },
                 Request::Split { table, range, rows } => {
                     let (pieces, more) = find(table)?.pieces(database, range, *rows)?;
                     Response::Pieces { pieces, more }

@@ -20,10 +20,6 @@ use super::{
 /// All groups, the oldest first, as [`Run::of`] reads them.
 const GROUPS: &str = "SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp";
 
-/// What is kept of a deleted row without its values takes some forty bytes: whatever takes no more than this is not looked
-/// at for any.
-const WITHOUT_VALUES: u64 = 64;
-
 /// Bytes that are kept for peers that are away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -31,12 +27,14 @@ pub struct Kept {
     pub changes: u64,
     /// Of what rows were that are deleted.
     pub images: u64,
+    /// Of the knowledge that they are.
+    pub deletions: u64,
 }
 
 impl Kept {
-    /// Of both.
+    /// Of all.
     pub fn bytes(&self) -> u64 {
-        self.changes + self.images
+        self.changes + self.images + self.deletions
     }
 }
 
@@ -111,10 +109,12 @@ impl Store {
         Ok(self.peers()?.into_iter().map(extent).collect())
     }
 
-    /// Forgets what is kept for peers that are away, while it takes more than `limit` bytes: first the values of deleted
-    /// rows, then the oldest groups. As much at a time as goes into one batch, so that nobody waits long for the write lock. A
-    /// peer that lacks these groups goes on behind them and is compared with this site; so is one that brings back a row
-    /// whose values are forgotten. Says whether it forgot anything; then there may be more to do.
+    /// Forgets what is kept for peers that are away, while it takes more than `limit` bytes: first what deleted rows were, then
+    /// the oldest groups, at last that rows were deleted. As much at a time as goes into one batch, so that nobody waits
+    /// long for the write lock. Says whether it forgot anything; then there may be more to do.
+    ///
+    /// A peer that lacks these groups goes on behind them and is compared with this site; so is one that brings back a row
+    /// whose values are forgotten.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
@@ -124,28 +124,32 @@ impl Store {
             return Ok(false);
         }
         self.transact(|work| {
-            if kept.images > 0 && forget_images(work.transaction)? {
+            if kept.images > 0 {
+                return forget_images(work.transaction);
+            }
+            if let Some(run) = oldest(work.transaction, kept.bytes() - limit)? {
+                work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
+                work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
                 return Ok(true);
             }
-            let Some(run) = oldest(work.transaction, kept.changes.saturating_sub(limit))? else { return Ok(false) };
-            work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
-            work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
-            Ok(true)
+            work.state.forgot = work.state.clock.0;
+            forget_deletions(work.transaction)
         })
     }
 
-    /// What is kept for peers that are away. What deleted rows were is read, and so only counted if the whole database takes
-    /// more than `limit` bytes.
+    /// What is kept for peers that are away. What is known of deleted rows is read, and so only counted if the whole database
+    /// takes more than `limit` bytes.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn kept(&self, limit: u64) -> Result<Kept, Error> {
         let ask = |sql| self.database.query_row(sql, [], |row| row.get::<_, u64>(0));
-        let mut kept = Kept { changes: ask("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?, images: 0 };
+        let mut kept = Kept { changes: ask("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?, ..Kept::default() };
         let pages = ask("PRAGMA page_count")?.saturating_sub(ask("PRAGMA freelist_count")?);
         if pages * ask("PRAGMA page_size")? > limit {
-            each_image(&self.database, |_, _, bytes| {
-                kept.images += bytes;
+            each_deleted(&self.database, |deleted| {
+                kept.images += deleted.image();
+                kept.deletions += deleted.rest();
                 true
             })?;
         }
@@ -153,35 +157,74 @@ impl Store {
     }
 }
 
-/// What is kept of rows that were deleted, with their values: tables' numbers, keys, what to keep without the values, and the
-/// bytes that this saves. For as long as `each` says.
-fn each_image(database: &Connection, mut each: impl FnMut((u32, Vec<u8>), Vec<u8>, u64) -> bool) -> Result<(), Error> {
-    let mut statement = database.prepare_cached("SELECT tbl, key, state FROM _ssw_row WHERE length(state) > ?")?;
-    let mut rows = statement.query([WITHOUT_VALUES])?;
+/// A deleted row of which something is kept.
+struct DeletedRow {
+    table: u32,
+    key: Vec<u8>,
+    /// Bytes that are kept.
+    bytes: usize,
+    /// What is to be kept without its values.
+    without: Vec<u8>,
+}
+
+impl DeletedRow {
+    /// Bytes of its values.
+    fn image(&self) -> u64 {
+        self.bytes.saturating_sub(self.without.len()) as u64
+    }
+
+    /// Bytes of what is kept besides.
+    fn rest(&self) -> u64 {
+        (self.key.len() + self.without.len()) as u64
+    }
+}
+
+/// Looks at the deleted rows of which something is kept, for as long as `each` says.
+fn each_deleted(database: &Connection, mut each: impl FnMut(DeletedRow) -> bool) -> Result<(), Error> {
+    let mut statement = database.prepare_cached("SELECT tbl, key, state FROM _ssw_row")?;
+    let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let state = row.get_ref(2)?.as_blob().unwrap_or_default();
-        let without = Row::kept_without_values(state).ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
-        if let Some(without) = without {
-            let bytes = state.len().saturating_sub(without.len()) as u64;
-            if !each((row.get(0)?, row.get(1)?), without, bytes) {
-                break;
-            }
+        let without = Row::kept_of_deleted(state).ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
+        if let Some(without) = without
+            && !each(DeletedRow { table: row.get(0)?, key: row.get(1)?, bytes: state.len(), without })
+        {
+            break;
         }
     }
     Ok(())
 }
 
-/// Forgets what deleted rows were, as many at a time as go into one batch. Says whether there were any.
-fn forget_images(database: &Connection) -> Result<bool, Error> {
-    let (mut found, mut freed) = (Vec::new(), 0);
-    each_image(database, |row, without, bytes| {
-        found.push((row, without));
-        freed += bytes;
-        (found.len() as u64) < ROWS && freed < BYTES
+/// The first deleted rows for which `size` is more than nothing, as many as go into one batch.
+fn some_deleted(database: &Connection, size: impl Fn(&DeletedRow) -> u64) -> Result<Vec<DeletedRow>, Error> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    each_deleted(database, |deleted| {
+        let takes = size(&deleted);
+        if takes > 0 {
+            bytes += takes;
+            found.push(deleted);
+        }
+        (found.len() as u64) < ROWS && bytes < BYTES
     })?;
+    Ok(found)
+}
+
+/// Forgets what deleted rows were. Says whether there were any.
+fn forget_images(database: &Connection) -> Result<bool, Error> {
+    let found = some_deleted(database, DeletedRow::image)?;
     let mut update = database.prepare_cached("UPDATE _ssw_row SET state=? WHERE tbl=? AND key=?")?;
-    for ((table, key), without) in &found {
+    for DeletedRow { table, key, without, .. } in &found {
         update.execute(params![without, table, key])?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Forgets that rows were deleted. Says whether any were.
+fn forget_deletions(database: &Connection) -> Result<bool, Error> {
+    let found = some_deleted(database, DeletedRow::rest)?;
+    let mut delete = database.prepare_cached("DELETE FROM _ssw_row WHERE tbl=? AND key=?")?;
+    for DeletedRow { table, key, .. } in &found {
+        delete.execute(params![table, key])?;
     }
     Ok(!found.is_empty())
 }

@@ -37,7 +37,7 @@ use crate::{
     wire::Incarnation,
 };
 
-use super::{Error, Outcome, State, Store, assert, damaged, live::Live, work::Work};
+use super::{Error, Outcome, State, Store, acknowledge::forgotten_for, assert, damaged, live::Live, work::Work};
 
 /// Groups that a database may have told, if nobody knows how many.
 const UNKNOWN: u64 = 1 << 32;
@@ -276,7 +276,7 @@ impl Store {
         // A site that is not configured any more cannot be compared with.
         let is_peer = |site: &SiteId| *site != self.settings.site && self.settings.sites.contains_key(site);
         let Some(restored) = state.restored else {
-            if let Some(site) = state.missed.keys().find(|site| is_peer(site)) {
+            if let Some(site) = state.missed.keys().chain(state.incomplete.keys()).find(|site| is_peer(site)) {
                 return Ok(Some(Doubt::Missed(name(site))));
             }
             let rebuilt = self.marked(rebuilt)?;
@@ -337,9 +337,11 @@ impl Store {
         Ok(marks.collect::<Result<_, _>>()?)
     }
 
-    /// Up to which of its groups a peer has forgotten changes that did not come here.
-    pub(super) fn missed(&self, peer: SiteId) -> Result<Option<u64>, Error> {
-        Ok(State::load(&self.database)?.missed.get(&peer).copied())
+    /// Up to which of its groups a peer has forgotten changes that did not come here, and in which it has changed rows
+    /// last whose other values are forgotten here.
+    pub(super) fn missed(&self, peer: SiteId) -> Result<(Option<u64>, Option<u64>), Error> {
+        let state = State::load(&self.database)?;
+        Ok((state.missed.get(&peer).copied(), state.incomplete.get(&peer).copied()))
     }
 
     /// Remembers that a comparison has found everything equal; of a restored database only that of all tables counts. Says
@@ -363,8 +365,11 @@ impl Store {
             }
             let all = work.tables.values().all(|live| compared(live));
             // More may have been forgotten since, behind where the comparison was.
-            if all && work.state.missed.get(&outcome.peer) == outcome.missed.as_ref() {
-                work.state.missed.remove(&outcome.peer);
+            let (missed, incomplete) = outcome.missed;
+            for (lacked, then) in [(&mut work.state.missed, missed), (&mut work.state.incomplete, incomplete)] {
+                if all && lacked.get(&outcome.peer) == then.as_ref() {
+                    lacked.remove(&outcome.peer);
+                }
             }
             if let Some(restored) = &mut work.state.restored
                 && all
@@ -381,14 +386,21 @@ impl Store {
         })
     }
 
-    /// How much this site's rows are worth.
-    pub(super) fn standing(&self) -> Result<Standing, Error> {
+    /// How much this site's rows are worth to a peer.
+    pub(super) fn standing(&self, peer: SiteId) -> Result<Standing, Error> {
         let history = match self.restored()? {
             None => History::Usual,
             Some(restored) if restored.mended => History::Mended,
             Some(_) => History::Restored,
         };
-        Ok(Standing { history, site: self.settings.site })
+        let (state, known) = (State::load(&self.database)?, self.peer(peer)?);
+        let told = known.acknowledged;
+        Ok(Standing {
+            forgetful: self.settings.sites.keys().any(|site| *site != peer && known.seen.of(*site) < state.forgot),
+            withholds: forgotten_for(&self.database, state.group, told)? > told,
+            lacks: state.missed.contains_key(&peer),
+            ..Standing::new(self.settings.site, history)
+        })
     }
 
     /// A peer knows more of this site than there is, and no file outside has told: what was recorded since the

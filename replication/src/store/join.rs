@@ -69,6 +69,8 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         settled: before.settled,
         restored: None::<Restored>,
         missed: before.missed.clone(),
+        incomplete: before.incomplete.clone(),
+        forgot: before.forgot,
     };
     work.state.seen.pass(source.site, before.clock.0);
     let known =

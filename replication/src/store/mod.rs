@@ -248,10 +248,13 @@ struct State {
     settled: Stamp,
     /// It is an older copy of what it was.
     restored: Option<Restored>,
-    /// Peers that have forgotten changes of theirs before they came here, or have changed rows whose other values are
-    /// forgotten here, and up to which of their groups: until this database was compared with them it does not say that it
-    /// has seen anything of them.
+    /// Peers that have forgotten changes of theirs before they came here, and up to which of their groups: until this
+    /// database was compared with them it does not say that it has seen anything of them.
     missed: BTreeMap<SiteId, u64>,
+    /// Peers that have changed rows whose other values are forgotten here, and in which of their groups the last.
+    incomplete: BTreeMap<SiteId, u64>,
+    /// When it was last forgotten that rows were deleted.
+    forgot: Stamp,
 }
 
 /// A peer, as the database knows it.

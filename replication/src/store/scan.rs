@@ -172,10 +172,13 @@ impl Compared {
             let now = self.live.read(database, &self.key_columns(key)?)?;
             let (row, _) = rows::load(database, &self.live, key, now.as_deref())?;
             let version = row.all_versions().filter(|version| version.is_change()).max().unwrap_or(Version::NONE);
+            let changes = row.versions.iter().filter(|version| version.is_change()).count();
+            // SQLite allows 32767 columns at most.
+            let changes = u16::try_from(changes).unwrap_or(u16::MAX);
             let comes = |version: Version| version.site != other.own && !other.past.knew(other.site, version);
             let moving = touched.contains(key) || waiting.contains(key) || row.all_versions().any(comes);
             let partial = row.lives() && !row.visible();
-            Ok(Told { hash: self.hash_of(now.as_deref()), version, moving, partial })
+            Ok(Told { hash: self.hash_of(now.as_deref()), version, changes, moving, partial })
         };
         keys.iter().map(tell).collect()
     }

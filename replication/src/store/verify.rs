@@ -83,8 +83,9 @@ pub struct Outcome {
     pub truncated: bool,
     /// Tables that were in doubt here when it began, by the marks that say so, and how often they had been marked.
     pub doubted: BTreeMap<String, i64>,
-    /// Up to which of its groups the peer had forgotten changes that did not come here, as far as was known when it began.
-    pub missed: Option<u64>,
+    /// Up to which of its groups the peer had forgotten changes that did not come here, and in which it had changed rows last
+    /// whose other values are forgotten here, as far as was known when it began.
+    pub missed: (Option<u64>, Option<u64>),
 }
 
 /// A row that differs.
@@ -128,7 +129,7 @@ pub struct Verify {
     progress: Progress,
     truncated: bool,
     doubted: BTreeMap<String, i64>,
-    missed: Option<u64>,
+    missed: (Option<u64>, Option<u64>),
 }
 
 /// A question, with the table's number in `tables`.
@@ -154,13 +155,13 @@ impl Verify {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn new(store: &Store, peer: SiteId, only: Option<Vec<String>>, limits: Limits) -> Result<Self, Error> {
-        let here = store.standing()?;
+        let here = store.standing(peer)?;
         Ok(Self {
             peer,
             limits,
             only,
             here,
-            there: Standing { site: peer, history: History::Usual },
+            there: Standing::new(peer, History::Usual),
             tables: Vec::new(),
             alone: Vec::new(),
             waiting: VecDeque::from([Ask::Tables]),

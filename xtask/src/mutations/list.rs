@@ -277,6 +277,24 @@ pub const MUTATIONS: &[Mutation] = &[
         noticed_by: backlog("what_is_too_much"),
     },
     Mutation {
+        name: "forgotten-values",
+        without: "the comparison with who has changed a row whose values are forgotten here",
+        edits: &[edit("src/store/apply.rs", "work.state.incomplete.insert(part.origin, part.hi);", "")],
+        noticed_by: backlog("what_deleted_rows_were"),
+    },
+    Mutation {
+        name: "forgotten-deletions",
+        without: "telling others that it was forgotten what was deleted",
+        edits: &[edit("src/store/backlog.rs", "work.state.forgot = work.state.clock.0;", "")],
+        noticed_by: backlog("at_last_it"),
+    },
+    Mutation {
+        name: "forgotten-at-both",
+        without: "asking whether the peer lacks something too",
+        edits: &[edit("src/verify.rs", "if one.0.withholds || two.0.lacks =>", "if false =>")],
+        noticed_by: backlog("sites_that_have_forgotten"),
+    },
+    Mutation {
         name: "missed-past",
         without: "knowing that what several peers have forgotten is on its way no more",
         edits: &[edit("src/store/scan.rs", "state.missed.keys().for_each(|site| past.pass(*site, Stamp::MAX));", "")],
