@@ -308,6 +308,12 @@ fn c5_clocks_an_hour_apart_lose_nothing() -> Result<()> {
     lab.mend("link")?;
     await_order(&lab, WEST, &format!("{ORDER} east teapot 5"), true)?;
     lab.await_same_databases(DEADLINE)?;
+    for (site, apart) in [("west", HOUR.as_secs_f64()), ("east", -HOUR.as_secs_f64())] {
+        let ahead = lab.agent(site)?.status()?["peers"][0]["clock_ahead_ms"].as_f64().context("the peer's clock")?;
+        assert!((ahead / 1e3 - apart).abs() < 60.0, "at {site}: {ahead} ms");
+    }
+    let said = lab.agent("west")?.order(&["status"])?;
+    assert!(said.contains("its clock is 3") && said.contains(" s ahead"), "{said}");
     for (site, quantity) in [(WEST, 7), (EAST, 8), (WEST, 9)] {
         lab.tell(site, &format!("change {ORDER} {quantity}"))?;
         await_order(&lab, site.other(), &format!("{ORDER} east teapot {quantity}"), true)?;

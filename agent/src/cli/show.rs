@@ -5,7 +5,10 @@ use std::{fmt::Write, time::Duration};
 use crate::control::api::{
     BackendStatus, Drained, InstanceRow, InstanceStatus, Replicated, ResourceStatus, Status, StepKind, Swapped,
 };
-use crate::{evidence::Backlog, link::PeerStatus};
+use crate::{
+    evidence::Backlog,
+    link::{PeerStatus, is_wrong},
+};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -208,8 +211,12 @@ fn show_peer(peer: &PeerStatus, paint: Paint) -> String {
     let contact = if peer.contact { paint.good("in contact") } else { paint.bad("not in contact") };
     let periods: String = peer.periods.iter().map(|held| if *held { '+' } else { '-' }).collect();
     let rtt = peer.rtt_us.map_or_else(String::new, |rtt| format!(", round trip {rtt} µs"));
+    let clock = peer.clock_ahead_ms.filter(|ahead| is_wrong(*ahead)).map_or_else(String::new, |ahead| {
+        let seconds = Duration::from_millis(ahead.unsigned_abs()).as_secs_f64();
+        paint.bad(&format!(", its clock is {seconds:.1} s {}", if ahead > 0 { "ahead" } else { "behind" }))
+    });
     let error = peer.last_error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
-    format!("{:<10} {contact}, last periods {periods}, {} heartbeats{rtt}{error}", peer.peer, peer.heartbeats)
+    format!("{:<10} {contact}, last periods {periods}, {} heartbeats{rtt}{clock}{error}", peer.peer, peer.heartbeats)
 }
 
 fn show_replicated(peer: &str, apart: &Replicated) -> String {

@@ -48,6 +48,8 @@ pub struct Heartbeat {
     pub sequence: u64,
     /// Number of the newest report sent on this connection; 0 before the first.
     pub report: u64,
+    /// The sender's clock, milliseconds since 1970.
+    pub clock: i64,
 }
 
 /// A report with what is needed to place it.

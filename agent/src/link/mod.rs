@@ -54,6 +54,7 @@ use status::Counters;
 
 pub use close::Close;
 pub use opener::Opener;
+pub use peer::is_wrong;
 pub use schedule::HEARTBEATS_PER_PERIOD;
 pub use status::{LinkCounters, PeerStatus};
 

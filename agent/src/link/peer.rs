@@ -20,7 +20,7 @@ use super::{
     dial::{Dial, Dialler},
     message::{self, MessageError, ReportMessage},
     schedule::{Schedule, Tick},
-    session::{Heard, Session},
+    session::{self, Heard, Session},
     status::{Counters, PeerStatus},
     streams::{Asking, Taker},
 };
@@ -43,6 +43,7 @@ pub(super) struct State {
     /// It, once the peer has spoken on it, so both ends accept each other's keys: the one that dials knows only then.
     confirmed: watch::Sender<Option<Connection>>,
     heartbeats: u64,
+    clock_ahead: Option<i64>,
     /// Number of the newest report the peer has spoken of, and of the newest that came, on this connection.
     announced: u64,
     newest: u64,
@@ -58,6 +59,7 @@ impl State {
             connected: false,
             confirmed: watch::Sender::new(None),
             heartbeats: 0,
+            clock_ahead: None,
             announced: 0,
             newest: 0,
             last_error: None,
@@ -76,6 +78,7 @@ impl State {
             rtt_us: connection
                 .as_ref()
                 .map(|connection| u64::try_from(connection.rtt().as_micros()).unwrap_or(u64::MAX)),
+            clock_ahead_ms: self.clock_ahead,
             heartbeats: self.heartbeats,
             report_current: self.newest > 0 && self.newest >= self.announced,
             last_error: self.last_error.clone(),
@@ -97,6 +100,11 @@ impl State {
         self.connected = false;
         self.confirmed.send_replace(None);
     }
+}
+
+/// Clocks that differ by so many milliseconds are wrong, and not only told late.
+pub fn is_wrong(ahead: i64) -> bool {
+    ahead.unsigned_abs() >= 1_000
 }
 
 /// The state, also when a thread that held it panicked: every write leaves it whole.
@@ -208,6 +216,7 @@ impl Running {
             state.connected = true;
             state.announced = 0;
             state.newest = 0;
+            state.clock_ahead = None;
         }
         let Peer { name, own_site, report, opened, counters, .. } = &self.peer;
         let taker = Taker { peer: name.clone(), opened: opened.clone(), counters: Arc::clone(counters) };
@@ -301,13 +310,29 @@ impl Running {
                 self.confirm();
                 self.contact.heartbeat();
                 self.peer.counters.heartbeats_received.add();
+                let ahead = self.ahead(heartbeat.clock);
                 let mut state = self.state();
                 state.heartbeats += 1;
                 // Datagrams may overtake each other.
                 state.announced = state.announced.max(heartbeat.report);
+                let before = state.clock_ahead.replace(ahead);
+                if is_wrong(ahead) && !before.is_some_and(is_wrong) {
+                    tracing::warn!(
+                        peer = self.peer.name,
+                        ahead_ms = ahead,
+                        "the sites' clocks differ: of two changes of one row the later one is to win"
+                    );
+                }
             }
             Err(error) => self.refuse(&error),
         }
+    }
+
+    /// So many milliseconds the peer's clock is ahead of this site's, if it was this a moment ago.
+    fn ahead(&self, clock: i64) -> i64 {
+        let rtt = self.session.as_ref().map_or(Duration::ZERO, |session| session.connection.rtt());
+        let half = i64::try_from((rtt / 2).as_millis()).unwrap_or(0);
+        clock.saturating_add(half).saturating_sub(session::clock())
     }
 
     async fn report(&mut self, report: Result<ReportMessage, MessageError>) {

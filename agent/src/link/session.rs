@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -101,9 +101,16 @@ impl Session {
     /// Sends a heartbeat; whether it went out is the peer's to say.
     pub(super) fn send_heartbeat(&mut self) -> Result<(), quinn::SendDatagramError> {
         self.sequence += 1;
-        let heartbeat = Heartbeat { sequence: self.sequence, report: self.announced.load(Ordering::Relaxed) };
+        let (sequence, report) = (self.sequence, self.announced.load(Ordering::Relaxed));
+        let heartbeat = Heartbeat { sequence, report, clock: clock() };
         self.connection.send_datagram(message::encode_heartbeat(&heartbeat).into())
     }
+}
+
+/// This site's clock, milliseconds since 1970.
+pub(super) fn clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Drop for Session {

@@ -24,6 +24,9 @@ pub struct PeerStatus {
     pub remote: Option<SocketAddr>,
     /// Round-trip time of the connection, microseconds.
     pub rtt_us: Option<u64>,
+    /// So many milliseconds its clock is ahead of this site's, by its last heartbeat, of which nobody knows how long it was
+    /// under way: half of a round trip is taken for that. Less than nothing: behind.
+    pub clock_ahead_ms: Option<i64>,
     /// Heartbeats received since this agent started.
     pub heartbeats: u64,
     /// The newest report that the peer's heartbeats speak of has arrived.

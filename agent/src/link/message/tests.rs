@@ -82,8 +82,8 @@ proptest! {
     }
 
     #[test]
-    fn a_heartbeat_arrives_as_it_was_sent(sequence: u64, report: u64) {
-        let heartbeat = Heartbeat { sequence, report };
+    fn a_heartbeat_arrives_as_it_was_sent(sequence: u64, report: u64, clock: i64) {
+        let heartbeat = Heartbeat { sequence, report, clock };
         prop_assert_eq!(decode_heartbeat(&encode_heartbeat(&heartbeat)).unwrap(), heartbeat);
     }
 
