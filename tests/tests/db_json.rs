@@ -83,6 +83,8 @@ fn what_lost_is_listed_shown_and_brought_back() -> Result<()> {
     wait_until(DEADLINE, "the conflict is found", || listed().is_ok_and(|all| all[0].is_object()))?;
     bare.await_same(&sites, "item", DEADLINE)?;
     let lost = listed()?[0].clone();
+    assert_eq!(good(&bare, "west", &["db", "conflicts", "list"])?, listed()?);
+    assert_eq!(good(&bare, "west", &["db", "conflicts", "--limit", "0"])?, json!([]));
     assert_eq!((&lost["kind"], &lost["state"]), (&json!("update/update"), &json!("dropped")), "{lost}");
     assert_eq!((&lost["table"], &lost["key"]), (&json!("item"), &json!(["a"])), "{lost}");
     let image = json!({ "note": format!("by {}", lost["lost_site"].as_str().context("a site")?) });
