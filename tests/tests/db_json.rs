@@ -146,6 +146,78 @@ fn a_site_joins_and_the_schema_changes() -> Result<()> {
     Ok(())
 }
 
+/// What a command says of why it does nothing: on standard error alone.
+fn refused(bare: &Bare, site: &str, arguments: &[&str]) -> Result<String> {
+    let output = bare.command(site, &[arguments, &["--json"]].concat())?;
+    let (said, printed) = (String::from_utf8(output.stderr)?, String::from_utf8(output.stdout)?);
+    assert_eq!((output.status.code(), printed.as_str()), (Some(1), ""), "{arguments:?}: {said}");
+    Ok(said)
+}
+
+#[test]
+fn every_kind_of_change_and_of_value_is_told_while_it_waits() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    bare.application("east")?.execute_batch("INSERT INTO item VALUES('a', NULL), ('b', NULL)")?;
+    bare.await_same(&["east", "west"], "item", DEADLINE)?;
+    bare.kill("west")?;
+    bare.application("east")?.execute_batch(
+        "BEGIN; INSERT INTO item VALUES('c', x'00ff'), ('d', 7), ('e', 'text'), ('f', NULL);
+         UPDATE item SET note = 0.5 WHERE id = 'a'; DELETE FROM item WHERE id = 'b'; COMMIT",
+    )?;
+    wait_until(DEADLINE, "the changes are recorded", || tail(&bare, "east").is_ok_and(|lines| lines.len() == 6))?;
+    let told = tail(&bare, "east")?;
+    let told: Vec<_> = told.iter().map(|one| json!([one["what"], one["table"], one["key"], one["columns"]])).collect();
+    assert_eq!(
+        told,
+        [
+            json!(["update", "item", ["a"], { "note": 0.5 }]),
+            json!(["delete", "item", ["b"], {}]),
+            json!(["insert", "item", ["c"], { "note": { "blob": "00ff" } }]),
+            json!(["insert", "item", ["d"], { "note": 7 }]),
+            json!(["insert", "item", ["e"], { "note": "text" }]),
+            json!(["insert", "item", ["f"], { "note": null }]),
+        ]
+    );
+    bare.start("west")?;
+    bare.await_same(&["east", "west"], "item", DEADLINE)?;
+    assert_eq!(tail(&bare, "east")?, Vec::<Value>::new(), "nothing waits");
+    Ok(())
+}
+
+#[test]
+fn what_every_peer_has_may_be_detached_and_what_cannot_be_done_prints_nothing() -> Result<()> {
+    let bare = Bare::up(&["east", "west"], SCHEMA)?;
+    bare.application("east")?.execute_batch("INSERT INTO item VALUES('a', 1)")?;
+    bare.await_same(&["east", "west"], "item", DEADLINE)?;
+    let copy = bare.file("east", "snapshot").display().to_string();
+    good(&bare, "east", &["db", "snapshot", &copy])?;
+    for (arguments, why) in [
+        (&["db", "snapshot", &copy][..], "exists already"),
+        (&["db", "join", &copy], "exists already"),
+        (&["db", "schema", "commit"], "no schema change is under way"),
+        (&["db", "conflicts", "restore", "7"], "there is no conflict 7"),
+    ] {
+        let said = refused(&bare, "east", arguments)?;
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+
+    let detached = json!({ "file": bare.database("east"), "tables": [] });
+    // Its agent may not have heard yet that west has the row.
+    wait_until(DEADLINE, "nothing waits", || {
+        good(&bare, "east", &["db", "detach"]).is_ok_and(|said| said == detached)
+    })?;
+    assert_eq!(good(&bare, "east", &["db", "detach"])?, detached, "it may be repeated");
+    for order in ["pause", "resume", "snapshot other", "tail", "conflicts"] {
+        let arguments: Vec<_> = ["db"].into_iter().chain(order.split(' ')).collect();
+        let said = refused(&bare, "east", &arguments)?;
+        assert!(said.contains("no table is attached"), "{order}: {said}");
+    }
+    bare.application("east")?.execute_batch("CREATE TABLE unfit(v)")?;
+    let said = refused(&bare, "east", &["db", "attach"])?;
+    assert!(said.contains("unfit"), "{said}");
+    Ok(())
+}
+
 /// What a command prints, which ends with this code, and what a terminal shows.
 fn watched(bare: &Bare, site: &str, arguments: &[&str], code: i32) -> Result<(Value, String)> {
     let output = bare.on_terminal(site, &[arguments, &["--json"]].concat())?;
