@@ -109,3 +109,61 @@ fn two_shops_that_sell_at_once_come_to_be_the_same() {
     assert!(outcome.is_clean() && outcome.tables.len() == 11, "{outcome:?}");
     assert_eq!([sites.kept(0), sites.kept(1)], [(0, 0); 2]);
 }
+
+/// Rows are deleted to which the other site refers meanwhile, by foreign keys and with keys of two columns.
+#[test]
+fn what_one_shop_deletes_and_the_other_needs_is_back_until_nobody_does() {
+    let (mut sites, mut dice) = (Sites::new(chinook::SCHEMA, &[0, 0], &[]), Dice::new(1));
+    chinook::fill(&sites.all[0].app, 1).unwrap();
+    sites.settle(&mut dice);
+    sites.write(
+        0,
+        "BEGIN; UPDATE Track SET GenreId = NULL WHERE GenreId = 25; DELETE FROM Genre WHERE GenreId = 25; COMMIT;
+         BEGIN; DELETE FROM PlaylistTrack WHERE TrackId = 4; DELETE FROM InvoiceLine WHERE TrackId = 4;
+         DELETE FROM Track WHERE TrackId = 4; COMMIT;
+         BEGIN; UPDATE Employee SET ReportsTo = 1 WHERE ReportsTo = 2; DELETE FROM Employee WHERE EmployeeId = 2; COMMIT;
+         DELETE FROM PlaylistTrack WHERE PlaylistId = 5",
+    );
+    sites.write(
+        1,
+        "UPDATE Track SET GenreId = 25 WHERE TrackId = 18;
+         REPLACE INTO PlaylistTrack VALUES(6, 4); INSERT INTO PlaylistTrack VALUES(5, 3500);
+         DELETE FROM PlaylistTrack WHERE PlaylistId IN (5, 8) AND TrackId < 100;
+         INSERT INTO Employee(EmployeeId, LastName, FirstName, ReportsTo) VALUES(9, 'New', 'West', 2)",
+    );
+    sites.settle(&mut dice);
+    assert_same(&mut sites, &mut dice);
+    let expect = |sites: &Sites, what: &str, rows: i64| {
+        assert_eq!(count(&sites.all[0].app, &format!("SELECT count(*) FROM {what}")), rows, "{what}");
+    };
+    expect(&sites, "Genre JOIN Track USING(GenreId) WHERE GenreId = 25 AND TrackId = 18", 1);
+    expect(&sites, "Track WHERE GenreId = 25", 1);
+    expect(&sites, "Track JOIN PlaylistTrack USING(TrackId) WHERE TrackId = 4 AND PlaylistId = 6", 1);
+    expect(&sites, "PlaylistTrack WHERE TrackId = 4", 1);
+    expect(&sites, "InvoiceLine WHERE TrackId = 4", 0);
+    expect(&sites, "Employee a JOIN Employee b ON b.ReportsTo = a.EmployeeId WHERE a.EmployeeId = 2", 1);
+    expect(&sites, "PlaylistTrack WHERE PlaylistId = 5", 1);
+
+    sites.write(1, "DELETE FROM PlaylistTrack WHERE TrackId = 4; DELETE FROM Track WHERE TrackId = 4");
+    sites.write(0, "DELETE FROM Employee WHERE EmployeeId = 9; DELETE FROM Employee WHERE EmployeeId = 2");
+    sites.settle(&mut dice);
+    assert_same(&mut sites, &mut dice);
+    expect(&sites, "Track WHERE TrackId = 4", 0);
+    expect(&sites, "Employee WHERE EmployeeId IN (2, 9)", 0);
+    assert_eq!([sites.kept(0), sites.kept(1)], [(0, 0); 2]);
+}
+
+fn assert_same(sites: &mut Sites, dice: &mut Dice) {
+    let tables: Vec<String> = sites.all[0].store.tables().map(str::to_owned).collect();
+    let mut rows = 0;
+    for table in &tables {
+        let [one, two] = [0, 1].map(|at| sites.all[at].rows(table));
+        assert_eq!(one, two, "{table}");
+        rows += one.len() as u64;
+    }
+    for at in [0, 1] {
+        assert_eq!(count(&sites.all[at].app, "SELECT count(*) FROM pragma_foreign_key_check"), 0, "site {}", at + 1);
+        let outcome = sites.compare(at, 1 - at, dice);
+        assert!(outcome.is_clean() && outcome.tables.len() == 11 && outcome.rows == rows, "{outcome:?}");
+    }
+}

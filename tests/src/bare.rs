@@ -4,14 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    fs,
+    fs::{self, File},
+    io::Read as _,
     net::UdpSocket,
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
+};
 use rusqlite::{Connection, types::Value};
 use tempfile::TempDir;
 
@@ -133,10 +140,42 @@ impl Bare {
     /// # Errors
     /// It cannot be run.
     pub fn command(&self, name: &str, arguments: &[&str]) -> Result<Output> {
+        self.siteswap(name, arguments)?.output().context("siteswap cannot be run")
+    }
+
+    /// The same, with a terminal for standard error: what that shows is in `stderr`.
+    ///
+    /// # Errors
+    /// It cannot be run, or there is no terminal for it.
+    pub fn on_terminal(&self, name: &str, arguments: &[&str]) -> Result<Output> {
+        // Another test's process that held an end would keep the other from being read to its end.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let mut ours = posix_openpt(flags)?;
+        grantpt(&ours)?;
+        unlockpt(&ours)?;
+        let its = File::options().write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(ptsname_r(&ours)?)?;
+        let mut command = self.siteswap(name, arguments)?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(its).spawn()?;
+        drop(command);
+        let mut shown = Vec::new();
+        match ours.read_to_end(&mut shown) {
+            // Nobody has the other end any more.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {}
+            read => drop(read?),
+        }
+        let output = child.wait_with_output()?;
+        Ok(Output { stderr: shown, ..output })
+    }
+
+    /// `siteswap` with these arguments at a site, to be run.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn siteswap(&self, name: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(program("siteswap")?);
         command.args(arguments);
         command.env("SITESWAP_CONFIG", self.file(name, "toml")).env("SITESWAP_CONTROL", self.file(name, "sock"));
-        command.output().context("siteswap cannot be run")
+        Ok(command)
     }
 
     /// The same; gives what it printed.

@@ -253,3 +253,17 @@ fn help_teaches_every_command() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn help_of_conflicts_teaches_its_commands_and_what_it_does_without_one() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let output = siteswap(directory.path(), &["db", "conflicts", "--help"])?;
+    let said = String::from_utf8(output.stdout)?;
+    assert!(output.status.success());
+    for what in ["Alone it lists them", "list ", "show ", "restore ", "--limit <", "--json"] {
+        assert!(said.contains(what), "{what} is not in {said}");
+    }
+    let mixed = siteswap(directory.path(), &["db", "conflicts", "--limit", "3", "show", "5"])?;
+    assert_eq!(mixed.status.code(), Some(2), "--limit says nothing about one conflict");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Error, Store, damaged,
+    Error, OFTEN, Store, damaged,
     live::Live,
     parked,
     touched::{Op, Touched},
@@ -58,23 +58,33 @@ impl Store {
     }
 }
 
+/// Is told how many touches are folded, and of how many.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// Folds all touches into the open group and closes it. Then nothing stands in the way of parked values whose columns were
 /// added.
 pub(super) fn fold(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
-    let folded = fold_touches(work, now)?;
+    fold_and_tell(work, now, &mut |_, _| ())
+}
+
+/// The same; tells now and then how far it is.
+pub(super) fn fold_and_tell(work: &mut Work<'_>, now: i64, tell: Tell<'_>) -> Result<Folded, Error> {
+    let folded = fold_touches(work, now, tell)?;
     parked::take_up(work, now)?;
     Ok(folded)
 }
 
-fn fold_touches(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
+fn fold_touches(work: &mut Work<'_>, now: i64, tell: Tell<'_>) -> Result<Folded, Error> {
     let (stamps, mut folded) = Stamps::read(work, now)?;
     if folded.touches == 0 {
         return Ok(folded);
     }
+    let mut meter = Meter { done: 0, of: folded.touches, tell };
+    meter.say();
     for (number, order) in &stamps.tables {
         // Touches of a table that is replicated no more are passed over.
         if let Some(live) = work.table(*number) {
-            fold_table(work, &live, &stamps, *order)?;
+            fold_table(work, &live, &stamps, *order, &mut meter)?;
         }
     }
     work.flush()?;
@@ -84,8 +94,34 @@ fn fold_touches(work: &mut Work<'_>, now: i64) -> Result<Folded, Error> {
     Ok(folded)
 }
 
+/// Counts what is folded.
+struct Meter<'a> {
+    done: u64,
+    of: u64,
+    tell: Tell<'a>,
+}
+
+impl Meter<'_> {
+    fn say(&mut self) {
+        (self.tell)(self.done, self.of);
+    }
+
+    fn one_more(&mut self) {
+        self.done += 1;
+        if self.done.is_multiple_of(OFTEN) {
+            self.say();
+        }
+    }
+}
+
 /// Folds one table's touches.
-fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps, order: Order) -> Result<(), Error> {
+fn fold_table(
+    work: &mut Work<'_>,
+    live: &Live,
+    stamps: &Stamps,
+    order: Order,
+    meter: &mut Meter<'_>,
+) -> Result<(), Error> {
     let transaction = work.transaction;
     let any = work.rows.any(live)?;
     let images = transaction.prepare_cached(&format!("SELECT 1 FROM _ssw_old_{}", live.table.number))?.exists([])?;
@@ -95,6 +131,7 @@ fn fold_table(work: &mut Work<'_>, live: &Live, stamps: &Stamps, order: Order) -
     // Rows whose keys SQL calls equal, though they may differ (1 and 1.0): few, usually one.
     let mut near: Vec<Near> = Vec::new();
     while let Some(touch) = touches.next()? {
+        meter.one_more();
         let key = live.touched_key(touch)?;
         if near.first().is_some_and(|first| !alike(&first.key, &key)) {
             close(work, live, any, &mut near)?;

@@ -15,7 +15,7 @@ use crate::{
     value::Key,
 };
 
-use super::{Error, Store, damaged, scan};
+use super::{Error, OFTEN, Progress, Store, damaged, scan};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,14 @@ impl Store {
     /// # Errors
     /// `Capture`, `Damaged`, `Sqlite`.
     pub fn verify_local(&self) -> Result<Local, Error> {
+        self.verify_local_telling(|_| ())
+    }
+
+    /// The same; tells how far it is at the beginning of each table and then and when.
+    ///
+    /// # Errors
+    /// As [`verify_local`](Self::verify_local).
+    pub fn verify_local_telling(&self, mut tell: impl FnMut(Progress)) -> Result<Local, Error> {
         self.at_one_moment(|database| {
             let mut local = Local {
                 departures: capture::inspect(database, false)?,
@@ -54,6 +62,11 @@ impl Store {
                 ..Local::default()
             };
             for live in self.tables.values() {
+                let mut progress = |local: &Local| {
+                    let suspects = local.contradictions.len() as u64;
+                    tell(Progress { table: live.table.name.clone(), rows: local.rows, suspects });
+                };
+                progress(&local);
                 let touched = scan::touched(database, live)?;
                 let mut statement =
                     database.prepare_cached("SELECT key, state FROM _ssw_row WHERE tbl=? ORDER BY key")?;
@@ -64,6 +77,9 @@ impl Store {
                     let columns = key.columns().ok_or_else(|| damaged("a key", "_ssw_row"))?;
                     let there = live.read(database, &columns)?.is_some();
                     local.rows += 1;
+                    if local.rows.is_multiple_of(OFTEN) {
+                        progress(&local);
+                    }
                     if there != visible && !touched.contains(&key) {
                         local.contradictions.push(Contradiction { table: live.table.name.clone(), key, there });
                     }

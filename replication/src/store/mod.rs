@@ -72,6 +72,9 @@ const TRY: Duration = Duration::from_micros(500);
 /// SQLite's `cache_size`: 16 MiB, for what a large batch changes to be written once.
 const CACHE: i32 = -16_384;
 
+/// Long work says how far it is after so many rows.
+const OFTEN: u64 = 4_096;
+
 /// How a database is replicated.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -81,11 +81,23 @@ impl Store {
     /// # Errors
     /// `Doubtful`, `Capture`, `Damaged`, `Sqlite`.
     pub fn detach(&mut self, now: i64) -> Result<BTreeMap<String, Backlog>, Error> {
+        self.detach_telling(now, |_, _| ())
+    }
+
+    /// The same; tells now and then how many of the touches that were not folded it has, and of how many.
+    ///
+    /// # Errors
+    /// As [`detach`](Self::detach).
+    pub fn detach_telling(
+        &mut self,
+        now: i64,
+        mut tell: impl FnMut(u64, u64),
+    ) -> Result<BTreeMap<String, Backlog>, Error> {
         self.is_beyond_doubt()?;
         let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
         let tables = take_up(&transaction, &self.settings, self.schema)?;
         let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
-        fold::fold(&mut work, now)?;
+        fold::fold_and_tell(&mut work, now, &mut tell)?;
         work.finish()?;
         let mut waiting = backlogs(&transaction, &self.settings, now)?;
         waiting.retain(|_, backlog| backlog.rows > 0 || backlog.forgotten);

@@ -410,8 +410,8 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "folding what was written to a column before parked values come into it",
         edits: &[edit(
             "src/store/fold.rs",
-            "let folded = fold_touches(work, now)?;\n    parked::take_up(work, now)?;\n    Ok(folded)",
-            "parked::take_up(work, now)?;\n    fold_touches(work, now)",
+            "let folded = fold_touches(work, now, tell)?;\n    parked::take_up(work, now)?;\n    Ok(folded)",
+            "parked::take_up(work, now)?;\n    fold_touches(work, now, tell)",
         )],
         noticed_by: added("values_of_a_column"),
     },

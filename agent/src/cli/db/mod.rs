@@ -26,6 +26,7 @@ use super::{
     print::{self, say},
     runtime,
 };
+use sites::Line;
 
 /// Applications may hold the write lock for so long before an order fails.
 const BUSY: Duration = Duration::from_secs(30);
@@ -344,7 +345,12 @@ fn detach(opened: &Opened, force: bool) -> anyhow::Result<ExitCode> {
 /// Detaches if nothing is lost with it.
 fn detach_settled(opened: &Opened) -> anyhow::Result<()> {
     let waiting = match Store::open(&opened.database.file, replication::settings(&opened.config, &opened.database)) {
-        Ok(mut store) => sites::taking_time("recording what was written", || store.detach(replication::now())),
+        Ok(mut store) => {
+            let mut line = Line::new();
+            store.detach_telling(replication::now(), |folded, of| {
+                line.count(|| format!("{folded} of {of} writes taken up that the agent has not seen"));
+            })
+        }
         // Then nothing is recorded, and only what is left of ours goes.
         Err(store::Error::NotAttached) => {
             return opened.transact(|transaction| Ok(capture::detach(transaction, Wanted::All)?));

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use siteswap_replication::{
     Key,
-    store::{Local, Store},
+    store::{self, Local, Progress, Store},
 };
 
 use crate::{
@@ -27,6 +27,8 @@ use super::{Opened, runtime, say};
 
 /// A line of progress is replaced after this.
 const PACE: Duration = Duration::from_millis(200);
+/// So many rows are said again in one transaction, which every site applies as one.
+const TOGETHER: usize = 10_000;
 
 /// Compares with this peer, or with all, by way of the agent.
 pub(super) fn verify(
@@ -99,7 +101,7 @@ fn described(peer: &str, compared: &Compared) -> String {
 /// Checks what can be checked without a peer; makes rows that contradict what is known of them changes made now.
 pub(super) fn verify_local(opened: &Opened, repair: bool) -> anyhow::Result<ExitCode> {
     let mut store = opened.store()?;
-    let (local, repaired) = taking_time("looking at what is known of rows", || checked_here(&mut store, repair))?;
+    let (local, repaired) = checked_here(&mut store, repair)?;
     let good = local.contradictions.is_empty() && local.departures.is_empty() && local.unverified.is_empty();
     let rows: Vec<_> = local
         .contradictions
@@ -134,14 +136,31 @@ pub(super) fn verify_local(opened: &Opened, repair: bool) -> anyhow::Result<Exit
 
 /// What was found, after so many rows were said again.
 fn checked_here(store: &mut Store, repair: bool) -> anyhow::Result<(Local, u64)> {
-    let found = store.verify_local()?;
+    let found = look(store)?;
     let mut repaired = 0;
     if repair {
         for (table, keys) in contradicting(&found) {
-            repaired += store.assert_rows(&table, &keys, replication::now())?;
+            repaired += say_again(store, &table, &keys)?;
         }
     }
-    Ok((if repaired > 0 { store.verify_local()? } else { found }, repaired))
+    Ok((if repaired > 0 { look(store)? } else { found }, repaired))
+}
+
+fn look(store: &Store) -> Result<Local, store::Error> {
+    let mut line = Line::new();
+    store.verify_local_telling(|Progress { table, rows, suspects }| {
+        line.count(|| format!("{table}: {rows} rows looked at, {suspects} of them not as they are known"));
+    })
+}
+
+fn say_again(store: &mut Store, table: &str, keys: &[Key]) -> Result<u64, store::Error> {
+    let mut line = Line::new();
+    let mut said = 0;
+    for together in keys.chunks(TOGETHER) {
+        line.show(&format!("{table}: {said} of {} rows said again", keys.len()));
+        said += store.assert_rows(table, together, replication::now())?;
+    }
+    Ok(said)
 }
 
 /// Keys by table.
@@ -159,7 +178,7 @@ pub(super) fn snapshot(opened: &Opened, to: &Path) -> anyhow::Result<ExitCode> {
     let partial = beside(to, "partial");
     let store = opened.store()?;
     let _ = fs::remove_file(&partial);
-    let written = writing(&partial, || store.snapshot(&partial))?;
+    let written = writing(&partial, || while_growing(&partial, || store.snapshot(&partial)))?;
     if let Err(error) = written {
         let _ = fs::remove_file(&partial);
         return Err(error.into());
@@ -178,10 +197,8 @@ pub(super) fn join(opened: &Opened, snapshot: &Path) -> anyhow::Result<ExitCode>
     let file = &opened.database.file;
     nothing_there(file)?;
     let partial = beside(file, "joining");
-    let joined = adopt(opened, snapshot, &partial);
-    for rest in [&partial, &beside(&partial, "wal"), &beside(&partial, "shm")] {
-        let _ = fs::remove_file(rest);
-    }
+    let joined = writing(&partial, || adopt(opened, snapshot, &partial))?;
+    take_away(&partial);
     joined?;
     say(
         opened.json,
@@ -220,7 +237,7 @@ fn nothing_there(file: &Path) -> anyhow::Result<()> {
 }
 
 fn adopt(opened: &Opened, snapshot: &Path, partial: &Path) -> anyhow::Result<()> {
-    let copied = writing(partial, || fs::copy(snapshot, partial))?;
+    let copied = while_growing(partial, || fs::copy(snapshot, partial));
     copied.with_context(|| format!("copying {} to {}", snapshot.display(), partial.display()))?;
     taking_time("making it this site's", || make_own(opened, snapshot, partial))?;
     let file = &opened.database.file;
@@ -294,19 +311,31 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Does `work`, which writes the file. Ctrl-C ends it and takes away what there is of the file.
-fn writing<T>(file: &Path, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+/// Does `work`, which writes the database. Ctrl-C ends it and takes away what there is of the database.
+fn writing<T>(partial: &Path, work: impl FnOnce() -> T) -> anyhow::Result<T> {
     let meanwhile = runtime(1)?;
-    let partial = file.to_owned();
+    let written = partial.to_owned();
     meanwhile.spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            let _ = fs::remove_file(partial);
+            take_away(&written);
             // As a shell says that a signal ended it.
             std::process::exit(130);
         }
     });
+    Ok(work())
+}
+
+/// Removes what there is of a database that is not whole.
+fn take_away(file: &Path) {
+    for rest in [file, &beside(file, "wal"), &beside(file, "shm")] {
+        let _ = fs::remove_file(rest);
+    }
+}
+
+/// Shows how large the file has become.
+fn while_growing<T>(file: &Path, work: impl FnOnce() -> T) -> T {
     let size = || fs::metadata(file).map(|metadata| metadata.len()).unwrap_or_default();
-    Ok(while_showing(|| format!("{}: {} MB", file.display(), size() >> 20), work))
+    while_showing(|| format!("{}: {} MB", file.display(), size() >> 20), work)
 }
 
 /// Shows for how long it has done `work`, of which nobody can tell how much is left.
@@ -332,13 +361,23 @@ fn while_showing<T>(text: impl Fn() -> String + Send, work: impl FnOnce() -> T) 
 }
 
 /// A line on the terminal that is replaced by the next; away in the end. None elsewhere.
-struct Line {
+pub(super) struct Line {
     terminal: bool,
+    /// What is counted is not shown again before.
+    next: Instant,
 }
 
 impl Line {
-    fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal() }
+    pub(super) fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal(), next: Instant::now() }
+    }
+
+    /// Shows what is said more often than anybody can read.
+    pub(super) fn count(&mut self, text: impl FnOnce() -> String) {
+        if self.terminal && Instant::now() >= self.next {
+            self.show(&text());
+            self.next = Instant::now() + PACE;
+        }
     }
 
     fn show(&mut self, text: &str) {
