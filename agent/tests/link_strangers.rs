@@ -235,7 +235,7 @@ async fn the_newest_report_of_a_connection_stays_whatever_comes_after_it() {
     }
     assert_eq!(seen, ["second", "third"]);
 
-    let heartbeat = Heartbeat { sequence: 1, report: 4 };
+    let heartbeat = Heartbeat { sequence: 1, report: 4, clock: 0 };
     connection.send_datagram(message::encode_heartbeat(&heartbeat).into()).unwrap();
     until("a report it speaks of is missed", || !west.peer("east").report_current).await;
 }

@@ -7,7 +7,6 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
-    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -108,46 +107,6 @@ fn a_comparison_that_cannot_be_made_says_why() -> Result<()> {
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("west is not connected"))
     });
     awaited.map(drop)
-}
-
-/// Applications bring their own SQLite: the triggers must do the same in it as in the agent's.
-#[test]
-fn what_another_sqlite_writes_is_recorded() -> Result<()> {
-    let bare = Bare::up(&["east", "west"], SCHEMA)?;
-    let shell = |sql: &str| -> Result<String> {
-        let output = Command::new("sqlite3")
-            .args(["-batch", "-bail", "-cmd", ".timeout 10000"])
-            .arg(bare.database("east"))
-            .arg(sql)
-            .output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-    };
-    let (other, ours) = (shell("SELECT sqlite_version();")?, rusqlite::version());
-    assert!(other.starts_with("3.") && other != ours, "the test needs another than {ours}: {other}");
-    shell(
-        "BEGIN; WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500)
-         INSERT INTO item SELECT 'shell-' || n, 'east', n, NULL FROM n; COMMIT;",
-    )?;
-    assert_eq!(bare.await_same(&["east", "west"], "item", DEADLINE)?.len(), 500);
-    shell(
-        "UPDATE item SET note = x'00ff', amount = amount * 2 WHERE amount % 3 = 0; DELETE FROM item WHERE amount % 7 = 0;
-         REPLACE INTO item VALUES('shell-1', 'replaced', 1, 1.0); UPDATE item SET id = 'moved' WHERE id = 'shell-2';
-         INSERT INTO item(rowid, id) SELECT rowid + 1000, 'by rowid' FROM item WHERE id = 'shell-4';
-         REPLACE INTO item(rowid, id) SELECT rowid, 'evicts shell-5' FROM item WHERE id = 'shell-5';
-         INSERT INTO item VALUES('shell-8', 'east', 8, NULL) ON CONFLICT(id) DO UPDATE SET note = 'upserted';
-         INSERT INTO \"odd \"\"name\" VALUES('K', x'01', 0.5);",
-    )?;
-    let rows = bare.await_same(&["east", "west"], "item", DEADLINE)?;
-    assert_eq!(rows.len() as u64, shell("SELECT count(*) FROM item;")?.parse::<u64>()?);
-    assert!(
-        ["replaced", "moved", "by rowid", "evicts shell-5", "upserted"]
-            .iter()
-            .all(|what| { rows.iter().any(|row| row.contains(what)) })
-    );
-    assert_eq!(bare.await_same(&["east", "west"], "\"odd \"\"name\"", DEADLINE)?.len(), 1);
-    assert_eq!(bare.json("east", &["db", "verify"])?.0, Some(0));
-    Ok(())
 }
 
 /// What is kept for a site that is away comes near `max_backlog`, then above it: the agent says so, forgets, and the sites
