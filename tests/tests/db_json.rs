@@ -107,6 +107,10 @@ fn what_lost_is_listed_shown_and_brought_back() -> Result<()> {
     wait_until(DEADLINE, "west hears of it", || listed().is_ok_and(|all| all[0]["state"] == "restored"))?;
     let rows = bare.await_same(&sites, "item", DEADLINE)?;
     assert!(rows.iter().any(|row| row.contains(image["note"].as_str().unwrap_or("?"))), "{rows:?}");
+    assert_eq!(good(&bare, "west", &["db", "conflicts", "purge", "--days", "1"])?, json!({ "purged": 0 }));
+    assert_eq!(good(&bare, "west", &["db", "conflicts", "purge", "--days", "0"])?, json!({ "purged": 1 }));
+    assert_eq!(listed()?, json!([]));
+    assert_eq!(good(&bare, "east", &["db", "conflicts"])?[0]["state"], "restored", "it is the other site's own log");
     let unknown = bare.command("east", &["db", "conflicts", "show", "7", "--json"])?;
     assert_eq!((unknown.status.code(), unknown.stdout.is_empty()), (Some(1), true));
     Ok(())

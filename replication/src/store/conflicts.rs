@@ -139,6 +139,14 @@ impl Store {
         rows.next()?.map(notice).transpose()
     }
 
+    /// Forgets the conflicts that were found before this, in milliseconds since 1970, at this site alone. Returns how many.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn purge_conflicts(&mut self, before: i64) -> Result<u64, Error> {
+        Ok(self.database.execute("DELETE FROM _ssw_conflict WHERE ms < ?", [before])? as u64)
+    }
+
     /// Brings back what lost, as a change made now. Says no if there is no such conflict.
     ///
     /// # Errors

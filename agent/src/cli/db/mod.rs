@@ -194,6 +194,15 @@ pub(super) enum Conflicts {
         /// Its number.
         id: i64,
     },
+    /// Forget those that were found long ago, with the values that were dropped; at this site alone. Nothing else forgets
+    /// any.
+    Purge {
+        #[command(flatten)]
+        order: Order,
+        /// Those that were found more than so many days ago.
+        #[arg(long, value_name = "N")]
+        days: u32,
+    },
 }
 
 /// A list of conflicts.
@@ -280,6 +289,7 @@ pub(super) fn execute(command: Db) -> anyhow::Result<ExitCode> {
             Conflicts::List(Listing { order, limit }) => list_conflicts(&order.open()?, limit),
             Conflicts::Show { order, id } => show_conflict(&order.open()?, id),
             Conflicts::Restore { order, id } => restore(&order.open()?, id),
+            Conflicts::Purge { order, days } => purge(&order.open()?, days),
         },
         Db::Verify { order, local: true, repair, .. } => sites::verify_local(&order.open()?, repair),
         Db::Verify { order, peer, repair, keep, tables, .. } => {
@@ -462,6 +472,12 @@ fn restore(opened: &Opened, id: i64) -> anyhow::Result<ExitCode> {
     let mut store = opened.store()?;
     anyhow::ensure!(store.restore(id, replication::now())?, no_conflict(id));
     say(opened.json, &store.conflict(id)?, "restored, as a change made now")
+}
+
+fn purge(opened: &Opened, days: u32) -> anyhow::Result<ExitCode> {
+    let before = replication::now() - i64::from(days) * 24 * 60 * 60 * 1_000;
+    let purged = opened.store()?.purge_conflicts(before)?;
+    say(opened.json, &serde_json::json!({ "purged": purged }), &format!("{purged} conflicts are forgotten"))
 }
 
 fn no_conflict(id: i64) -> String {
