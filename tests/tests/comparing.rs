@@ -88,6 +88,22 @@ fn rows_written_behind_the_triggers_are_found_told_and_repaired() -> Result<()> 
     Ok(())
 }
 
+/// A site that has no peer (yet, or any more) waits for none, and keeps nothing for any.
+#[test]
+fn a_site_alone_keeps_nothing_for_others() -> Result<()> {
+    let bare = Bare::up(&["east"], SCHEMA)?;
+    let east = bare.application("east")?;
+    write(&east, "east", 0..500)?;
+    east.execute("DELETE FROM item WHERE amount % 2 = 0", [])?;
+    let kept = "SELECT (SELECT count(*) FROM _ssw_change) + (SELECT count(*) FROM _ssw_row)";
+    wait_until(DEADLINE, "nothing is kept", || {
+        let folded = bare.json("east", &["db", "status"]).is_ok_and(|(_, status)| status["group"].as_u64() > Some(0));
+        folded && east.query_row(kept, [], |row| row.get::<_, u64>(0)).is_ok_and(|kept| kept == 0)
+    })?;
+    assert_eq!(bare.rows("east", "item")?.len(), 250);
+    Ok(())
+}
+
 /// What has no peer to be compared with is told, and so is what there is no such peer or table for.
 #[test]
 fn a_comparison_that_cannot_be_made_says_why() -> Result<()> {

@@ -72,6 +72,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Drops what is kept for peers if there are none. Says whether there may be more.
+    pub(super) fn collect_alone(&mut self) -> Result<bool, Error> {
+        let any = self.database.prepare_cached("SELECT 1 FROM _ssw_group")?.exists([])?;
+        if any || self.sweep.is_under_way() {
+            let mut sweep = take(&mut self.sweep);
+            self.transact(|work| collect(work, &mut sweep))?;
+            self.sweep = sweep;
+        }
+        Ok(self.sweep.is_under_way())
+    }
+}
+
 /// This site's groups up to this one are not kept any more.
 fn forgotten(database: &Connection, last: u64) -> Result<u64, Error> {
     let first: Option<u64> =

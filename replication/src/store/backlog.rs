@@ -82,7 +82,7 @@ impl Store {
     /// newest of each column stays. Says whether it did; then there may be more to do.
     ///
     /// Only groups are taken of which each peer has all or none, because the new one is applied as a whole, and only as
-    /// many as go into one batch.
+    /// many as go into one batch. Without any peer nothing has to be kept at all.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
@@ -91,6 +91,9 @@ impl Store {
             return Ok(false);
         }
         let extents = self.extents()?;
+        if extents.is_empty() {
+            return self.collect_alone();
+        }
         // Nobody waits for the write lock if there is nothing to do. Only this store tells peers anything, and only it
         // consolidates.
         let Some(run) = run(&self.database, &extents, least)? else { return Ok(false) };
