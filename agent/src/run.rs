@@ -246,7 +246,9 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup())?;
         let (mut probed, mut heard) = (Vec::new(), Vec::new());
         // With nothing to measure and nobody to wait for, nothing would happen that asks for a decision.
-        self.act("the agent starts", Instant::now())?;
+        if self.knowledge.evidence.measured() {
+            self.act("there is nothing to measure", Instant::now())?;
+        }
         loop {
             let timers = self.knowledge.timers.next(&self.knowledge, self.decided);
             let due = [timers, self.tries_again(), self.unkept].into_iter().flatten().min();
