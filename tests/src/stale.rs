@@ -29,8 +29,15 @@ pub fn pins(prefix: &str) -> PathBuf {
     Path::new("/sys/fs/bpf").join(format!("siteswap-{}", prefix.trim_end_matches('-')))
 }
 
-/// Notes that this process owns the lab: should it die, the next lab removes what is left.
+/// Makes the lab's directory and notes that this process owns the lab: should it die, the next lab removes what is
+/// left.
 pub fn own(directory: &Path) -> Result<()> {
+    while let Err(error) = fs::create_dir_all(directory) {
+        // Between the two directories, whoever took the last other lab down has removed the one of all.
+        if error.kind() != ErrorKind::NotFound {
+            return Err(error).with_context(|| directory.display().to_string());
+        }
+    }
     fs::write(directory.join("owner"), serde_json::to_vec(&Identity::own()?)?).context("the lab's owner")
 }
 

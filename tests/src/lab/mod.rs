@@ -84,7 +84,6 @@ impl Lab {
             "the lab is up already, or half of it; `siteswap-lab down` takes it down"
         );
         let mut lab = Self { prefix, directory, keep: options.keep, owned: true };
-        fs::create_dir_all(&lab.directory).with_context(|| lab.directory.display().to_string())?;
         stale::own(&lab.directory)?;
         (options.progress)("network: a WAN with two regions of users, two sites, the inter-centre link");
         lab.build_network()?;
