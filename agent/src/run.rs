@@ -322,18 +322,16 @@ impl Agent {
 
     /// Decides, takes over what it should, and publishes what changed. `cause` was found at `at`.
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
-        let mut decision = self.settle();
+        let decision = self.settle();
         let waited = self.decided >= self.patience;
         let measured = self.knowledge.evidence.measured();
         if self.decision.is_some() || measured && (waited || publish::peers_known(&self.knowledge.evidence)) {
             // Answers first: they do not depend on what this site takes, and storing that takes a while.
             let taken = self.knowledge.take(&decision, self.decided);
             let taken = self.without_missing(taken)?;
-            self.forward_meanwhile(&mut decision);
             self.publish(decision, cause, at)?;
             if self.keep(taken) {
-                let mut decision = self.settle();
-                self.forward_meanwhile(&mut decision);
+                let decision = self.settle();
                 self.publish(decision, cause, at)?;
             }
             // Before the peers hear of it: what they forward must be served when it comes.

@@ -74,11 +74,11 @@ fn resource(knowledge: &Knowledge, name: &str, decided: &Decided) -> Resource {
         epoch: decided.tenure.epoch,
         arrival: match &decided.placement.arrival {
             placement::Arrival::Serve => Arrival::Serve,
-            placement::Arrival::Forward(site) | placement::Arrival::ForwardSilent(site) => {
-                Arrival::Forward(site.clone())
-            }
+            placement::Arrival::Forward(site)
+            | placement::Arrival::ForwardSilent(site)
+            | placement::Arrival::TakeOver(Some(site)) => Arrival::Forward(site.clone()),
             // Not before the new epoch is stored; then it is served.
-            placement::Arrival::TakeOver | placement::Arrival::Refuse => Arrival::Refuse,
+            placement::Arrival::TakeOver(None) | placement::Arrival::Refuse => Arrival::Refuse,
         },
         leaving: decided.leaving.as_ref().map(|site| match site == own {
             true => Leaving::Here,

@@ -199,6 +199,29 @@ fn a_holder_whose_state_disk_is_full_gives_up_what_another_takes_and_stores_that
 }
 
 #[test]
+fn a_drained_holder_serves_what_arrives_anywhere_until_its_successor_can_store_that_it_has_taken_over() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let disk = lab.small_state_disk(WEST, 4 << 20)?;
+    lab.await_contact(true)?;
+    lab.await_answers("client-e", &SITES, Public::Orders, &[EAST, WEST])?;
+    disk.fill()?;
+    let (code, said) = siteswap(&lab, "east", &["drain", "east"])?;
+    assert_eq!(code, 3, "{said}");
+    let meanwhile = serde_json::json!({ "do": "take_over", "site": "east" });
+    wait_until(DEADLINE, "west forwards until it can take over", || {
+        arrival(&lab, "west", "orders").is_ok_and(|arrival| arrival == meanwhile)
+    })?;
+    assert_eq!(holders(&lab, "orders")?, held("active", "standby", "-", 0));
+    for site in SITES {
+        lab.read_table("client-w", IpAddr::from(site.v4(Public::Orders)), "orders")
+            .with_context(|| format!("a request that arrives at {}", site.name))?;
+    }
+    disk.free()?;
+    let taken = held("standby", "active", "west", 1);
+    wait_until(DEADLINE, "west takes orders", || holders(&lab, "orders").is_ok_and(|found| found == taken)).map(drop)
+}
+
+#[test]
 fn under_confirmed_a_cut_link_moves_nothing_and_a_lost_site_is_taken_over_from_and_steps_down_when_it_returns()
 -> Result<()> {
     let lab = Lab::up(&Options::default())?;

@@ -21,7 +21,7 @@ impl Knowledge {
     pub fn take(&self, decision: &Decision, now: std::time::Instant) -> Changes {
         let mut taken = Changes::new();
         for (name, decided) in &decision.resources {
-            let cause = if decided.placement.arrival == Arrival::TakeOver {
+            let cause = if matches!(decided.placement.arrival, Arrival::TakeOver(_)) {
                 placement::takeover_cause(&decided.instances)
             } else if self.timers.is_well(name, self.config.resources[name].failback_after, now) {
                 Cause::FailBack

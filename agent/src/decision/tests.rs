@@ -195,7 +195,7 @@ fn a_peer_that_was_just_started_and_has_not_reported_is_forwarded_to() {
     assert_eq!(orders(&west).placement.arrival, Arrival::Forward("east".to_owned()));
     probe(&mut east, "orders", "10.1.0.21:7001", false);
     tell(&east, &mut west);
-    assert_eq!(orders(&west).placement.arrival, Arrival::TakeOver);
+    assert_eq!(orders(&west).placement.arrival, Arrival::TakeOver(None));
 }
 
 #[test]
@@ -322,7 +322,8 @@ fn a_drained_site_leaves_the_answers_gives_up_what_it_holds_and_finishes_its_flo
 
     tell(&east, &mut west);
     let decision = decide(&mut west, &mut at_west);
-    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::TakeOver);
+    assert_eq!(decision.resources["orders"].placement.arrival, Arrival::TakeOver(Some("east".into())));
+    assert_eq!(decision.resources["orders"].leaving, None, "east still serves it");
     let taken = west.take(&decision, now);
     assert_eq!(taken["orders"].cause, Some(Cause::Drain("east".into())));
     enter(&mut west, taken);

@@ -112,8 +112,8 @@ fn leaves(own: &str, before: &Decided, now: &Decided) -> Option<String> {
 fn server<'a>(own: &'a str, arrival: &'a Arrival) -> Option<&'a str> {
     match arrival {
         Arrival::Serve => Some(own),
-        Arrival::Forward(site) | Arrival::ForwardSilent(site) => Some(site),
-        Arrival::TakeOver | Arrival::Refuse => None,
+        Arrival::Forward(site) | Arrival::ForwardSilent(site) | Arrival::TakeOver(Some(site)) => Some(site),
+        Arrival::TakeOver(None) | Arrival::Refuse => None,
     }
 }
 

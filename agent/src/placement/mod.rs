@@ -35,8 +35,9 @@ pub enum Arrival {
     /// Served here.
     Serve,
     /// Served here after this site has taken over, which the resource's `takeover` rule lets it, and which it does as
-    /// soon as the change is stored.
-    TakeOver,
+    /// soon as the change is stored and what the holder has committed is here. Until then forwarded to the drained holder,
+    /// if that is why; refused where no holder can serve.
+    TakeOver(Option<String>),
     /// Forwarded to this available site.
     Forward(String),
     /// Forwarded to this site, which holds the resource and is not counted on: it is silent, or an operator has set it
@@ -50,7 +51,8 @@ impl fmt::Display for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serve => f.write_str("serve here"),
-            Self::TakeOver => f.write_str("serve here, after taking over"),
+            Self::TakeOver(None) => f.write_str("serve here, after taking over"),
+            Self::TakeOver(Some(site)) => write!(f, "serve here, after taking over; forward to {site} until then"),
             Self::Forward(site) => write!(f, "forward to {site}"),
             Self::ForwardSilent(site) => {
                 write!(f, "forward to {site}, not counted on, but no other site may take over yet")
@@ -90,7 +92,7 @@ pub fn place(site: &str, instances: &[InstanceView], rule: Takeover) -> Placemen
         (None, _) if allowed => Arrival::Refuse,
         (None, _) => silent_holder(),
         (_, Some(active)) => to(active),
-        (Some(first), None) if allowed && first.site == site => Arrival::TakeOver,
+        (Some(first), None) if allowed && first.site == site => Arrival::TakeOver(own_or_first(&serving)),
         // A drained site goes on until the first standby has taken over.
         (Some(first), None) => match own_or_first(&serving) {
             Some(drained) => to(drained),

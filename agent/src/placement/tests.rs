@@ -56,7 +56,7 @@ fn disabled_or_failing_here_is_forwarded_to_the_peer_active_or_standby() {
 
 #[test]
 fn standby_here_takes_over_from_an_unavailable_peer() {
-    assert_eq!(two((Standby, true), (Active, false)), decided(&["here"], Arrival::TakeOver));
+    assert_eq!(two((Standby, true), (Active, false)), decided(&["here"], Arrival::TakeOver(None)));
 }
 
 #[test]
@@ -125,7 +125,8 @@ fn every_combination_of_two_and_three_sites_keeps_the_invariants() {
                     arrivals(site, &instances, rule, placement);
                     count += 1;
                 }
-                let takers = placements.iter().filter(|(_, placement)| placement.arrival == Arrival::TakeOver);
+                let takers =
+                    placements.iter().filter(|(_, placement)| matches!(placement.arrival, Arrival::TakeOver(_)));
                 assert!(takers.count() <= 1, "at most one takes over where all have the same evidence: {instances:?}");
             }
         }
@@ -163,7 +164,9 @@ fn arrivals(site: &str, instances: &[InstanceView], rule: Takeover, placement: &
     let own = find(site);
     match &placement.arrival {
         Arrival::Serve => assert!(own.serves() && own.state == Active, "{}", says()),
-        Arrival::TakeOver => {
+        Arrival::TakeOver(meanwhile) => {
+            let expected = instances.iter().find(|i| i.state == Active && i.serves()).map(|i| &i.site);
+            assert_eq!(meanwhile.as_ref(), expected, "the drained holder serves until then: {}", says());
             assert!(own.serves() && own.state == Standby, "{}", says());
             assert!(serving().all(|i| i.state == Standby || i.drained), "only where no active one can: {}", says());
             assert!(may_take_over(instances, rule), "{}", says());
@@ -171,7 +174,7 @@ fn arrivals(site: &str, instances: &[InstanceView], rule: Takeover, placement: &
         Arrival::Forward(to) => {
             assert!(to != site && find(to).serves(), "{}", says());
             let there = place(to, instances, rule).arrival;
-            assert!(matches!(there, Arrival::Serve | Arrival::TakeOver), "never forwarded twice: {}", says());
+            assert!(matches!(there, Arrival::Serve | Arrival::TakeOver(None)), "never forwarded twice: {}", says());
         }
         Arrival::ForwardSilent(to) => {
             assert!(to != site && find(to).may_still_serve() && !find(to).serves(), "{}", says());
@@ -209,7 +212,7 @@ fn every_active_instance_must_be_lost_before_one_is_taken_over_from() {
         let active = sites.iter().zip(what).map(|(site, what)| known(site, Active, what, false));
         active.chain([known("here", Standby, Available, false)]).collect::<Vec<_>>()
     };
-    assert_eq!(place("here", &one([Lost, Lost]), Takeover::Confirmed).arrival, Arrival::TakeOver);
+    assert_eq!(place("here", &one([Lost, Lost]), Takeover::Confirmed).arrival, Arrival::TakeOver(None));
     let first = Arrival::ForwardSilent("peer".to_owned());
     assert_eq!(place("here", &one([Lost, Silent]), Takeover::Confirmed).arrival, first, "perhaps the other serves");
     assert_eq!(place("here", &one([Lost, Vouched]), Takeover::Silence).arrival, first);
@@ -233,7 +236,7 @@ fn where_the_rule_does_not_allow_a_takeover_requests_go_to_the_silent_holder_and
     assert_eq!(place("here", &down, Takeover::Manual).arrival, Arrival::Refuse, "an operator said that it cannot");
     assert_eq!(
         place("here", &down, Takeover::Confirmed).arrival,
-        Arrival::TakeOver,
+        Arrival::TakeOver(None),
         "an operator confirms the silence"
     );
     for rule in RULES {
@@ -247,9 +250,10 @@ fn where_the_rule_does_not_allow_a_takeover_requests_go_to_the_silent_holder_and
 #[test]
 fn a_drained_holder_serves_until_another_has_taken_over_and_where_none_can() {
     let drained = known("peer", Active, Available, true);
+    let until_then = Arrival::TakeOver(Some("peer".to_owned()));
     for rule in RULES {
         let instances = [drained.clone(), known("here", Standby, Available, false)];
-        assert_eq!(place("here", &instances, rule), decided(&["here"], Arrival::TakeOver), "{rule:?}");
+        assert_eq!(place("here", &instances, rule), decided(&["here"], until_then.clone()), "{rule:?}");
         assert_eq!(place("peer", &instances, rule), decided(&["here"], Arrival::Serve), "{rule:?}");
         let taken = [known("peer", Standby, Available, true), known("here", Active, Available, false)];
         assert_eq!(place("peer", &taken, rule), decided(&["here"], Arrival::Forward("here".to_owned())), "{rule:?}");
@@ -278,7 +282,8 @@ fn taken(rule: Takeover, peer: InstanceView) -> Option<Change> {
     let instances = [instance("here", Standby, true), peer];
     let now = Tenure { epoch: 4, holder: Some("peer".into()) };
     let placement = place("here", &instances, rule);
-    (placement.arrival == Arrival::TakeOver).then(|| now.taken("here", takeover_cause(&instances)).expect("an epoch"))
+    (matches!(placement.arrival, Arrival::TakeOver(_)))
+        .then(|| now.taken("here", takeover_cause(&instances)).expect("an epoch"))
 }
 
 #[test]

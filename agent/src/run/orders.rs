@@ -15,12 +15,12 @@ use crate::{
         api::{Drain, Fenced, Swap},
         server::no_database,
     },
-    decision::{Decision, Taking},
+    decision::Taking,
     link::{
         Asked, Asker,
         message::{Request, Response},
     },
-    placement::{self, Arrival, Cause, Change, Changes, State},
+    placement::{Cause, Change, Changes, State},
     replication::{self, Guarded, Replication},
 };
 
@@ -323,19 +323,6 @@ impl Agent {
 
     fn step(&self, resource: &str, epoch: u64) -> Option<Step> {
         self.moving.get(resource).filter(|moving| moving.epoch == epoch).map(|moving| moving.step)
-    }
-
-    /// Requests for what is held back go to the drained holder until it is taken.
-    pub(super) fn forward_meanwhile(&self, decision: &mut Decision) {
-        for (name, decided) in &mut decision.resources {
-            let arrival = &mut decided.placement.arrival;
-            if *arrival == Arrival::TakeOver
-                && let Cause::Drain(holder) = placement::takeover_cause(&decided.instances)
-                && self.sources(name).contains(&holder)
-            {
-                *arrival = Arrival::Forward(holder);
-            }
-        }
     }
 
     /// The sites that may have committed what must be here before this site takes a resource.
