@@ -65,12 +65,20 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
     }));
 
     let deadline = tokio::time::Instant::from_std(began + wait);
+    let mut lost = None;
     let following = follow(&mut agent, |rows| {
         swapped.adopted(rows, known.elapsed());
-        swapped.waiting.is_empty()
+        lost = swapped.lost(rows);
+        swapped.waiting.is_empty() || lost.is_some()
     });
     within(deadline, following).await?;
-    Some(Ok(swapped))
+    let Swapped { resource, to, epoch, .. } = &swapped;
+    Some(match lost {
+        Some(holder) => Err(format!(
+            "{to} took {resource} in epoch {epoch}, but {holder} has taken it by another order; it holds it now"
+        )),
+        None => Ok(swapped),
+    })
 }
 
 /// Drains a site or takes that back, and waits until what it held has moved. `None`: the agent is stopping.
@@ -118,7 +126,9 @@ impl Swapped {
     fn adopted(&mut self, rows: &[InstanceRow], since: Duration) {
         let others = rows.iter().filter(|row| row.resource == self.resource && row.site != self.to);
         let (here, away): (Vec<_>, Vec<_>) = others.partition(|row| row.contact);
-        let (adopted, waiting): (Vec<_>, Vec<_>) = here.into_iter().partition(|row| row.epoch >= self.epoch);
+        // Of two that have taken it in the same epoch, by orders given at the same moment, one gives it up again.
+        let knows = |row: &&InstanceRow| row.epoch >= self.epoch && row.holder.as_ref().is_none_or(|h| *h == self.to);
+        let (adopted, waiting): (Vec<_>, Vec<_>) = here.into_iter().partition(knows);
         let names = |rows: Vec<&InstanceRow>| rows.into_iter().map(|row| row.site.clone()).collect();
         (self.waiting, self.absent) = (names(waiting), names(away));
         for row in adopted {
@@ -127,6 +137,12 @@ impl Swapped {
                 self.steps.push(Step { step, site, micros: micros(since) });
             }
         }
+    }
+
+    /// Who holds it instead, once its new holder has given it up again.
+    fn lost(&self, rows: &[InstanceRow]) -> Option<String> {
+        let own = rows.iter().find(|row| row.resource == self.resource && row.site == self.to)?;
+        own.holder.clone().filter(|holder| own.epoch >= self.epoch && *holder != self.to)
     }
 }
 
@@ -174,9 +190,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_swap_is_over_when_all_in_contact_report_the_new_epoch() {
-        let mut swapped = Swapped {
+    fn swapped() -> Swapped {
+        Swapped {
             resource: "orders".to_owned(),
             to: "west".to_owned(),
             epoch: 4,
@@ -185,7 +200,30 @@ mod tests {
             waiting: vec![],
             absent: vec![],
             behind: vec![],
-        };
+        }
+    }
+
+    #[test]
+    fn of_two_swaps_in_one_epoch_one_wins_and_the_other_is_told_so() {
+        let mut swapped = swapped();
+        let mut rows = [row("orders", "east", State::Active, 4), row("orders", "west", State::Active, 4)];
+        for (row, holder) in rows.iter_mut().zip(["east", "west"]) {
+            row.holder = Some(holder.to_owned());
+        }
+        swapped.adopted(&rows, Duration::ZERO);
+        assert_eq!(swapped.waiting, ["east"], "the same epoch is not enough");
+        assert_eq!(swapped.lost(&rows), None, "it is not decided yet");
+        let mut won = rows.clone();
+        won[0].holder = Some("west".to_owned());
+        swapped.adopted(&won, Duration::ZERO);
+        assert!(swapped.waiting.is_empty() && swapped.lost(&won).is_none());
+        rows[1].holder = Some("east".to_owned());
+        assert_eq!(swapped.lost(&rows).as_deref(), Some("east"));
+    }
+
+    #[test]
+    fn a_swap_is_over_when_all_in_contact_report_the_new_epoch() {
+        let mut swapped = swapped();
         let mut rows = [
             row("orders", "east", State::Active, 3),
             row("orders", "north", State::Standby, 3),
