@@ -31,7 +31,7 @@ use crate::{
     evidence::{Backlog, Report},
     link::{self, Asked, Link, LinkEvent, Opened},
     nexthop::{Hops, NextHops},
-    placement::{Change, Changes},
+    placement::{Cause, Change, Changes},
     probe::{self, ProbeEvent, Probes, Reach},
     replication::{Backlogs, Replication},
     state::Store,
@@ -377,6 +377,9 @@ impl Agent {
                 Ok(()) => {
                     tracing::info!(resource, epoch, holder, "the holder changes: {why}");
                     self.unstored.remove(&resource);
+                    if matches!(change.cause, Some(Cause::TakeOver { .. })) {
+                        self.warn_of_doubt(&resource);
+                    }
                     self.knowledge.enter(resource, change, record);
                     kept = true;
                 }

@@ -253,6 +253,17 @@ fn a7_a_site_whose_backup_was_restored_takes_nothing_before_it_is_as_its_peers()
         swap("east").is_ok_and(|(code, said)| code == Some(1) && said.contains(lacks))
     })?;
     assert_eq!(swap("east")?.0, Some(1));
+    // Nor when nobody is left to be waited for.
+    bare.kill("west")?;
+    wait_until(DEADLINE, "east is alone", || {
+        let rows = bare.json("east", &["instances"]).ok();
+        rows.is_some_and(|(_, rows)| {
+            rows.as_array().is_some_and(|rows| rows.iter().any(|row| row["site"] == "west" && row["contact"] == false))
+        })
+    })?;
+    let (code, said) = swap("east")?;
+    assert!(code == Some(1) && said.contains("still to be compared"), "{said}");
+    bare.start("west")?;
     let (code, status) = bare.json("east", &["db", "status"])?;
     assert_eq!(
         (code, status["doubt"].as_str().is_some_and(|doubt| lacks.ends_with(doubt))),

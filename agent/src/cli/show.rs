@@ -114,10 +114,11 @@ pub fn swapped(swapped: &Swapped) -> String {
         line(&mut out, format!("  absent     {site} is not in contact and adopts it when it returns"));
     }
     for site in &swapped.behind {
-        line(
-            &mut out,
-            format!("  behind     {site} was not waited for: what it has committed and not sent comes later"),
-        );
+        let why = match *site == swapped.to {
+            true => "may lack what its peers count as applied there; see: siteswap db status",
+            false => "was not waited for: what it has committed and not sent comes later",
+        };
+        line(&mut out, format!("  behind     {site} {why}"));
     }
     out
 }

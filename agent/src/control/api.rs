@@ -202,7 +202,7 @@ pub struct Swapped {
     /// Sites that are not in contact and adopt it when they return.
     pub absent: Vec<String>,
     /// Old holders that may have committed what was not there when it was taken: they were not connected, or the order
-    /// was to be carried out by force.
+    /// was to be carried out by force. The new one itself, if its database may lack what peers count as applied there.
     pub behind: Vec<String>,
 }
 

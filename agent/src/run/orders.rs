@@ -85,7 +85,7 @@ pub(super) struct CaughtUp {
 pub(super) struct Waited {
     /// How long, if there was somebody to wait for.
     took: Option<Duration>,
-    /// Sites that may have committed what is not here.
+    /// Sites that may have committed what is not here; this one itself, if its database may lack what peers count as applied.
     behind: Vec<String>,
 }
 
@@ -222,7 +222,7 @@ impl Agent {
             },
             Taker::Rule => Taker::Rule,
         };
-        let Some(replication) = self.replication.clone().filter(|_| !sources.is_empty()) else {
+        let Some(replication) = self.replication.clone().filter(|_| self.has_tables(&resource)) else {
             let waited = Ok(Waited { took: None, behind });
             return self.caught_up(CaughtUp { resource, epoch, asked: Vec::new(), waited, taker });
         };
@@ -231,9 +231,9 @@ impl Agent {
         let yields: Vec<_> = sources.iter().map(yielding).collect();
         let away = self.knowledge.config.peers().filter(|peer| !self.link.connected(peer));
         let away: BTreeMap<u32, String> = away.map(|peer| (replication::number(peer), peer.to_owned())).collect();
-        let ready = self.ready.clone();
+        let (own, ready) = (self.knowledge.config.site.clone(), self.ready.clone());
         tokio::spawn(async move {
-            let waited = catch_up_with(yields, &replication, (&away, behind), force).await;
+            let waited = catch_up_with(&own, yields, &replication, (&away, behind), force).await;
             // The agent stops.
             let _ = ready.send(CaughtUp { resource, epoch, asked: sources, waited, taker }).await;
         });
@@ -332,10 +332,25 @@ impl Agent {
 
     /// The same, and those that cannot be asked.
     fn sources_and_others(&self, resource: &str) -> (Vec<String>, Vec<String>) {
-        let resources = &self.knowledge.config.resources;
-        let tables = resources.get(resource).is_some_and(|resource| !resource.tables.is_empty());
-        let holders = if tables && self.replication.is_some() { self.holders(resource) } else { Vec::new() };
+        let tables = self.has_tables(resource) && self.replication.is_some();
+        let holders = if tables { self.holders(resource) } else { Vec::new() };
         holders.into_iter().partition(|site| self.link.connected(site))
+    }
+
+    fn has_tables(&self, resource: &str) -> bool {
+        self.knowledge.config.resources.get(resource).is_some_and(|resource| !resource.tables.is_empty())
+    }
+
+    /// A resource was taken over from a holder that cannot be waited for. Nobody else can serve it, so that this site's
+    /// database may lack more than the holder's last changes is no reason to refuse, but one to say so.
+    pub(super) fn warn_of_doubt(&self, resource: &str) {
+        let Some(replication) = self.replication.as_ref().filter(|_| self.has_tables(resource)) else { return };
+        let (whole, resource) = (replication.is_whole(), resource.to_owned());
+        tokio::spawn(async move {
+            if let Err(why) = whole.await {
+                tracing::warn!(resource, "taken over although {why}");
+            }
+        });
     }
 
     /// Little is missing of what the holders have committed, as far as is known.
@@ -424,15 +439,25 @@ impl Agent {
     }
 }
 
-/// Waits until everything is applied here that the holders have committed, as each says when its turn comes. Sites that are
-/// `away` are not waited for.
+/// Waits until everything is applied here, at `own`, that the holders have committed, as each says when its turn comes.
+/// Sites that are `away` are not waited for.
 async fn catch_up_with(
+    own: &str,
     yields: Vec<(String, impl Future<Output = Result<Response, String>>)>,
     replication: &Replication,
     (away, mut behind): (&BTreeMap<u32, String>, Vec<String>),
     force: bool,
 ) -> Result<Waited, String> {
     let began = Instant::now();
+    // If this site's own database cannot be asked, or is to be compared first, nobody is kept from writing for that.
+    match replication.is_whole().await {
+        Err(why) if force => {
+            tracing::warn!("taken by force: {why}");
+            behind.push(own.to_owned());
+        }
+        whole => whole?,
+    }
+    let took = (yields.len() > 0).then_some(began);
     for (site, asking) in yields {
         let late = |_| Err(format!("what {site} has committed did not arrive in time; see: siteswap db status"));
         let arriving = arrive(&site, asking, replication, away);
@@ -445,7 +470,7 @@ async fn catch_up_with(
             Ok(others) => behind.extend(others),
         }
     }
-    Ok(Waited { took: Some(began.elapsed()), behind })
+    Ok(Waited { took: took.map(|began| began.elapsed()), behind })
 }
 
 /// Waits until everything is applied here that a holder has, which it is being asked for, but for what sites have made that
@@ -456,8 +481,6 @@ async fn arrive(
     replication: &Replication,
     away: &BTreeMap<u32, String>,
 ) -> Result<Vec<String>, String> {
-    // If this site's own database cannot be asked, or is to be compared first, nobody is kept from writing for that.
-    replication.is_whole().await?;
     match asking.await? {
         Response::Yielded(reached) => {
             let (absent, reached): (BTreeMap<_, _>, _) =
