@@ -225,7 +225,11 @@ fn a_configuration_that_fails_changes_nothing() {
     // The loopback takes no native program, which shows only after the first interface has the new one.
     let mut config = pins.config(&[INTERFACE, "lo"]);
     config.mode = Mode::Native;
+    config.flows = 8_192;
+    let flows = || run("bpftool", &["map", "show", "pinned", pins.file("FLOWS").to_str().unwrap()]);
+    let before = flows();
     dataplane.reconfigure(&config, &answering(&[OTHER.into()])).unwrap_err();
+    assert_eq!(flows(), before, "the map that the program uses");
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
     assert_eq!(client.ask(OTHER, WWW), None);
     assert_eq!(pins.list(), pinned("link-native-42"));

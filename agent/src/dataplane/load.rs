@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, FromRawFd, OwnedFd},
+    path::PathBuf,
 };
 
 use aya::{
@@ -24,7 +25,7 @@ use siteswap_common::{
 
 use super::{
     error::{Error, chain, errno},
-    pins::{self, Pins},
+    pins::Pins,
 };
 
 /// The programs' object file: `siteswap`, the data plane, and `stub`, which passes everything.
@@ -119,6 +120,7 @@ fn fill<T: Copy, const N: usize>(list: &mut [T; N], items: &[T], what: &'static 
 }
 
 /// Loads maps, the pinned ones from their pins if they are there, and the program. As many sets of flows, a power of two.
+/// Once the program is attached, [`Pins::settle_new_maps`] is to be called.
 pub fn load(constants: &Constants, flow_sets: u32, pins: &Pins) -> Result<(Ebpf, Templates), Error> {
     let data = ReadOnly::new(constants, flow_sets)?;
     if aya::features().btf().is_none() {
@@ -129,22 +131,27 @@ pub fn load(constants: &Constants, flow_sets: u32, pins: &Pins) -> Result<(Ebpf,
         return Err(Error::kernel("BTF"));
     }
     let templates = Templates::new()?;
-    for (map, definition) in &templates.pinned {
+    // Of an agent that was killed in passing.
+    pins.drop_new_maps()?;
+    let path = |(map, definition): &(&'static str, aya_obj::Map)| {
         let mut definition = definition.clone();
         if *map == FLOWS {
             definition.set_max_entries(flow_sets);
         }
-        pins::drop_misfit(&pins.map(map), &definition)?;
-    }
-    Ok((load_program(&data, pins, false)?, templates))
+        (*map, pins.map_to_load(map, &definition))
+    };
+    let paths: Vec<_> = templates.pinned.iter().map(path).collect();
+    Ok((load_program(&data, &paths, false)?, templates))
 }
 
 /// Loads the program that says what would become of a packet, on the same maps, and changes nothing.
 pub fn load_explaining(constants: &Constants, flow_sets: u32, pins: &Pins) -> Result<Ebpf, Error> {
-    load_program(&ReadOnly::new(constants, flow_sets)?, pins, true)
+    let paths = PINNED.map(|map| (map, pins.map(map)));
+    load_program(&ReadOnly::new(constants, flow_sets)?, &paths, true)
 }
 
-fn load_program(data: &ReadOnly, pins: &Pins, explains: bool) -> Result<Ebpf, Error> {
+/// `paths`: of the pinned maps.
+fn load_program(data: &ReadOnly, paths: &[(&'static str, PathBuf)], explains: bool) -> Result<Ebpf, Error> {
     let explains = u32::from(explains);
     let mut loader = EbpfLoader::new();
     loader
@@ -155,8 +162,8 @@ fn load_program(data: &ReadOnly, pins: &Pins, explains: bool) -> Result<Ebpf, Er
         .override_global("FLOW_MASK", &data.flow_mask, true)
         .map_max_entries(FLOWS, data.flow_mask + 1)
         .override_global("EXPLAINS", &explains, true);
-    for map in PINNED {
-        loader.map_pin_path(map, pins.map(map));
+    for (map, path) in paths {
+        loader.map_pin_path(map, path);
     }
     let mut ebpf = loader.load(OBJECT).map_err(Error::loading)?;
     verify(program(&mut ebpf)?).map_err(|error| Error::verifying(PROGRAM, error))?;

@@ -189,6 +189,7 @@ impl Dataplane {
     pub fn attach(&mut self) -> Result<(), Error> {
         if self.interfaces.wait() {
             self.interfaces.start(load::program(&mut self.ebpf)?, &self.pins)?;
+            self.pins.settle_new_maps()?;
             self.pins.remove_other_layouts()?;
         }
         Ok(())
@@ -213,6 +214,7 @@ impl Dataplane {
             Err(error) => {
                 // Interfaces that already run the new program get the old one back.
                 self.interfaces.restore(load::program(&mut self.ebpf)?, &self.pins)?;
+                self.pins.drop_new_maps()?;
                 Err(error)
             }
         }

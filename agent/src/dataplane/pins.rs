@@ -1,6 +1,7 @@
 //! The directory of pinned maps and links: `<dataplane.pins>/v<layout>/`, with one link per interface named after how
 //! and where the program is attached, `link-native-3` for interface index 3. (A BPF file system refuses dots, which an
-//! interface's name may have.)
+//! interface's name may have.) A map that shall take the place of one of another shape is `new-<map>` until the program
+//! that uses it is attached.
 
 use std::{
     fs, io,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    maps::MapData,
+    maps::{MapData, MapInfo},
     programs::links::{FdLink, PinnedLink},
 };
 use nix::{
@@ -27,6 +28,9 @@ use super::{
 pub struct Pins {
     base: PathBuf,
 }
+
+/// What the name of a new map's pin begins with.
+const NEW: &str = "new-";
 
 /// A link that outlived the agent that made it, or will.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,46 @@ impl Pins {
 
     pub fn map(&self, name: &str) -> PathBuf {
         self.directory().join(name)
+    }
+
+    /// Where the loader finds the map, or pins a new one: where it stays, unless one of another shape is there, which the
+    /// loader would take as it is. Shape: type, key and value size, entries.
+    pub fn map_to_load(&self, name: &str, wanted: &aya_obj::Map) -> PathBuf {
+        let path = self.map(name);
+        let fits = |info: &MapInfo| {
+            info.map_type().is_ok_and(|kind| kind as u32 == wanted.map_type())
+                && info.key_size() == wanted.key_size()
+                && info.value_size() == wanted.value_size()
+                && info.max_entries() == wanted.max_entries()
+        };
+        let found = MapData::from_pin(&path).ok().and_then(|map| map.info().ok());
+        if !path.exists() || found.as_ref().is_some_and(fits) {
+            return path;
+        }
+        tracing::warn!(pin = %path.display(), "the pinned map is of another shape and is made anew");
+        self.map(&format!("{NEW}{name}"))
+    }
+
+    /// Puts the new maps in the place of those of another shape.
+    pub fn settle_new_maps(&self) -> Result<(), Error> {
+        for (path, name) in self.new_maps()? {
+            fs::rename(&path, self.map(&name)).map_err(|error| failed(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes new maps whose program was not attached.
+    pub fn drop_new_maps(&self) -> Result<(), Error> {
+        for (path, _) in self.new_maps()? {
+            fs::remove_file(&path).map_err(|error| failed(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// With the maps' names.
+    fn new_maps(&self) -> Result<Vec<(PathBuf, String)>, Error> {
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.strip_prefix(NEW)?.to_owned());
+        Ok(entries(&self.directory())?.into_iter().filter_map(|path| Some((path.clone(), name(&path)?))).collect())
     }
 
     pub fn link(&self, attachment: Attachment, index: u32) -> PathBuf {
@@ -133,25 +177,6 @@ pub fn unpin(path: &Path) -> Result<(), Error> {
     fs::remove_file(path).map_err(|error| failed(path, &error))?;
     drop(link);
     Ok(())
-}
-
-/// Removes the pin of a map whose shape is not `wanted` (type, key and value size, entries), so that a new one is made:
-/// the loader would take it as it is.
-pub fn drop_misfit(path: &Path, wanted: &aya_obj::Map) -> Result<(), Error> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let fits = MapData::from_pin(path).ok().and_then(|map| map.info().ok()).is_some_and(|info| {
-        info.map_type().is_ok_and(|kind| kind as u32 == wanted.map_type())
-            && info.key_size() == wanted.key_size()
-            && info.value_size() == wanted.value_size()
-            && info.max_entries() == wanted.max_entries()
-    });
-    if fits {
-        return Ok(());
-    }
-    tracing::warn!(pin = %path.display(), "the pinned map is of another shape and is made anew");
-    fs::remove_file(path).map_err(|error| failed(path, &error))
 }
 
 /// For what a file operation or the kernel reports about `path`.
