@@ -18,6 +18,7 @@ mod opener;
 mod peer;
 mod schedule;
 mod session;
+mod skew;
 mod status;
 mod streams;
 mod transport;
@@ -54,8 +55,8 @@ use status::Counters;
 
 pub use close::Close;
 pub use opener::Opener;
-pub use peer::is_wrong;
 pub use schedule::HEARTBEATS_PER_PERIOD;
+pub use skew::is_wrong;
 pub use status::{LinkCounters, PeerStatus};
 
 /// What the link has found out.

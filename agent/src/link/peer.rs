@@ -21,6 +21,7 @@ use super::{
     message::{self, MessageError, ReportMessage},
     schedule::{Schedule, Tick},
     session::{self, Heard, Session},
+    skew::Skew,
     status::{Counters, PeerStatus},
     streams::{Asking, Taker},
 };
@@ -98,13 +99,9 @@ impl State {
     /// Nothing goes over the connection any more; those that follow hold it no longer.
     pub(super) fn disconnect(&mut self) {
         self.connected = false;
+        self.clock_ahead = None;
         self.confirmed.send_replace(None);
     }
-}
-
-/// Clocks that differ by so many milliseconds are wrong, and not only told late.
-pub fn is_wrong(ahead: i64) -> bool {
-    ahead.unsigned_abs() >= 1_000
 }
 
 /// The state, also when a thread that held it panicked: every write leaves it whole.
@@ -136,6 +133,7 @@ impl Peer {
         let rhythm = *self.rhythm.borrow();
         Running {
             contact: Contact::new(rhythm.periods),
+            skew: Skew::default(),
             schedule: Schedule::new(rhythm.period, Instant::now()),
             current: rhythm,
             session: None,
@@ -153,6 +151,7 @@ struct Running {
     peer: Peer,
     current: Rhythm,
     contact: Contact,
+    skew: Skew,
     schedule: Schedule,
     session: Option<Session>,
     dial: Option<Dial>,
@@ -216,8 +215,8 @@ impl Running {
             state.connected = true;
             state.announced = 0;
             state.newest = 0;
-            state.clock_ahead = None;
         }
+        self.skew = Skew::default();
         let Peer { name, own_site, report, opened, counters, .. } = &self.peer;
         let taker = Taker { peer: name.clone(), opened: opened.clone(), counters: Arc::clone(counters) };
         let speaker = (own_site.clone(), self.current.period);
@@ -253,6 +252,7 @@ impl Running {
 
     fn drop_session(&mut self) {
         self.session = None;
+        self.skew = Skew::default();
         self.state().disconnect();
     }
 
@@ -272,6 +272,7 @@ impl Running {
         match tick {
             Tick::Within => {}
             Tick::Stalled(length) => {
+                self.skew.forget();
                 self.peer.counters.stalls.add();
                 tracing::warn!(peer = self.peer.name, "this agent stood still for {length:?}; contact is judged later");
             }
@@ -279,6 +280,7 @@ impl Running {
                 while let Some(datagram) = self.session.as_ref().and_then(Session::waiting_datagram) {
                     self.heartbeat(&datagram);
                 }
+                self.compare_clocks();
                 let change = self.contact.end_period();
                 self.state().periods = self.contact.periods().collect();
                 let silent = self.contact.periods().last() == Some(false);
@@ -310,21 +312,25 @@ impl Running {
                 self.confirm();
                 self.contact.heartbeat();
                 self.peer.counters.heartbeats_received.add();
-                let ahead = self.ahead(heartbeat.clock);
+                self.skew.heartbeat(self.ahead(heartbeat.clock));
                 let mut state = self.state();
                 state.heartbeats += 1;
                 // Datagrams may overtake each other.
                 state.announced = state.announced.max(heartbeat.report);
-                let before = state.clock_ahead.replace(ahead);
-                if is_wrong(ahead) && !before.is_some_and(is_wrong) {
-                    tracing::warn!(
-                        peer = self.peer.name,
-                        ahead_ms = ahead,
-                        "the sites' clocks differ: of two changes of one row the later one is to win"
-                    );
-                }
             }
             Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn compare_clocks(&mut self) {
+        let Some((ahead, turns_wrong)) = self.skew.end_period() else { return };
+        self.state().clock_ahead = Some(ahead);
+        if turns_wrong {
+            tracing::warn!(
+                peer = self.peer.name,
+                ahead_ms = ahead,
+                "the sites' clocks differ: of two changes of one row the later one is to win"
+            );
         }
     }
 

@@ -24,7 +24,7 @@ pub struct PeerStatus {
     pub remote: Option<SocketAddr>,
     /// Round-trip time of the connection, microseconds.
     pub rtt_us: Option<u64>,
-    /// So many milliseconds its clock is ahead of this site's, by its last heartbeat, of which nobody knows how long it was
+    /// So many milliseconds its clock is ahead of this site's, by the heartbeat of the last period that was the shortest time
     /// under way: half of a round trip is taken for that. Less than nothing: behind.
     pub clock_ahead_ms: Option<i64>,
     /// Heartbeats received since this agent started.

@@ -457,7 +457,7 @@ async fn catch_up_with(
         }
         whole => whole?,
     }
-    let took = (yields.len() > 0).then_some(began);
+    let took = (!yields.is_empty()).then_some(began);
     for (site, asking) in yields {
         let late = |_| Err(format!("what {site} has committed did not arrive in time; see: siteswap db status"));
         let arriving = arrive(&site, asking, replication, away);
