@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use sites::{Dice, Outside, Sites, each_seed};
 use siteswap_replication::{
-    store::{Doubt, Error},
+    store::{Doubt, Error, Kept},
     verify::Policy,
 };
 
@@ -136,7 +136,7 @@ fn return_to(forgetful: &[usize]) {
     write(&mut sites, 2, "UPDATE item SET b = 'late' WHERE id <= 10");
     write_in_turn(&mut sites, &mut dice, 1..=3);
     for at in forgetful {
-        assert!(sites.all[*at].store.forget_beyond(100).expect("a transaction"));
+        assert!(sites.all[*at].store.forget_beyond(100).expect("a transaction").forgot);
     }
     sites.settle(&mut dice);
     let behind = count(&sites, 2, "SELECT count(*) FROM item WHERE a = 3 AND b = 3");
@@ -211,10 +211,10 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
     write(&mut sites, 0, "UPDATE item SET a = 'new' WHERE id <= 100; DELETE FROM item WHERE id BETWEEN 101 AND 110");
     write(&mut sites, 1, "UPDATE item SET b = 'theirs' WHERE id = 5; UPDATE item SET a = 'late' WHERE id IN (7, 101)");
     write(&mut sites, 1, "INSERT INTO item VALUES(1000, 1, 1)");
-    assert!(!sites.all[0].store.forget_beyond(1 << 20).expect("a transaction"), "it is not too much");
+    assert!(!sites.all[0].store.forget_beyond(1 << 20).expect("a transaction").forgot, "it is not too much");
     // First what the rows were, then a group.
-    assert!(sites.all[0].store.forget_beyond(100).expect("a transaction"));
-    assert!(sites.all[0].store.forget_beyond(100).expect("a transaction"));
+    assert!(sites.all[0].store.forget_beyond(100).expect("a transaction").forgot);
+    assert!(sites.all[0].store.forget_beyond(100).expect("a transaction").forgot);
     let now = sites.now;
     assert!(sites.all[0].store.backlogs(now).expect("a state")["site2"].forgotten);
     assert!(sites.all[0].store.detach(now).expect("a transaction")["site2"].forgotten, "that would be lost");
@@ -251,7 +251,7 @@ fn what_is_too_much_is_forgotten_and_found_by_a_comparison() {
 fn what_is_forgotten_while_databases_are_compared_is_found_by_another_comparison() {
     let (mut sites, mut dice) = sites();
     write(&mut sites, 0, "UPDATE item SET a = 'new' WHERE id <= 100");
-    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction"));
+    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction").forgot);
     sites.settle(&mut dice);
     let outcome = sites.compare(1, 0, &mut dice);
     sites.repair(1, &outcome, Policy::Behind, &mut dice);
@@ -259,7 +259,7 @@ fn what_is_forgotten_while_databases_are_compared_is_found_by_another_comparison
     assert!(outcome.differing.is_empty(), "{outcome:?}");
 
     write(&mut sites, 0, "UPDATE item SET a = 'newer' WHERE id <= 100");
-    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction"));
+    assert!(sites.all[0].store.forget_beyond(50).expect("a transaction").forgot);
     sites.settle(&mut dice);
     assert!(sites.all[1].store.verified(&outcome).expect("a transaction"));
     assert!(matches!(sites.all[1].store.doubt().expect("a state"), Some(Doubt::Missed(_))));
@@ -280,7 +280,7 @@ fn no_more_is_forgotten_at_once_than_goes_into_one_batch() {
         write(&mut sites, 0, "INSERT INTO item VALUES(NULL, zeroblob(2000000), 1)");
     }
     let mut left = Vec::new();
-    while sites.all[0].store.forget_beyond(100).expect("a transaction") {
+    while sites.all[0].store.forget_beyond(100).expect("a transaction").forgot {
         left.push(count(&sites, 0, "SELECT count(*) FROM _ssw_change"));
     }
     assert_eq!(left, [46_003, 26_003, 21_003, 3, 1, 0], "20,000 rows, one group that has more, or 4 MB");
@@ -299,17 +299,47 @@ fn only_as_much_is_forgotten_as_is_too_much() {
     }
     let bytes = count(&sites, 0, "SELECT sum(bytes) FROM _ssw_group");
     let newest = count(&sites, 0, "SELECT sum(bytes) FROM (SELECT bytes FROM _ssw_group ORDER BY grp DESC LIMIT 7)");
-    assert!(sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction"));
+    assert!(sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction").forgot);
     assert_eq!(count(&sites, 0, "SELECT sum(bytes) FROM _ssw_group"), newest);
-    assert!(!sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction"));
+    assert!(!sites.all[0].store.forget_beyond(bytes / 4 * 3).expect("a transaction").forgot);
 }
 
 /// Forgets at a site until what is kept is no more than this.
 fn forget(sites: &mut Sites, at: usize, limit: u64) {
-    while sites.all[at].store.forget_beyond(limit).expect("a transaction") {}
+    while sites.all[at].store.forget_beyond(limit).expect("a transaction").forgot {}
 }
 
 const KEPT_OF_ROWS: &str = "SELECT ifnull(sum(length(key) + length(state)), 0) FROM _ssw_row";
+
+#[test]
+fn what_deleted_rows_were_and_that_they_were_is_forgotten_from_where_the_last_batch_ended() {
+    let (mut sites, mut dice) = sites();
+    let many = "SELECT x.id * 1000 + y.id, printf('%.100c', 'x'), 0 FROM item x, item y WHERE x.id <= 100";
+    write(&mut sites, 0, &format!("INSERT INTO item {many}"));
+    sites.settle(&mut dice);
+    write(&mut sites, 0, "DELETE FROM item WHERE id > 1000");
+    let mut kept = Vec::new();
+    loop {
+        let weighed = sites.all[0].store.forget_beyond(100).expect("a transaction");
+        kept.push(weighed.kept);
+        if !weighed.forgot {
+            break;
+        }
+    }
+    let steps = |of: fn(&Kept) -> u64| {
+        let all = of(&kept[0]);
+        let mut steps: Vec<u64> = kept.iter().map(|kept| (of(kept) * 10 + all / 2) / all).collect();
+        steps.dedup();
+        steps
+    };
+    assert_eq!(steps(|kept| kept.images), [10, 6, 2, 0], "tenths; 20,000 of 50,000 rows");
+    assert_eq!(steps(|kept| kept.deletions), [10, 6, 2, 0]);
+    assert_eq!(sites.all[0].store.kept(100).expect("a state").bytes(), 0);
+    sites.settle(&mut dice);
+    sites.mend(1, &mut dice);
+    sites.settle(&mut dice);
+    assert_equal(&sites);
+}
 
 #[test]
 fn what_deleted_rows_were_is_forgotten_before_any_change_is() {

@@ -31,6 +31,9 @@ const PACE: Duration = Duration::from_millis(4);
 const LOOK: Duration = Duration::from_secs(1);
 /// So often it is looked how much is kept for peers that are away: in a database larger than the limit that reads a table.
 const WEIGH: Duration = Duration::from_secs(10);
+
+/// But for no more than one part in so many of the time: of a large database all that is kept of rows is looked at.
+const SELDOM: u32 = 20;
 /// So many changes of neighbouring groups that wait are consolidated together.
 const WORTH: u64 = 10_000;
 /// Wrong clocks are spoken of no more often than this.
@@ -45,6 +48,7 @@ pub(super) async fn follow(file: PathBuf, limit: u64, shared: Shared) {
         forgetting: false,
         looked: None,
         weighed: None,
+        rest: WEIGH,
         ahead: None,
         said: String::new(),
     };
@@ -77,6 +81,8 @@ struct Follower {
     looked: Option<Instant>,
     /// When what is kept was last weighed.
     weighed: Option<Instant>,
+    /// For how long it is not weighed again.
+    rest: Duration,
     /// When a wrong clock was last spoken of.
     ahead: Option<Instant>,
     /// The last failure.
@@ -112,9 +118,11 @@ impl Follower {
             // What waits for peers that are away.
             while self.shared.database.run(|store| store.compact(WORTH)).await? {}
         }
-        if self.forgetting || due(self.weighed, WEIGH) {
+        if self.forgetting || due(self.weighed, self.rest) {
+            let began = Instant::now();
             self.forget().await?;
             self.weighed = Some(Instant::now());
+            self.rest = WEIGH.max(began.elapsed() * SELDOM);
         }
         set(&self.shared.groups, group);
         Ok(())
@@ -126,10 +134,9 @@ impl Follower {
         let limit = self.alarm.limit;
         // Once it has begun it goes on to four fifths, so that it does not begin anew with every change.
         let limit = if self.forgetting { limit / 5 * 4 } else { limit };
-        let run = move |store: &mut Store| Ok((store.kept(limit)?.bytes(), store.forget_beyond(limit)?));
-        let (bytes, forgot) = self.shared.database.run(run).await?;
-        self.alarm.look(bytes);
-        self.forgetting = forgot;
+        let weighed = self.shared.database.run(move |store| store.forget_beyond(limit)).await?;
+        self.alarm.look(weighed.kept.bytes());
+        self.forgetting = weighed.forgot;
         Ok(())
     }
 

@@ -20,6 +20,9 @@ use super::{
 /// All groups, the oldest first, as [`Run::of`] reads them.
 const GROUPS: &str = "SELECT grp, last, rows, bytes FROM _ssw_group ORDER BY grp";
 
+/// At most so many rows are looked at before anything else is done.
+const LOOK: u64 = 10 * ROWS;
+
 /// Bytes that are kept for peers that are away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -36,6 +39,15 @@ impl Kept {
     pub fn bytes(&self) -> u64 {
         self.changes + self.images + self.deletions
     }
+}
+
+/// What [`Store::forget_beyond`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// What was kept before.
+    pub kept: Kept,
+    /// It forgot something, or has not looked at everything; then there may be more to do.
+    pub forgot: bool,
 }
 
 /// Neighbouring groups that are consolidated or forgotten together.
@@ -114,29 +126,57 @@ impl Store {
 
     /// Forgets what is kept for peers that are away, while it takes more than `limit` bytes: first what deleted rows were, then
     /// the oldest groups, at last that rows were deleted. As much at a time as goes into one batch, so that nobody waits
-    /// long for the write lock. Says whether it forgot anything; then there may be more to do.
+    /// long for the write lock.
     ///
     /// A peer that lacks these groups goes on behind them and is compared with this site; so is one that brings back a row
     /// whose values are forgotten.
     ///
     /// # Errors
     /// `Damaged`, `Sqlite`.
-    pub fn forget_beyond(&mut self, limit: u64) -> Result<bool, Error> {
-        let kept = self.kept(limit)?;
+    pub fn forget_beyond(&mut self, limit: u64) -> Result<Weighed, Error> {
+        let mut pass = match self.pass.take() {
+            Some(pass) => pass,
+            None => Pass { after: START, kept: self.kept(limit)? },
+        };
+        pass.kept.changes = changes(&self.database)?;
+        let kept = pass.kept;
         if kept.bytes() <= limit {
-            return Ok(false);
+            return Ok(Weighed { kept, forgot: false });
         }
+        let forgot = if kept.images > 0 {
+            let looked = some_deleted(&self.database, &pass.after, DeletedRow::image)?;
+            self.transact(|work| forget_images(work.transaction, &looked.found))?;
+            pass.kept.images = kept.images.saturating_sub(looked.bytes);
+            self.go_on(pass, looked)
+        } else if self.forget_oldest(kept.bytes() - limit)? {
+            self.pass = Some(pass);
+            true
+        } else {
+            let looked = some_deleted(&self.database, &pass.after, DeletedRow::rest)?;
+            self.transact(|work| {
+                work.state.forgot = work.state.clock.0;
+                forget_deletions(work.transaction, &looked.found)
+            })?;
+            pass.kept.deletions = kept.deletions.saturating_sub(looked.bytes);
+            self.go_on(pass, looked)
+        };
+        Ok(Weighed { kept, forgot })
+    }
+
+    /// Remembers how far the pass has come. Says whether it found anything, or may not have looked at everything.
+    fn go_on(&mut self, pass: Pass, looked: Looked) -> bool {
+        let goes_on = pass.after != START || looked.after.is_some() || !looked.found.is_empty();
+        self.pass = looked.after.map(|after| Pass { after, ..pass });
+        goes_on
+    }
+
+    /// Forgets the oldest groups, until they take so many bytes. Says whether there are any.
+    fn forget_oldest(&mut self, bytes: u64) -> Result<bool, Error> {
         self.transact(|work| {
-            if kept.images > 0 {
-                return forget_images(work.transaction);
-            }
-            if let Some(run) = oldest(work.transaction, kept.bytes() - limit)? {
-                work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
-                work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
-                return Ok(true);
-            }
-            work.state.forgot = work.state.clock.0;
-            forget_deletions(work.transaction)
+            let Some(run) = oldest(work.transaction, bytes)? else { return Ok(false) };
+            work.transaction.execute("DELETE FROM _ssw_change WHERE grp <= ?", [run.last])?;
+            work.transaction.execute("DELETE FROM _ssw_group WHERE grp <= ?", [run.last])?;
+            Ok(true)
         })
     }
 
@@ -147,12 +187,14 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn kept(&self, limit: u64) -> Result<Kept, Error> {
         let ask = |sql| self.database.query_row(sql, [], |row| row.get::<_, u64>(0));
-        let mut kept = Kept { changes: ask("SELECT ifnull(sum(bytes), 0) FROM _ssw_group")?, ..Kept::default() };
+        let mut kept = Kept { changes: changes(&self.database)?, ..Kept::default() };
         let pages = ask("PRAGMA page_count")?.saturating_sub(ask("PRAGMA freelist_count")?);
         if pages * ask("PRAGMA page_size")? > limit {
-            each_deleted(&self.database, |deleted| {
-                kept.images += deleted.image();
-                kept.deletions += deleted.rest();
+            each_row(&self.database, &START, |deleted| {
+                if let Some(deleted) = deleted {
+                    kept.images += deleted.image();
+                    kept.deletions += deleted.rest();
+                }
                 true
             })?;
         }
@@ -182,54 +224,88 @@ impl DeletedRow {
     }
 }
 
-/// Looks at the deleted rows of which something is kept, for as long as `each` says.
-fn each_deleted(database: &Connection, mut each: impl FnMut(DeletedRow) -> bool) -> Result<(), Error> {
-    let mut statement = database.prepare_cached("SELECT tbl, key, state FROM _ssw_row")?;
-    let mut rows = statement.query([])?;
+/// A table's number and a key.
+type Place = (u32, Vec<u8>);
+
+/// Before all rows.
+const START: Place = (0, Vec::new());
+
+/// A look through what is kept of rows, in the order of their keys, a part at a time.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// The last row looked at.
+    after: Place,
+    /// What was kept when it began, less what was forgotten since.
+    kept: Kept,
+}
+
+/// A part of it.
+struct Looked {
+    /// Deleted rows.
+    found: Vec<DeletedRow>,
+    /// Bytes that they take.
+    bytes: u64,
+    /// The last row looked at. `None`: there are no more.
+    after: Option<Place>,
+}
+
+fn changes(database: &Connection) -> Result<u64, Error> {
+    Ok(database.query_row("SELECT ifnull(sum(bytes), 0) FROM _ssw_group", [], |row| row.get(0))?)
+}
+
+/// Looks at what is kept of each row behind this one, for as long as `each` says. Returns the last one; `None`, if there
+/// are no more.
+fn each_row(
+    database: &Connection,
+    (table, key): &Place,
+    mut each: impl FnMut(Option<DeletedRow>) -> bool,
+) -> Result<Option<Place>, Error> {
+    let sql = "SELECT tbl, key, state FROM _ssw_row WHERE (tbl, key) > (?, ?) ORDER BY tbl, key";
+    let mut statement = database.prepare_cached(sql)?;
+    let mut rows = statement.query(params![table, key])?;
     while let Some(row) = rows.next()? {
         let state = row.get_ref(2)?.as_blob().unwrap_or_default();
         let without = Row::kept_of_deleted(state).ok_or_else(|| damaged("a row's versions", "_ssw_row"))?;
-        if let Some(without) = without
-            && !each(DeletedRow { table: row.get(0)?, key: row.get(1)?, bytes: state.len(), without })
-        {
-            break;
+        let deleted =
+            |without| Ok::<_, Error>(DeletedRow { table: row.get(0)?, key: row.get(1)?, bytes: state.len(), without });
+        if !each(without.map(deleted).transpose()?) {
+            return Ok(Some((row.get(0)?, row.get(1)?)));
         }
+    }
+    Ok(None)
+}
+
+/// Of the rows behind `after`, deleted ones for which `size` is more than nothing, as many as go into one batch. Looks at
+/// [`LOOK`] rows at most. Only this store writes what is kept of rows: it need not be a transaction's.
+fn some_deleted(database: &Connection, after: &Place, size: impl Fn(&DeletedRow) -> u64) -> Result<Looked, Error> {
+    let (mut found, mut bytes, mut looked) = (Vec::new(), 0, 0);
+    let after = each_row(database, after, |deleted| {
+        looked += 1;
+        if let Some(deleted) = deleted.filter(|deleted| size(deleted) > 0) {
+            bytes += size(&deleted);
+            found.push(deleted);
+        }
+        (found.len() as u64) < ROWS && bytes < BYTES && looked < LOOK
+    })?;
+    Ok(Looked { found, bytes, after })
+}
+
+/// Forgets what these rows were.
+fn forget_images(database: &Connection, rows: &[DeletedRow]) -> Result<(), Error> {
+    let mut update = database.prepare_cached("UPDATE _ssw_row SET state=? WHERE tbl=? AND key=?")?;
+    for DeletedRow { table, key, without, .. } in rows {
+        update.execute(params![without, table, key])?;
     }
     Ok(())
 }
 
-/// The first deleted rows for which `size` is more than nothing, as many as go into one batch.
-fn some_deleted(database: &Connection, size: impl Fn(&DeletedRow) -> u64) -> Result<Vec<DeletedRow>, Error> {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    each_deleted(database, |deleted| {
-        let takes = size(&deleted);
-        if takes > 0 {
-            bytes += takes;
-            found.push(deleted);
-        }
-        (found.len() as u64) < ROWS && bytes < BYTES
-    })?;
-    Ok(found)
-}
-
-/// Forgets what deleted rows were. Says whether there were any.
-fn forget_images(database: &Connection) -> Result<bool, Error> {
-    let found = some_deleted(database, DeletedRow::image)?;
-    let mut update = database.prepare_cached("UPDATE _ssw_row SET state=? WHERE tbl=? AND key=?")?;
-    for DeletedRow { table, key, without, .. } in &found {
-        update.execute(params![without, table, key])?;
-    }
-    Ok(!found.is_empty())
-}
-
-/// Forgets that rows were deleted. Says whether any were.
-fn forget_deletions(database: &Connection) -> Result<bool, Error> {
-    let found = some_deleted(database, DeletedRow::rest)?;
+/// Forgets that these rows were deleted.
+fn forget_deletions(database: &Connection, rows: &[DeletedRow]) -> Result<(), Error> {
     let mut delete = database.prepare_cached("DELETE FROM _ssw_row WHERE tbl=? AND key=?")?;
-    for DeletedRow { table, key, .. } in &found {
+    for DeletedRow { table, key, .. } in rows {
         delete.execute(params![table, key])?;
     }
-    Ok(!found.is_empty())
+    Ok(())
 }
 
 /// The oldest groups, one at least, until they take so many bytes or no more go into one batch.

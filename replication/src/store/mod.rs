@@ -47,7 +47,7 @@ use crate::{
 };
 
 pub use apply::Received;
-pub use backlog::Kept;
+pub use backlog::{Kept, Weighed};
 pub use batch::Position;
 pub use conflicts::Logged;
 pub use fence::{Counted, agree, end_fence, fenced};
@@ -59,6 +59,7 @@ pub use tail::Told;
 pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use acknowledge::Sweep;
+use backlog::Pass;
 use identity::{Identity, Outside};
 use live::Live;
 use work::Work;
@@ -289,6 +290,8 @@ pub struct Store {
     /// Each peer was told up to this group, since it was opened.
     told: RefCell<BTreeMap<SiteId, u64>>,
     sweep: Sweep,
+    /// Of what is forgotten because it is too much, while that is under way.
+    pass: Option<Pass>,
     /// `PRAGMA schema_version` when the tables were last found, or made, to be captured as they are.
     schema: Option<i64>,
 }
@@ -323,6 +326,7 @@ impl Store {
             tables,
             looked: None,
             sweep,
+            pass: None,
             schema: None,
             opened: 0,
             outside: None,
