@@ -96,8 +96,10 @@ struct Agent {
     report: watch::Sender<Report>,
     dataplane: Option<Dataplane>,
     hops: Ways,
-    /// What the program was last told about requests, and by which ways.
-    steered: Option<(Requests, Hops)>,
+    /// What the program was last told about requests. `None`: it may be another program.
+    steered: Option<Requests>,
+    /// And by which ways.
+    ways: Hops,
     serving: Arc<ArcSwap<dns::State>>,
     server: dns::Server,
     pending: Option<Arc<dns::Zones>>,
@@ -203,6 +205,7 @@ impl Agent {
             dataplane,
             hops: Ways::follow(&config)?,
             steered: None,
+            ways: Hops::default(),
             serving,
             server,
             pending: None,

@@ -48,9 +48,9 @@ pub fn addresses(config: &Config) -> BTreeSet<IpAddr> {
 
 /// The ways to go by after `last`, now that the kernel says `found`. A neighbour that the kernel has lost sight of keeps its
 /// place: whether a backend works is for its probes to say, and one that passes them is where it was.
-pub fn ways(last: Option<&Hops>, found: &Hops) -> Hops {
+pub fn ways(last: &Hops, found: &Hops) -> Hops {
     let one = |(address, hop): (&IpAddr, &Result<Hop, Unresolved>)| {
-        let known = last.and_then(|last| last.get(address)).filter(|known| known.is_ok());
+        let known = last.get(address).filter(|known| known.is_ok());
         let way = match hop {
             Err(Unresolved::NoNeighbour { .. }) => known.unwrap_or(hop),
             _ => hop,
@@ -153,10 +153,10 @@ mod tests {
         };
         let lost = Err(Unresolved::NoNeighbour { gateway: None, interface: "lan0".to_owned() });
         let hops = |hop: &Result<Hop, Unresolved>| Hops::from([(address, hop.clone())]);
-        assert_eq!(ways(None, &hops(&lost)), hops(&lost));
-        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&lost)), hops(&hop(1)));
-        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&hop(2))), hops(&hop(2)));
-        assert_eq!(ways(Some(&hops(&hop(1))), &hops(&Err(Unresolved::NoRoute))), hops(&Err(Unresolved::NoRoute)));
-        assert_eq!(ways(Some(&hops(&hop(1))), &Hops::new()), Hops::new());
+        assert_eq!(ways(&Hops::new(), &hops(&lost)), hops(&lost));
+        assert_eq!(ways(&hops(&hop(1)), &hops(&lost)), hops(&hop(1)));
+        assert_eq!(ways(&hops(&hop(1)), &hops(&hop(2))), hops(&hop(2)));
+        assert_eq!(ways(&hops(&hop(1)), &hops(&Err(Unresolved::NoRoute))), hops(&Err(Unresolved::NoRoute)));
+        assert_eq!(ways(&hops(&hop(1)), &Hops::new()), Hops::new());
     }
 }

@@ -15,7 +15,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
     unistd,
 };
-use siteswap_replication::store::{self, Folded, Store};
+use siteswap_replication::store::{self, Folded};
 use tokio::{
     io::unix::AsyncFd,
     time::{sleep, timeout},

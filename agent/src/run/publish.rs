@@ -82,11 +82,11 @@ impl Agent {
         if self.steered.is_none() && !looked_up() {
             return Ok(());
         }
-        let hops = steering::ways(self.steered.as_ref().map(|(_, last)| last), &hops);
-        let told = (steering::requests(&self.knowledge, decision), hops);
-        if self.steered.as_ref() != Some(&told) {
-            dataplane.steer(&told.0, &told.1).context("publishing what becomes of requests")?;
-            self.steered = Some(told);
+        let requests = steering::requests(&self.knowledge, decision);
+        let ways = steering::ways(&self.ways, &hops);
+        if self.steered.as_ref() != Some(&requests) || self.ways != ways {
+            dataplane.steer(&requests, &ways).context("publishing what becomes of requests")?;
+            (self.steered, self.ways) = (Some(requests), ways);
         }
         dataplane.attach()?;
         Ok(())
