@@ -34,8 +34,8 @@ const ROOMS: [u32; 4] = [1 << 18, 1 << 20, 1 << 22, 1 << 24];
 const FLOOD: usize = 1_000_000;
 /// As many fit into the benchmark's map of frames.
 const BATCH: usize = 100_000;
-/// Established flows that the flood is to leave alone.
-const ESTABLISHED: u16 = 1_000;
+/// Established flows that the flood is to leave alone: few, and a quarter and a half of what there is room for.
+const ESTABLISHED: [usize; 3] = [1_000, 32_768, 65_536];
 
 const OWN_TUNNEL: [u8; 4] = [10, 255, 0, 1];
 const PEER_TUNNEL: [u8; 4] = [10, 255, 0, 2];
@@ -47,7 +47,7 @@ const PEER: u32 = 1;
 pub struct Requests {
     rows: Vec<Row>,
     rooms: Vec<Room>,
-    flood: Flood,
+    floods: Vec<Flood>,
 }
 
 /// What a new flow takes with a table of another size, as in [`Row`].
@@ -83,7 +83,7 @@ struct Row {
 struct Flood {
     /// New flows in it.
     flows: usize,
-    established: u16,
+    established: usize,
     /// Established flows that went elsewhere afterwards.
     moved: usize,
     /// The program's own time for an established flow, before.
@@ -132,7 +132,7 @@ pub fn measure() -> Result<Requests> {
             }
         }
     }
-    Ok(Requests { rows, rooms: rooms()?, flood: flood()? })
+    Ok(Requests { rows, rooms: rooms()?, floods: ESTABLISHED.into_iter().map(flood).collect::<Result<_>>()? })
 }
 
 /// New flows of one of ten resources, with each size of the table of flows.
@@ -181,10 +181,10 @@ fn new_flows(stopwatch: &mut Stopwatch) -> Result<[Vec<f64>; 2]> {
 }
 
 /// Established flows on one backend, while Maglev's table would give every one to another.
-fn flood() -> Result<Flood> {
+fn flood(established: usize) -> Result<Flood> {
     let mut table = table(1, 2, Steer::Serve);
     let mut stopwatch = Stopwatch::new(&table)?;
-    let established: Vec<_> = (0..ESTABLISHED).map(|flow| segment(resource_v4(0), CLIENT_V4, flow, ACK)).collect();
+    let established = (0..established).map(|flow| client(10, flow, ACK)).collect::<Vec<_>>();
     let mut homes = Vec::new();
     for frame in &established {
         homes.push(stopwatch.kernel().run(frame)?.frame[..6].to_vec());
@@ -209,7 +209,7 @@ fn flood() -> Result<Flood> {
     let before = own_time(&mut stopwatch)?;
     let mut during = Vec::new();
     for batch in 0..FLOOD / BATCH {
-        let strangers = (0..BATCH).map(|index| stranger(batch * BATCH + index));
+        let strangers = (0..BATCH).map(|index| client(100, batch * BATCH + index, SYN));
         stopwatch.frames(&strangers.collect::<Vec<_>>())?;
         stopwatch.run(Measured::Program, u32::try_from(BATCH)?)?;
         during.push(own_time(&mut stopwatch)?);
@@ -218,13 +218,13 @@ fn flood() -> Result<Flood> {
     for (frame, home) in established.iter().zip(&homes) {
         moved += usize::from(stopwatch.kernel().run(frame)?.frame[..6] != home[..]);
     }
-    Ok(Flood { flows: FLOOD, established: ESTABLISHED, moved, before, during: median(&during) })
+    Ok(Flood { flows: FLOOD, established: established.len(), moved, before, during: median(&during) })
 }
 
-/// The first packet of some flow that nobody has seen.
-fn stranger(index: usize) -> Vec<u8> {
+/// A packet of one of many clients in this network, for the first resource.
+fn client(network: u8, index: usize, flags: u8) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(index).expect("below a million").to_be_bytes();
-    segment(resource_v4(0), [100, a, b, c], 7, SYN)
+    segment(resource_v4(0), [network, a, b, c], 7, flags)
 }
 
 fn frame(request: Request, flow: usize, asked: usize) -> Vec<u8> {
@@ -321,7 +321,7 @@ fn lan(index: usize) -> IpAddr {
 impl Report for Requests {
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
-            "benchmark": "requests", "unit": "nanoseconds", "rows": self.rows, "rooms": self.rooms, "flood": self.flood,
+            "benchmark": "requests", "unit": "nanoseconds", "rows": self.rows, "rooms": self.rooms, "floods": self.floods,
         })
     }
 
@@ -347,11 +347,12 @@ impl Report for Requests {
                 "  new flow with room for {flows:>8} flows: difference {difference:.0}, least {least_difference:.0}\n"
             );
         }
-        let Flood { flows, established, moved, before, during } = &self.flood;
-        text += &format!(
-            "  flood of {flows} new flows: of {established} established ones {moved} moved; their own time is {before:.0} \
-             before and {during:.0} in between\n"
-        );
+        for Flood { flows, established, moved, before, during } in &self.floods {
+            text += &format!(
+                "  flood of {flows} new flows: of {established} established ones {moved} moved; their own time is \
+                 {before:.0} before and {during:.0} in between\n"
+            );
+        }
         text
     }
 }
