@@ -58,6 +58,7 @@ pub use opener::Opener;
 pub use schedule::HEARTBEATS_PER_PERIOD;
 pub use skew::is_wrong;
 pub use status::{LinkCounters, PeerStatus};
+pub use transport::HANDSHAKE_TIMEOUT;
 
 /// What the link has found out.
 #[derive(Clone, Debug)]

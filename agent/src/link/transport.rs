@@ -24,7 +24,7 @@ use super::{
 };
 
 /// A handshake, or an attempt to begin one, that takes longer has failed.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Length of connection identifiers, bytes; QUIC's usual choice.
 const CID_LENGTH: usize = 8;

@@ -17,7 +17,7 @@ use crate::{
     decision::Decision,
     dns,
     evidence::Evidence,
-    link::LinkEvent,
+    link::{HANDSHAKE_TIMEOUT, LinkEvent},
     probe::ProbeEvent,
     state::Store,
     steering,
@@ -124,10 +124,15 @@ pub fn constants(config: &Config) -> Constants {
     }
 }
 
-/// How long the first answer waits for peers to appear: the periods they need to be in contact, one that has begun
-/// already, and two for the link to come up.
+/// How long the first answer waits for peers to appear: as long as an attempt to connect takes at most (a peer that dials
+/// may be in the middle of one that began when this site was not there), the periods that contact needs, and one that has
+/// begun already. Whoever answers earlier may serve what another holds.
 pub fn patience(config: &Config) -> Duration {
-    if config.sites.len() < 2 { Duration::ZERO } else { config.link.period * (config.link.periods + 3) }
+    if config.sites.len() < 2 {
+        Duration::ZERO
+    } else {
+        HANDSHAKE_TIMEOUT + config.link.period * (config.link.periods + 1)
+    }
 }
 
 /// Every peer is in contact and has reported.
