@@ -1,7 +1,10 @@
 //! The table of the one decision, and every combination of two and three sites.
 
 use super::*;
-use crate::{config::Takeover, evidence::InstanceReport};
+use crate::{
+    config::{Failback, Takeover},
+    evidence::InstanceReport,
+};
 
 fn instance(site: &str, state: State, available: bool) -> InstanceView {
     let why = if site == "here" { Why::Probes(String::new()) } else { Why::Reported(String::new()) };
@@ -325,15 +328,7 @@ fn a_change_of_holder_makes_the_others_stand_by() {
 #[test]
 fn the_higher_epoch_wins_and_never_goes_back() {
     let order = ["east".to_owned(), "west".to_owned()];
-    let heard = |epoch, holder: &str| InstanceReport {
-        available: true,
-        epoch,
-        holder: Some(holder.to_owned()),
-        state: Standby,
-        why: String::new(),
-        since: 0,
-        reason: String::new(),
-    };
+    let heard = |epoch, holder| reported(epoch, Some(holder));
     let now = Tenure { epoch: 2, holder: Some("west".into()) };
     assert_eq!(adopt(&order, &now, &heard(3, "east")), Some(Tenure { epoch: 3, holder: Some("east".into()) }));
     assert_eq!(adopt(&order, &now, &heard(1, "east")), None);
@@ -341,6 +336,89 @@ fn the_higher_epoch_wins_and_never_goes_back() {
     assert_eq!(adopt(&order, &now, &heard(2, "east")).map(|t| t.epoch), Some(2), "a tie goes by the order");
     assert_eq!(adopt(&order, &now, &heard(u64::MAX, "east")), None, "no room for the next");
     assert_eq!(adopt(&order, &now, &heard(9, "nowhere")), None, "an unknown holder would serve nothing");
+}
+
+fn reported(epoch: u64, holder: Option<&str>) -> InstanceReport {
+    InstanceReport {
+        available: true,
+        epoch,
+        holder: holder.map(str::to_owned),
+        state: Standby,
+        why: String::new(),
+        since: 0,
+        reason: String::new(),
+    }
+}
+
+/// Three sites that have heard each other agree, in whatever order they heard; nobody's epoch goes back.
+#[test]
+fn any_three_tenures_come_to_one_whoever_is_heard_first() {
+    let order = ["east", "north", "west"].map(str::to_owned);
+    let holders = ["east", "north", "west"].map(Some);
+    let all: Vec<(u64, Option<&str>)> = [1, 2, MAX_EPOCH]
+        .into_iter()
+        .flat_map(|epoch| holders.into_iter().map(move |holder| (epoch, holder)))
+        .chain([(0, None)])
+        .collect();
+    let hear = |now: Tenure, (epoch, holder): (u64, Option<&str>)| {
+        let heard = adopt(&order, &now, &reported(epoch, holder));
+        assert!(heard.as_ref().is_none_or(|heard| heard.epoch >= now.epoch && *heard != now), "{now:?} -> {heard:?}");
+        heard.unwrap_or(now)
+    };
+    let tenure = |(epoch, holder): (u64, Option<&str>)| Tenure { epoch, holder: holder.map(str::to_owned) };
+    for one in &all {
+        for two in &all {
+            for three in &all {
+                let [first, second, third] = [[one, two, three], [two, three, one], [three, two, one]]
+                    .map(|[own, next, last]| hear(hear(tenure(*own), *next), *last));
+                assert_eq!((&first, &first), (&second, &third), "{one:?}, {two:?}, {three:?}");
+            }
+        }
+    }
+}
+
+/// Whatever is known of two and three sites, and whoever holds the resource.
+#[test]
+fn a_site_fails_back_only_as_the_first_configured_that_serves_from_a_holder_it_hears_and_once() {
+    let mut taken_back = 0;
+    for sites in [&["here", "peer"][..], &["here", "peer", "third"]] {
+        let resources = ["auto", "manual"].map(|failback| resource(sites, failback));
+        for instances in combinations(sites) {
+            for (holder, resource) in sites.iter().flat_map(|holder| resources.iter().map(move |one| (holder, one))) {
+                let now = Tenure { epoch: 3, holder: Some((*holder).to_owned()) };
+                let find = |site: &str| instances.iter().find(|instance| instance.site == site).unwrap();
+                let back = sites.iter().filter(|site| may_fail_back(site, resource, &instances, &now));
+                let back: Vec<&&str> = back.collect();
+                let allowed = resource.failback == Failback::Auto
+                    && *holder != "here"
+                    && matches!(find(holder).why, Why::Reported(_))
+                    && find("here").serves()
+                    && !find("here").drained;
+                assert_eq!(back, if allowed { vec![&"here"] } else { vec![] }, "{holder} holds it: {instances:?}");
+                if allowed {
+                    let then = now.taken("here", Cause::FailBack).expect("an epoch").tenure;
+                    assert!(!may_fail_back("here", resource, &instances, &then), "once");
+                    taken_back += 1;
+                }
+            }
+        }
+    }
+    assert!(taken_back > 0);
+}
+
+/// Active at the first of these sites.
+fn resource(sites: &[&str], failback: &str) -> Resource {
+    let mut file = "agent.site = 'here'\nlink.key = 'key.pem'\ndns.listen = ['192.0.2.2']\n".to_owned();
+    for (number, site) in sites.iter().enumerate() {
+        let role = if number == 0 { "active" } else { "standby" };
+        file += &format!(
+            "[sites.{site}]\nlink = '10.255.0.{number}:7400'\nfingerprint = 'sha256:{number:064}'\n\
+             [resources.orders.sites.{site}]\nrole = '{role}'\nbackends = ['10.1.0.21:7001']\n"
+        );
+    }
+    file += &format!("[resources.orders]\nfailback = '{failback}'\nprobe = {{ tcp = true }}\n");
+    let config = crate::config::parse(&file, std::path::Path::new("/etc/siteswap/test.toml"));
+    config.unwrap_or_else(|error| panic!("{error}")).resources.remove("orders").expect("it is there")
 }
 
 use crate::config::Role;
