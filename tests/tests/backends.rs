@@ -176,6 +176,34 @@ fn a_reload_with_other_backends_keeps_established_flows() -> Result<()> {
     Ok(())
 }
 
+/// Of many connections, one after the other: a share that is off by a fifth of all is seven standard deviations.
+#[test]
+fn new_flows_are_shared_by_weight_and_none_goes_to_a_backend_of_weight_0() -> Result<()> {
+    const FLOWS: u32 = 300;
+    let lab = Lab::up(&Options::default())?;
+    await_believed(&lab, &["east-web1", "east-web2"])?;
+    let agent = lab.agent("east")?;
+    let share = || -> Result<f64> {
+        let mut first = 0_u32;
+        for _ in 0..FLOWS {
+            let server = lab.server("client-e", page(EAST.v4(Public::Www).into()))?;
+            first += u32::from(server == "east-web1");
+        }
+        Ok(f64::from(first) / f64::from(FLOWS))
+    };
+    let mut written = "\"10.1.0.11:80\"".to_owned();
+    for (weight, expected) in [(1, 0.5), (4, 0.8), (0, 0.0)] {
+        let weighed = format!("{{ address = \"10.1.0.11:80\", weight = {weight} }}");
+        agent.edit(&written, &weighed)?;
+        agent.order(&["reload"])?;
+        let found = share()?;
+        let near = if expected == 0.0 { found == 0.0 } else { (found - expected).abs() < 0.2 };
+        ensure!(near, "weight {weight}: {found} of all, {expected} expected");
+        written = weighed;
+    }
+    Ok(())
+}
+
 /// How an agent ends before its successor starts.
 type End = fn(&Lab, Site) -> Result<()>;
 
