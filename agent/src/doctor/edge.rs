@@ -222,10 +222,19 @@ fn merged(edge: &Edge<'_>) -> Vec<Finding> {
     merging.collect()
 }
 
-/// The interfaces below one, and those below them.
-fn all_below<'a>(host: &'a Host, interface: &Interface) -> Vec<&'a Interface> {
-    let next = interface.below.iter().filter_map(|name| host.interface(name));
-    next.flat_map(|below| std::iter::once(below).chain(all_below(host, below))).collect()
+/// The interfaces below one, and those below them; each once, whatever is said to be below what.
+fn all_below<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface> {
+    let mut seen = BTreeSet::from([interface.name.as_str()]);
+    let (mut found, mut next) = (Vec::new(), vec![interface]);
+    while let Some(above) = next.pop() {
+        for below in above.below.iter().filter_map(|name| host.interface(name)) {
+            if seen.insert(&below.name) {
+                found.push(below);
+                next.push(below);
+            }
+        }
+    }
+    found
 }
 
 /// The program answers in frames with the tag that it sees.

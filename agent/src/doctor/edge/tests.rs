@@ -234,6 +234,18 @@ fn below_a_generic_program_packets_must_not_be_merged() {
 }
 
 #[test]
+fn interfaces_that_are_below_each_other_are_gone_through_once() {
+    let below =
+        |name: &str, below: &str| Interface { below: vec!["wan0".to_owned(), below.to_owned()], ..interface(name) };
+    let host = Host {
+        interfaces: vec![below("wan0", "eth0"), below("eth0", "eth1"), below("eth1", "eth0")],
+        ..Host::default()
+    };
+    let names: Vec<&str> = all_below(&host, &host.interfaces[0]).iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["eth0", "eth1"]);
+}
+
+#[test]
 fn the_program_must_see_the_tags_of_the_vlans_on_its_interfaces() {
     let vlan = |edge: &mut Edge<'_>| {
         edge.host.interfaces.push(Interface {
