@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Config,
     nexthop::{self, Hops, NextHops, Unresolved},
+    probe::confirming,
 };
 
 /// The kernel asks for a neighbour three times, a second apart.
@@ -82,11 +83,14 @@ async fn hops(config: &Config) -> anyhow::Result<Arc<Hops>> {
     Ok(Arc::clone(&hops.borrow()))
 }
 
-/// The addresses that backends reply from and that the kernel would not send to.
+/// The addresses that backends reply from, or that are tried while a peer is silent, and that the kernel would not send
+/// to.
 async fn unrouted(config: &Config) -> anyhow::Result<BTreeMap<IpAddr, Unresolved>> {
     let steered = config.resources.values().filter(|resource| !resource.ports.is_empty());
-    let addresses = steered.flat_map(|resource| resource.instances.values()).flat_map(|instance| &instance.addresses);
-    nexthop::unrouted(addresses.copied()).await.context("asking the kernel for routes")
+    let replies = steered.flat_map(|resource| resource.instances.values()).flat_map(|instance| &instance.addresses);
+    let tried = config.peers().flat_map(|peer| confirming(config, peer).into_values().flatten());
+    let addresses: BTreeSet<IpAddr> = replies.copied().chain(tried.map(|address| address.ip())).collect();
+    nexthop::unrouted(addresses).await.context("asking the kernel for routes")
 }
 
 /// Asks every peer that can be reached.

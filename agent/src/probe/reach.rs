@@ -159,6 +159,11 @@ impl Rounds {
     }
 }
 
+/// The addresses of `peer` that are tried while it is silent, by resource.
+pub fn confirming<'a>(config: &'a Config, peer: &str) -> BTreeMap<&'a str, Vec<SocketAddr>> {
+    targets(config, peer).into_iter().map(|(resource, target)| (resource, target.addresses)).collect()
+}
+
 /// What of `peer` is tried, by resource: where this site may take over from it once it is known to be lost.
 fn targets<'a>(config: &'a Config, peer: &str) -> BTreeMap<&'a str, Target> {
     let target = |(name, resource): (&'a String, &'a Resource)| {
@@ -239,7 +244,7 @@ fn unanswered(addresses: &[SocketAddr], untried: &BTreeMap<SocketAddr, io::Error
 
 /// Whether a peer is lost if none of `tried` answers, though this host cannot send to `untried`: it may live at any of
 /// those. But a site may have no IPv6 at all. That it has no IPv4 would be a failure: tunnels need it.
-fn enough(tried: &[SocketAddr], untried: &[SocketAddr]) -> bool {
+pub fn enough(tried: &[SocketAddr], untried: &[SocketAddr]) -> bool {
     let without_v6 = untried.iter().all(SocketAddr::is_ipv6) && !tried.iter().any(SocketAddr::is_ipv6);
     !tried.is_empty() && (untried.is_empty() || without_v6)
 }
