@@ -270,26 +270,30 @@ fn tags(edge: &Edge<'_>) -> Vec<Finding> {
 /// longer than what the peer's users send; if nobody knows which interface that is, nothing can be said.
 fn sizes(edge: &Edge<'_>) -> Vec<Finding> {
     const CHECK: &str = "packet size";
-    let tunnels: Vec<&str> = interfaces_to_peers(edge).collect();
-    if tunnels.len() < peers_tunnels(edge).count() {
-        return Vec::new();
-    }
+    let Some(users) = interfaces_to_users(edge) else { return Vec::new() };
+    let to_backends = interfaces_to_backends(edge);
+    let from = on(edge).filter(|other| users.contains(other) || to_backends.contains(other.name.as_str()));
+    let longest = from.map(|other| (longest_from(edge, other), &other.name)).max();
     let judge = |interface: &Interface| {
         let Interface { name, mtu, .. } = interface;
-        let from = on(edge).filter(|other| !tunnels.contains(&other.name.as_str()));
-        match from.max_by_key(|other| other.mtu).filter(|other| other.mtu > *mtu) {
+        match longest.filter(|(bytes, _)| bytes > mtu) {
             None => Finding::ok(CHECK, name, format!("its MTU of {mtu} takes all that comes from users")),
-            Some(other) => {
+            Some((bytes, other)) => {
                 let says = format!(
-                    "its MTU is {mtu}, and that of {} {}: longer packets from there are dropped on their way to the \
-                     backends, and nobody is told",
-                    other.name, other.mtu
+                    "its MTU is {mtu}, but {other} takes packets of {bytes}: longer ones from there are dropped on \
+                     their way to the backends, and nobody is told"
                 );
-                Finding::warning(CHECK, name, says).mended_by(format!("ip link set {name} mtu {}", other.mtu))
+                Finding::warning(CHECK, name, says).mended_by(format!("ip link set {name} mtu {bytes}"))
             }
         }
     };
-    interfaces_to_backends(edge).into_iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+    to_backends.iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+}
+
+/// The longest packets that users send by an interface, bytes. One that a tunnel goes by too may take more for its sake.
+fn longest_from(edge: &Edge<'_>, interface: &Interface) -> u32 {
+    let shared = interfaces_to_peers(edge).any(|name| name == interface.name);
+    if shared { interface.mtu.min(ORDINARY) } else { interface.mtu }
 }
 
 /// The interfaces that lead to backends of steered resources, and those the program is on.
@@ -565,7 +569,9 @@ fn peer(name: &str, tunnel: SocketAddrV4, echo: &Echo) -> Finding {
 /// How large a packet may be that goes to a peer.
 fn path(edge: &Edge<'_>, peer: &str, hop: &Hop) -> Finding {
     const CHECK: &str = "tunnel";
-    let needed = ORDINARY + TUNNEL;
+    let users = interfaces_to_users(edge).unwrap_or_default();
+    let longest = users.into_iter().map(|interface| longest_from(edge, interface)).max();
+    let needed = longest.unwrap_or(ORDINARY).max(ORDINARY) + TUNNEL;
     let via = hop.gateway.map_or_else(String::new, |gateway| format!(" by {gateway}"));
     if let Some(Echo::Answered { full: false, .. }) = edge.echoes.get(peer) {
         let says = format!(

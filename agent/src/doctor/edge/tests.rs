@@ -280,6 +280,28 @@ fn what_users_send_should_fit_the_way_to_the_backends() {
     assert_eq!(wrong(|edge| edge.host.interfaces[2].mtu = 9000), []);
 }
 
+/// What is wrong if users and the tunnel come by `wan0`, which takes packets of `mtu` bytes, and `lan0` takes `lan`.
+fn shared(mtu: u32, lan: u32) -> Vec<(Verdict, &'static str, String, Option<String>)> {
+    wrong(|edge| {
+        edge.host.interfaces[0].mtu = mtu;
+        edge.host.interfaces[1].mtu = lan;
+        edge.host.interfaces[2].name = "unused0".to_owned();
+        set_hop(edge, "10.255.0.2", Ok(hop("wan0", mtu)));
+    })
+    .into_iter()
+    .filter(|(_, check, ..)| ["packet size", "tunnel"].contains(check))
+    .collect()
+}
+
+#[test]
+fn an_interface_that_users_share_with_the_tunnel_may_take_more_for_its_sake() {
+    assert_eq!(shared(1544, 1500), []);
+    let size = || warning("packet size", "lan0", Some("ip link set lan0 mtu 1500"));
+    assert_eq!(shared(1544, 1400), [size()]);
+    let tunnel = warning("tunnel", "west", Some("ip link set wan0 mtu 1544"));
+    assert_eq!(shared(1500, 1400), [size(), tunnel]);
+}
+
 #[test]
 fn strict_reverse_path_filters_drop_backends_replies() {
     let mend = "sysctl -w net.ipv4.conf.lan0.rp_filter=0";
@@ -451,6 +473,24 @@ fn a_tunnels_path_must_resolve_and_should_take_whole_packets() {
         [problem("tunnel", "west", Some(mend))],
         "IPv6 does not fit"
     );
+}
+
+#[test]
+fn what_users_may_send_should_fit_the_tunnel_too() {
+    let tunnel = |users: u32, mtu: u32| {
+        wrong(|edge| {
+            edge.host.interfaces[0].mtu = users;
+            edge.host.interfaces[1].mtu = 9000;
+            // The way out of a LAN with larger packets.
+            edge.unrouted.clear();
+            set_hop(edge, "10.255.0.2", Ok(hop("link0", mtu)));
+        })
+    };
+    let mend = "ip link set link0 mtu 4044";
+    assert_eq!(tunnel(4000, 4043), [warning("tunnel", "west", Some(mend))]);
+    assert_eq!(tunnel(4000, 4044), []);
+    // Those from the LAN are told.
+    assert_eq!(tunnel(1500, 1544), []);
 }
 
 #[test]
