@@ -26,6 +26,9 @@ use siteswap::dataplane::OBJECT;
 
 const SITESWAP: &str = env!("CARGO_BIN_EXE_siteswap");
 
+/// The way to the public addresses of the site west.
+const TO_WEST: &str = "route add 198.51.100.0/24 via 192.0.2.1";
+
 /// An edge of the site east, with what it is connected to.
 struct Edge {
     /// At 10.1.0.11 on `lan0`.
@@ -53,6 +56,8 @@ impl Edge {
         for (interface, address) in [("lan0", "10.1.0.1/24"), ("link0", "10.255.0.1/30"), ("wan0", "192.0.2.2/24")] {
             ip(&format!("addr add {address} dev {interface}"));
         }
+        ip("route add unreachable 192.0.2.80");
+        ip(TO_WEST);
         backend.ip("addr add 10.1.0.11/24 dev eth0");
         peer.ip("addr add 10.255.0.2/30 dev eth0");
         peer.ip("link set eth0 mtu 1600");
@@ -323,11 +328,14 @@ fn the_commands_it_gives_mend_the_edge() {
         "problem reverse path filter lan0",
         "problem address 192.0.2.80",
         "problem address 2001:db8::80",
+        "problem route 198.51.100.80",
         "warning tunnel west",
     ];
     assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("tunnel", "west").contains("leaves 1456 bytes"));
     report.mend();
+    // It went with the interface, and where it leads to is not for the doctor to know.
+    ip(TO_WEST);
     assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
 }
 
@@ -335,20 +343,51 @@ fn the_commands_it_gives_mend_the_edge() {
 fn a_loose_reverse_path_filter_is_a_problem_where_a_route_forbids_a_resources_address() {
     let edge = Edge::new();
     set("net/ipv4/conf/lan0/rp_filter", "2");
-    ip("route add 198.51.100.0/24 via 192.0.2.1");
-    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
     for forbids in ["unreachable", "blackhole", "prohibit"] {
-        ip(&format!("route add {forbids} 192.0.2.80"));
+        ip(&format!("route replace {forbids} 192.0.2.80"));
         let report = edge.doctor();
         assert_eq!(report.wrong_on_the_host(), ["problem reverse path filter lan0"]);
         let says = report.says("reverse path filter", "lan0");
         assert!(says.contains("from 192.0.2.80") && says.contains(forbids), "{says}");
-        ip(&format!("route del {forbids} 192.0.2.80"));
+    }
+    ip("route del prohibit 192.0.2.80");
+    let report = edge.doctor();
+    assert_eq!(report.wrong_on_the_host(), ["warning route 192.0.2.80"]);
+    report.mend();
+    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
+    set("net/ipv4/conf/lan0/rp_filter", "2");
+    edge.doctor().mend();
+    assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
+}
+
+#[test]
+fn peers_public_addresses_that_cannot_be_tried_are_a_problem() {
+    let edge = Edge::new();
+    for forbids in ["unreachable", "blackhole", "prohibit"] {
+        ip(&format!("route add {forbids} 198.51.100.80"));
+        let report = edge.doctor();
+        assert_eq!(report.wrong_on_the_host(), ["problem route 198.51.100.80"]);
+        let says = report.says("route", "198.51.100.80");
+        assert!(says.contains("www: ") && says.contains(forbids), "{says}");
+        ip(&format!("route del {forbids} 198.51.100.80"));
     }
     ip("route del 198.51.100.0/24");
     let report = edge.doctor();
-    assert_eq!(report.wrong_on_the_host(), ["problem reverse path filter lan0"]);
-    report.mend();
+    assert_eq!(report.wrong_on_the_host(), ["problem route 198.51.100.80"]);
+    assert!(report.says("route", "198.51.100.80").contains("no route to it"));
+}
+
+#[test]
+fn where_the_way_out_takes_less_backends_must_be_told_at_their_address() {
+    let edge = Edge::new();
+    ip("link set wan0 mtu 1400");
+    ip("route add unreachable 2001:db8::80");
+    let report = edge.doctor();
+    assert_eq!(report.wrong_on_the_host(), ["warning route 192.0.2.80", "warning route 2001:db8::80"]);
+    assert!(report.says("route", "192.0.2.80").contains("the way out takes less"));
+    ip("route del unreachable 192.0.2.80");
+    ip("route del unreachable 2001:db8::80");
+    ip("addr add 2001:db8::2/64 dev wan0");
     assert_eq!(edge.doctor().wrong_on_the_host(), NOTHING);
 }
 
@@ -380,7 +419,12 @@ fn interfaces_that_are_missing_or_not_connected_are_problems() {
     ip("link del wan0");
     edge.backend.ip("link set eth0 down");
     let report = edge.doctor();
-    let expected = ["problem interface wan0", "problem interface lan0", "problem backend 10.1.0.11"];
+    let expected = [
+        "problem interface wan0",
+        "problem interface lan0",
+        "problem route 198.51.100.80",
+        "problem backend 10.1.0.11",
+    ];
     assert_eq!(report.wrong_on_the_host(), expected);
     assert!(report.says("interface", "wan0").contains("this host has only"));
     assert!(report.says("interface", "lan0").contains("no carrier"));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 use siteswap_common::steer::tunnel::OVERHEAD;
@@ -17,6 +17,7 @@ use crate::{
     config::{Mode, Resource},
     dataplane::PROGRAM,
     nexthop::{Hop, Unresolved},
+    probe::{confirming, enough},
 };
 
 /// The oldest kernel the program was tried on.
@@ -50,6 +51,8 @@ pub fn check(edge: &Edge<'_>) -> Vec<Finding> {
     findings.extend(reverse_path(edge));
     findings.extend(unattached(edge));
     findings.extend(addresses(edge));
+    findings.extend(own_routes(edge));
+    findings.extend(peers_routes(edge));
     findings.extend(backends(edge));
     findings.extend(tunnels(edge));
     findings
@@ -85,6 +88,14 @@ fn steered<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = (&'a str, &'a Resourc
         .iter()
         .filter(|(_, resource)| !resource.ports.is_empty())
         .map(|(name, resource)| (name.as_str(), resource))
+}
+
+/// The addresses of steered resources, at this and other sites, and the resources.
+fn steered_addresses<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = (&'a str, IpAddr)> {
+    steered(edge).flat_map(|(name, resource)| {
+        let addresses = resource.instances.values().flat_map(|instance| &instance.addresses);
+        addresses.map(move |address| (name, *address))
+    })
 }
 
 /// The addresses of steered resources at this site.
@@ -222,10 +233,19 @@ fn merged(edge: &Edge<'_>) -> Vec<Finding> {
     merging.collect()
 }
 
-/// The interfaces below one, and those below them.
-fn all_below<'a>(host: &'a Host, interface: &Interface) -> Vec<&'a Interface> {
-    let next = interface.below.iter().filter_map(|name| host.interface(name));
-    next.flat_map(|below| std::iter::once(below).chain(all_below(host, below))).collect()
+/// The interfaces below one, and those below them; each once, whatever is said to be below what.
+fn all_below<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface> {
+    let mut seen = BTreeSet::from([interface.name.as_str()]);
+    let (mut found, mut next) = (Vec::new(), vec![interface]);
+    while let Some(above) = next.pop() {
+        for below in above.below.iter().filter_map(|name| host.interface(name)) {
+            if seen.insert(&below.name) {
+                found.push(below);
+                next.push(below);
+            }
+        }
+    }
+    found
 }
 
 /// The program answers in frames with the tag that it sees.
@@ -250,26 +270,30 @@ fn tags(edge: &Edge<'_>) -> Vec<Finding> {
 /// longer than what the peer's users send; if nobody knows which interface that is, nothing can be said.
 fn sizes(edge: &Edge<'_>) -> Vec<Finding> {
     const CHECK: &str = "packet size";
-    let tunnels: Vec<&str> = interfaces_to_peers(edge).collect();
-    if tunnels.len() < peers_tunnels(edge).count() {
-        return Vec::new();
-    }
+    let Some(users) = interfaces_to_users(edge) else { return Vec::new() };
+    let to_backends = interfaces_to_backends(edge);
+    let from = on(edge).filter(|other| users.contains(other) || to_backends.contains(other.name.as_str()));
+    let longest = from.map(|other| (longest_from(edge, other), &other.name)).max();
     let judge = |interface: &Interface| {
         let Interface { name, mtu, .. } = interface;
-        let from = on(edge).filter(|other| !tunnels.contains(&other.name.as_str()));
-        match from.max_by_key(|other| other.mtu).filter(|other| other.mtu > *mtu) {
+        match longest.filter(|(bytes, _)| bytes > mtu) {
             None => Finding::ok(CHECK, name, format!("its MTU of {mtu} takes all that comes from users")),
-            Some(other) => {
+            Some((bytes, other)) => {
                 let says = format!(
-                    "its MTU is {mtu}, and that of {} {}: longer packets from there are dropped on their way to the \
-                     backends, and nobody is told",
-                    other.name, other.mtu
+                    "its MTU is {mtu}, but {other} takes packets of {bytes}: longer ones from there are dropped on \
+                     their way to the backends, and nobody is told"
                 );
-                Finding::warning(CHECK, name, says).mended_by(format!("ip link set {name} mtu {}", other.mtu))
+                Finding::warning(CHECK, name, says).mended_by(format!("ip link set {name} mtu {bytes}"))
             }
         }
     };
-    interfaces_to_backends(edge).into_iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+    to_backends.iter().filter_map(|name| edge.host.interface(name)).map(judge).collect()
+}
+
+/// The longest packets that users send by an interface, bytes. One that a tunnel goes by too may take more for its sake.
+fn longest_from(edge: &Edge<'_>, interface: &Interface) -> u32 {
+    let shared = interfaces_to_peers(edge).any(|name| name == interface.name);
+    if shared { interface.mtu.min(ORDINARY) } else { interface.mtu }
 }
 
 /// The interfaces that lead to backends of steered resources, and those the program is on.
@@ -279,7 +303,8 @@ fn reverse_path(edge: &Edge<'_>) -> Vec<Finding> {
     let on = edge.config.dataplane.interfaces.iter().map(String::as_str);
     let names: BTreeSet<&str> = on.chain(to_backends.iter().copied()).collect();
     // Loose, it takes a packet only if one could be sent to where it comes from.
-    let unrouted = edge.unrouted.iter().find(|(address, _)| address.is_ipv4());
+    let replying = steered_addresses(edge).map(|(_, address)| address).filter(IpAddr::is_ipv4);
+    let unrouted = replying.filter_map(|address| Some((address, edge.unrouted.get(&address)?))).min_by_key(|of| of.0);
     let judge = |interface: &Interface| {
         let name = &interface.name;
         let replies = to_backends.contains(name.as_str());
@@ -311,17 +336,32 @@ fn reverse_path_off(host: &Host, interface: &str) -> String {
 fn interfaces_to_backends<'a>(edge: &'a Edge<'_>) -> BTreeSet<&'a str> {
     let backends = backend_addresses(edge);
     let steered = backends.iter().filter(|(_, backend)| backend.steered);
-    steered
-        .filter_map(|(address, _)| match edge.hops.get(address)? {
-            Ok(hop) => Some(hop.name.as_str()),
-            Err(Unresolved::NoNeighbour { interface, .. } | Unresolved::Down { interface }) => Some(interface.as_str()),
-            Err(_) => None,
-        })
-        .collect()
+    steered.filter_map(|(address, _)| leads_by(edge, *address)).collect()
 }
 
 fn interfaces_to_peers<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = &'a str> {
-    peers_tunnels(edge).filter_map(|tunnel| edge.hops.get(&tunnel)?.as_ref().ok()).map(|hop| hop.name.as_str())
+    peers_tunnels(edge).filter_map(|tunnel| leads_by(edge, tunnel))
+}
+
+/// The interface that leads to an address, whether or not anybody answers there.
+fn leads_by<'a>(edge: &'a Edge<'_>, address: IpAddr) -> Option<&'a str> {
+    match edge.hops.get(&address)? {
+        Ok(hop) => Some(&hop.name),
+        Err(Unresolved::NoNeighbour { interface, .. } | Unresolved::Down { interface }) => Some(interface),
+        Err(_) => None,
+    }
+}
+
+/// The program's interfaces that lead neither to backends nor to peers; where there is none, those by which the tunnel
+/// goes too. `None`: nobody knows which lead to peers.
+fn interfaces_to_users<'a>(edge: &'a Edge<'_>) -> Option<Vec<&'a Interface>> {
+    let tunnels: BTreeSet<&str> = interfaces_to_peers(edge).collect();
+    let to_backends = interfaces_to_backends(edge);
+    let outside: Vec<_> = on(edge).filter(|interface| !to_backends.contains(interface.name.as_str())).collect();
+    let (shared, users): (Vec<_>, Vec<_>) =
+        outside.into_iter().partition(|interface| tunnels.contains(interface.name.as_str()));
+    let known = peers_tunnels(edge).all(|tunnel| leads_by(edge, tunnel).is_some());
+    known.then_some(if users.is_empty() { shared } else { users })
 }
 
 fn peers_tunnels<'a>(edge: &'a Edge<'_>) -> impl Iterator<Item = IpAddr> + 'a {
@@ -345,11 +385,7 @@ fn unattached(edge: &Edge<'_>) -> Vec<Finding> {
 /// What the program steers must not end at this host.
 fn addresses(edge: &Edge<'_>) -> Vec<Finding> {
     const CHECK: &str = "address";
-    let all = steered(edge).flat_map(|(name, resource)| {
-        let addresses = resource.instances.values().flat_map(|instance| &instance.addresses);
-        addresses.map(move |address| (name, *address))
-    });
-    all.map(|(resource, address)| match edge.host.places(address).next() {
+    let judge = |(resource, address)| match edge.host.places(address).next() {
         None => Finding::ok(CHECK, address, format!("{resource}: not an address of this host, as it should be")),
         Some(place) => {
             let says = format!(
@@ -359,8 +395,78 @@ fn addresses(edge: &Edge<'_>) -> Vec<Finding> {
             let command = format!("ip addr del {address}/{} dev {}", place.prefix, place.interface);
             Finding::problem(CHECK, address, says).mended_by(command)
         }
-    })
-    .collect()
+    };
+    steered_addresses(edge).map(judge).collect()
+}
+
+/// What the program passes up of this site's addresses should end here, and the backends must be told what fits.
+fn own_routes(edge: &Edge<'_>) -> Vec<Finding> {
+    const CHECK: &str = "route";
+    let Some(narrow) = way_out_is_narrow(edge).filter(|_| !edge.config.dataplane.interfaces.is_empty()) else {
+        return Vec::new();
+    };
+    let judge = |address: IpAddr| match (edge.unrouted.get(&address), narrow) {
+        (Some(_), false) => Finding::ok(CHECK, address, "what is for none of its ports ends here, as it should"),
+        (None, true) => Finding::ok(CHECK, address, "backends are told by it what fits the way out"),
+        (None, false) => {
+            let says = "none that makes it unreachable: what is for none of its ports goes back to the router, and round \
+                        again";
+            Finding::warning(CHECK, address, says).mended_by(make_unreachable(edge, address))
+        }
+        (Some(why), true) => {
+            let says = format!(
+                "the way out takes less than the interface to the backends, and they cannot be told so at their \
+                 address: {why}"
+            );
+            Finding::warning(CHECK, address, says)
+        }
+    };
+    // While the host has an address itself, its routes do not matter.
+    own_addresses(edge).filter(|address| edge.host.places(*address).next().is_none()).map(judge).collect()
+}
+
+/// Even a loose filter would drop the replies from an unreachable address.
+fn make_unreachable(edge: &Edge<'_>, address: IpAddr) -> String {
+    let to_backends = interfaces_to_backends(edge).into_iter().filter_map(|name| edge.host.interface(name));
+    let filters = to_backends.filter(|interface| address.is_ipv4() && interface.rp_filter > 0);
+    let off = filters.map(|interface| reverse_path_off(&edge.host, &interface.name));
+    off.chain([format!("ip route add unreachable {address}")]).collect::<Vec<_>>().join(" && ")
+}
+
+/// Whether what backends send may be too long for the way to users. `None`: nobody knows which that is.
+fn way_out_is_narrow(edge: &Edge<'_>) -> Option<bool> {
+    let out = interfaces_to_users(edge)?.iter().map(|interface| interface.mtu).min();
+    let to_backends = interfaces_to_backends(edge).into_iter().filter_map(|name| edge.host.interface(name));
+    let lan = to_backends.map(|interface| interface.mtu).max();
+    Some(out.zip(lan).is_some_and(|(out, lan)| out < lan))
+}
+
+/// A silent peer must be tried before something is taken over from it.
+fn peers_routes(edge: &Edge<'_>) -> Vec<Finding> {
+    let of = |peer| confirming(edge.config, peer).into_iter();
+    edge.config.peers().flat_map(of).flat_map(|(resource, tried)| peer_routes(edge, resource, tried)).collect()
+}
+
+fn peer_routes(edge: &Edge<'_>, resource: &str, tried: Vec<SocketAddr>) -> Vec<Finding> {
+    const CHECK: &str = "route";
+    let addresses: BTreeSet<IpAddr> = tried.iter().map(SocketAddr::ip).collect();
+    let (untried, tried): (Vec<_>, Vec<_>) =
+        tried.into_iter().partition(|address| edge.unrouted.contains_key(&address.ip()));
+    let judge = |address| match edge.unrouted.get(&address) {
+        None => Finding::ok(CHECK, address, format!("{resource}: it can be tried when its site is silent")),
+        Some(why) if enough(&tried, &untried) => {
+            let says = format!("{resource}: it is not tried when its site is silent, only its others are: {why}");
+            Finding::warning(CHECK, address, says)
+        }
+        Some(why) => {
+            let says = format!(
+                "{resource}: with `takeover = \"confirmed\"` it must be tried when its site is silent, or nothing is \
+                 taken over: {why}"
+            );
+            Finding::problem(CHECK, address, says)
+        }
+    };
+    addresses.into_iter().map(judge).collect()
 }
 
 /// What a backend's address is for.
@@ -463,7 +569,9 @@ fn peer(name: &str, tunnel: SocketAddrV4, echo: &Echo) -> Finding {
 /// How large a packet may be that goes to a peer.
 fn path(edge: &Edge<'_>, peer: &str, hop: &Hop) -> Finding {
     const CHECK: &str = "tunnel";
-    let needed = ORDINARY + TUNNEL;
+    let users = interfaces_to_users(edge).unwrap_or_default();
+    let longest = users.into_iter().map(|interface| longest_from(edge, interface)).max();
+    let needed = longest.unwrap_or(ORDINARY).max(ORDINARY) + TUNNEL;
     let via = hop.gateway.map_or_else(String::new, |gateway| format!(" by {gateway}"));
     if let Some(Echo::Answered { full: false, .. }) = edge.echoes.get(peer) {
         let says = format!(

@@ -125,7 +125,8 @@ pub struct Edge<'a> {
     pub forwards_v6: bool,
     /// The way to every backend of this site and to every peer's tunnel.
     pub hops: Arc<Hops>,
-    /// The addresses of resources with ports that no route leads to, or one that forbids it.
+    /// Those addresses of resources with ports, and those tried before a takeover, that no route leads to, or one that
+    /// forbids it.
     pub unrouted: BTreeMap<IpAddr, Unresolved>,
     /// What each peer said that could be asked, by site.
     pub echoes: BTreeMap<String, Echo>,

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Config,
     nexthop::{self, Hops, NextHops, Unresolved},
+    probe::confirming,
 };
 
 /// The kernel asks for a neighbour three times, a second apart.
@@ -82,11 +83,14 @@ async fn hops(config: &Config) -> anyhow::Result<Arc<Hops>> {
     Ok(Arc::clone(&hops.borrow()))
 }
 
-/// The addresses that backends reply from and that the kernel would not send to.
+/// The addresses that backends reply from, or that are tried while a peer is silent, and that the kernel would not send
+/// to.
 async fn unrouted(config: &Config) -> anyhow::Result<BTreeMap<IpAddr, Unresolved>> {
     let steered = config.resources.values().filter(|resource| !resource.ports.is_empty());
-    let addresses = steered.flat_map(|resource| resource.instances.values()).flat_map(|instance| &instance.addresses);
-    nexthop::unrouted(addresses.copied()).await.context("asking the kernel for routes")
+    let replies = steered.flat_map(|resource| resource.instances.values()).flat_map(|instance| &instance.addresses);
+    let tried = config.peers().flat_map(|peer| confirming(config, peer).into_values().flatten());
+    let addresses: BTreeSet<IpAddr> = replies.copied().chain(tried.map(|address| address.ip())).collect();
+    nexthop::unrouted(addresses).await.context("asking the kernel for routes")
 }
 
 /// Asks every peer that can be reached.
@@ -141,6 +145,8 @@ fn interface(link: &LinkMessage, links: &[LinkMessage], names: &BTreeMap<u32, St
 
 /// Indices of the interfaces whose frames are `link`'s.
 fn below<'a>(link: &'a LinkMessage, links: &'a [LinkMessage]) -> impl Iterator<Item = u32> + 'a {
+    // An index in another namespace is another interface's here.
+    let elsewhere = link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
     // A veth says in the same way which its other end is.
     let under = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::Link(index) => Some(*index),
@@ -148,7 +154,7 @@ fn below<'a>(link: &'a LinkMessage, links: &'a [LinkMessage]) -> impl Iterator<I
     });
     let of = |port: &&LinkMessage| port.attributes.contains(&LinkAttribute::Controller(link.header.index));
     let ports = links.iter().filter(move |port| of(port)).map(|port| port.header.index);
-    under.filter(|_| kind(link) == Kind::Vlan).chain(ports)
+    under.filter(move |_| kind(link) == Kind::Vlan && !elsewhere).chain(ports)
 }
 
 fn kind(link: &LinkMessage) -> Kind {
@@ -219,4 +225,37 @@ fn sysctl(setting: &str) -> u32 {
 fn on_bpf_file_system(path: &Path) -> bool {
     let existing = path.ancestors().find(|path| path.exists());
     existing.is_some_and(|path| statfs(path).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, kind: Option<InfoKind>, attributes: &[LinkAttribute]) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.link_layer_type = LinkLayerType::Ether;
+        link.attributes = attributes.to_vec();
+        link.attributes.extend(kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])));
+        link
+    }
+
+    fn below(link: &LinkMessage, others: &[LinkMessage]) -> Vec<u32> {
+        super::below(link, others).collect()
+    }
+
+    #[test]
+    fn a_vlan_is_above_no_interface_here_if_its_own_is_in_another_namespace() {
+        let on = LinkAttribute::Link(4);
+        assert_eq!(below(&link(9, Some(InfoKind::Vlan), std::slice::from_ref(&on)), &[]), [4]);
+        let elsewhere = [on.clone(), LinkAttribute::LinkNetNsId(0)];
+        assert!(below(&link(9, Some(InfoKind::Vlan), &elsewhere), &[]).is_empty());
+        assert!(below(&link(9, Some(InfoKind::Veth), &[on]), &[]).is_empty(), "a veth's other end");
+    }
+
+    #[test]
+    fn a_bridge_is_above_its_ports() {
+        let ports = [link(4, None, &[LinkAttribute::Controller(9)]), link(5, None, &[LinkAttribute::Controller(8)])];
+        assert_eq!(below(&link(9, Some(InfoKind::Bridge), &[]), &ports), [4]);
+    }
 }

@@ -21,6 +21,7 @@ use tokio::{sync::mpsc::Sender, task::AbortHandle, time};
 
 pub use attempt::{Attempt, Prober};
 pub use reach::Reach;
+pub(crate) use reach::{confirming, enough};
 pub use rise_fall::{Change, RiseFall};
 
 use crate::config::{Config, Probe, Role};

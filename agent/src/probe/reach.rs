@@ -1,13 +1,21 @@
 //! Whether the public addresses of a peer that is not in contact still answer this site: what `takeover = "confirmed"`
 //! asks before it believes the silence.
+//!
+//! A peer that lives must not be taken for dead because this host cannot send: only what was sent in vain counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    io,
+    net::{self, SocketAddr},
+    os::fd::AsRawFd,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket},
+};
 use tokio::{
     net::TcpStream,
     sync::{Notify, Semaphore},
@@ -44,10 +52,23 @@ struct Target {
 }
 
 /// Rounds in a row without one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Rounds {
     needed: u32,
     failed: u32,
+    /// What the last of them tried.
+    tried: Vec<SocketAddr>,
+}
+
+/// What one round tells of the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    /// It is there.
+    Answered,
+    /// Nothing answers at these addresses, and they are [`enough`].
+    InVain(Vec<SocketAddr>),
+    /// This host could not send, and why.
+    Nothing(String),
 }
 
 struct Task {
@@ -89,15 +110,16 @@ impl Reach {
     pub fn lost(&self) -> BTreeMap<String, Lost> {
         let mut lost = BTreeMap::<String, Lost>::new();
         for ((peer, resource), task) in &self.tasks {
-            if lock(&task.rounds).lost() {
-                lost.entry(peer.clone()).or_default().insert(resource.clone(), task.target.in_vain());
+            let rounds = lock(&task.rounds);
+            if rounds.lost() {
+                lost.entry(peer.clone()).or_default().insert(resource.clone(), in_vain(&rounds.tried));
             }
         }
         lost
     }
 
     fn start(&self, target: Target) -> Task {
-        let rounds = Arc::new(Mutex::new(Rounds { needed: target.fall, failed: 0 }));
+        let rounds = Arc::new(Mutex::new(Rounds { needed: target.fall, failed: 0, tried: Vec::new() }));
         let work = run(target.clone(), Arc::clone(&rounds), Arc::clone(&self.changed), Arc::clone(&self.permits));
         Task { target, rounds, handle: tokio::spawn(work).abort_handle() }
     }
@@ -109,27 +131,37 @@ impl Drop for Task {
     }
 }
 
-impl Target {
-    /// For people.
-    fn in_vain(&self) -> String {
-        let shown: Vec<String> = self.addresses.iter().take(4).map(ToString::to_string).collect();
-        let more = self.addresses.len() - shown.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("nothing answers at {}{more}", shown.join(", "))
-    }
+/// For people.
+fn in_vain(tried: &[SocketAddr]) -> String {
+    let shown: Vec<String> = tried.iter().take(4).map(ToString::to_string).collect();
+    let more = tried.len() - shown.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("nothing answers at {}{more}", shown.join(", "))
 }
 
 impl Rounds {
     /// Takes the next round's result in. Says whether that changed what is believed.
-    fn observe(&mut self, answered: bool) -> bool {
+    fn observe(&mut self, told: Told) -> bool {
         let before = self.lost();
-        self.failed = if answered { 0 } else { self.failed.saturating_add(1) };
+        match told {
+            Told::InVain(tried) => {
+                self.failed = self.failed.saturating_add(1);
+                self.tried = tried;
+            }
+            // What was believed is too old once nothing can be learnt any more.
+            Told::Answered | Told::Nothing(_) => self.failed = 0,
+        }
         before != self.lost()
     }
 
-    fn lost(self) -> bool {
+    fn lost(&self) -> bool {
         self.failed >= self.needed
     }
+}
+
+/// The addresses of `peer` that are tried while it is silent, by resource.
+pub fn confirming<'a>(config: &'a Config, peer: &str) -> BTreeMap<&'a str, Vec<SocketAddr>> {
+    targets(config, peer).into_iter().map(|(resource, target)| (resource, target.addresses)).collect()
 }
 
 /// What of `peer` is tried, by resource: where this site may take over from it once it is known to be lost.
@@ -162,10 +194,17 @@ fn ports(resource: &Resource, own: &Instance, theirs: &Instance) -> BTreeSet<u16
 }
 
 async fn run(target: Target, rounds: Arc<Mutex<Rounds>>, changed: Arc<Notify>, permits: Arc<Semaphore>) {
+    let mut able = true;
     loop {
         let start = Instant::now();
-        let answered = round(&target, &permits).await;
-        if lock(&rounds).observe(answered) {
+        let told = round(&target, &permits).await;
+        if let Told::Nothing(why) = &told
+            && able
+        {
+            tracing::warn!("a silent peer cannot be tried, and nothing is taken over for its silence: {why}");
+        }
+        able = !matches!(told, Told::Nothing(_));
+        if lock(&rounds).observe(told) {
             changed.notify_one();
         }
         time::sleep_until(next_start(start, target.interval, Instant::now()).into()).await;
@@ -173,21 +212,65 @@ async fn run(target: Target, rounds: Arc<Mutex<Rounds>>, changed: Arc<Notify>, p
 }
 
 /// Tries all addresses once; the first connection is enough.
-async fn round(target: &Target, permits: &Arc<Semaphore>) -> bool {
+async fn round(target: &Target, permits: &Arc<Semaphore>) -> Told {
     let mut tries = JoinSet::new();
     for address in target.addresses.iter().copied() {
         let (permits, patience) = (Arc::clone(permits), target.timeout);
         tries.spawn(async move {
             let _permit = permits.acquire().await;
-            matches!(time::timeout(patience, TcpStream::connect(address)).await, Ok(Ok(_)))
+            (address, answers(address, patience).await)
         });
     }
-    while let Some(answered) = tries.join_next().await {
-        if answered.is_ok_and(|answered| answered) {
-            return true;
+    let mut untried = BTreeMap::new();
+    while let Some(done) = tries.join_next().await {
+        match done {
+            Ok((_, Ok(true))) => return Told::Answered,
+            Ok((address, Err(error))) => drop(untried.insert(address, error)),
+            Ok((_, Ok(false))) | Err(_) => {}
         }
     }
-    false
+    unanswered(&target.addresses, &untried)
+}
+
+/// What a round tells in which none of the addresses answered.
+fn unanswered(addresses: &[SocketAddr], untried: &BTreeMap<SocketAddr, io::Error>) -> Told {
+    let (left, tried): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| untried.contains_key(address));
+    if enough(&tried, &left) {
+        return Told::InVain(tried);
+    }
+    let why = untried.iter().map(|(address, error)| format!("{address}: {error}"));
+    Told::Nothing(why.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether a peer is lost if none of `tried` answers, though this host cannot send to `untried`: it may live at any of
+/// those. But a site may have no IPv6 at all. That it has no IPv4 would be a failure: tunnels need it.
+pub fn enough(tried: &[SocketAddr], untried: &[SocketAddr]) -> bool {
+    let without_v6 = untried.iter().all(SocketAddr::is_ipv6) && !tried.iter().any(SocketAddr::is_ipv6);
+    !tried.is_empty() && (untried.is_empty() || without_v6)
+}
+
+/// Whether a connection is accepted in time.
+///
+/// Errors: this host cannot send there, so that nothing is learnt.
+async fn answers(address: SocketAddr, patience: Duration) -> io::Result<bool> {
+    let stream = TcpStream::from_std(begin(address)?)?;
+    let ended = time::timeout(patience, stream.writable()).await;
+    Ok(matches!(ended, Ok(Ok(()))) && matches!(stream.take_error(), Ok(None)))
+}
+
+/// Sends the first packet, and does not wait.
+///
+/// The kernel looks up the route first, and it is here that it says itself that there is none, or one that forbids it.
+/// An EHOSTUNREACH or ENETUNREACH after that is a router's word that it cannot reach the peer, which counts. So does a
+/// gateway of this site's that does not answer ARP: the kernel says so after three seconds only, and until then it looks
+/// like a peer that is silent.
+fn begin(address: SocketAddr) -> io::Result<net::TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -251,15 +334,45 @@ takeover = "silence""#;
     }
 
     #[test]
-    fn rounds_in_a_row_are_believed_and_one_answer_takes_it_back() {
-        for (results, expected) in [("---", "..L"), ("--+---", ".....L"), ("----+", "..L.A"), ("+", ".")] {
-            let mut rounds = Rounds { needed: 3, failed: 0 };
-            let observe = |result| match (rounds.observe(result == '+'), rounds.lost()) {
+    fn rounds_in_a_row_are_believed_and_one_that_answers_or_cannot_be_made_takes_it_back() {
+        let cases = [
+            ("---", "..L"),
+            ("--+---", ".....L"),
+            ("----+", "..L.A"),
+            ("+", "."),
+            ("????", "...."),
+            ("--?--", "....."),
+            ("---?", "..LA"),
+        ];
+        for (results, expected) in cases {
+            let mut rounds = Rounds { needed: 3, failed: 0, tried: Vec::new() };
+            let told = |result| match result {
+                '+' => Told::Answered,
+                '-' => Told::InVain(Vec::new()),
+                _ => Told::Nothing(String::new()),
+            };
+            let observe = |result| match (rounds.observe(told(result)), rounds.lost()) {
                 (false, _) => '.',
                 (true, true) => 'L',
                 (true, false) => 'A',
             };
             assert_eq!(results.chars().map(observe).collect::<String>(), expected, "{results}");
+        }
+    }
+
+    #[test]
+    fn a_round_tells_nothing_if_an_address_cannot_be_tried_unless_this_site_has_no_ipv6() {
+        let all = ["192.0.2.80:80", "192.0.2.81:80", "[2001:db8::80]:80", "[2001:db8::81]:80"];
+        let [a, b, six, seven] = all.map(|text| text.parse().unwrap());
+        let told = |untried: &[SocketAddr]| {
+            let error = || io::Error::from(io::ErrorKind::NetworkUnreachable);
+            unanswered(&[a, b, six, seven], &untried.iter().map(|address| (*address, error())).collect())
+        };
+        assert_eq!(told(&[]), Told::InVain(vec![a, b, six, seven]));
+        assert_eq!(told(&[six, seven]), Told::InVain(vec![a, b]));
+        assert_eq!(told(&[b]), Told::Nothing("192.0.2.81:80: network unreachable".to_owned()));
+        for untried in [vec![six], vec![a, b], vec![b, six, seven], vec![a, b, six, seven]] {
+            assert!(matches!(told(&untried), Told::Nothing(_)), "{untried:?}");
         }
     }
 

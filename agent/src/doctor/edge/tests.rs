@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Takeover},
     doctor::{Verdict, facts::Address},
 };
 
@@ -32,7 +32,7 @@ addresses = ["192.0.2.80", "2001:db8::80"]
 backends = ["10.1.0.11:80"]
 [resources.www.sites.west]
 role = "active"
-addresses = ["198.51.100.80"]
+addresses = ["198.51.100.80", "2001:db8:2::80"]
 [resources.local]
 probe = { tcp = true }
 [resources.local.sites.east]
@@ -57,7 +57,7 @@ fn interface(name: &str) -> Interface {
         gro: true,
         takes_tags: true,
         tx_checksums: true,
-        rp_filter: 2,
+        rp_filter: 0,
         arp_ignore: 0,
         arp_announce: 0,
     }
@@ -77,6 +77,10 @@ fn hop(name: &str, mtu: u32) -> Hop {
         source: [10, 1, 0, 1].into(),
         gateway: None,
     }
+}
+
+fn unreachable() -> Unresolved {
+    Unresolved::Refused { why: "unreachable".to_owned() }
 }
 
 fn answered(full: bool) -> Echo {
@@ -105,7 +109,7 @@ fn good(config: &Config) -> Edge<'_> {
         bpf_file_system: true,
         forwards_v4: true,
         forwards_v6: true,
-        unrouted: BTreeMap::new(),
+        unrouted: ["192.0.2.80", "2001:db8::80"].map(|own| (own.parse().unwrap(), unreachable())).into(),
         echoes: [("west".to_owned(), answered(true))].into(),
         hops: Arc::new(hops.into_iter().map(|(address, hop)| (address.parse().unwrap(), hop)).collect()),
     }
@@ -234,6 +238,18 @@ fn below_a_generic_program_packets_must_not_be_merged() {
 }
 
 #[test]
+fn interfaces_that_are_below_each_other_are_gone_through_once() {
+    let below =
+        |name: &str, below: &str| Interface { below: vec!["wan0".to_owned(), below.to_owned()], ..interface(name) };
+    let host = Host {
+        interfaces: vec![below("wan0", "eth0"), below("eth0", "eth1"), below("eth1", "eth0")],
+        ..Host::default()
+    };
+    let names: Vec<&str> = all_below(&host, &host.interfaces[0]).iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["eth0", "eth1"]);
+}
+
+#[test]
 fn the_program_must_see_the_tags_of_the_vlans_on_its_interfaces() {
     let vlan = |edge: &mut Edge<'_>| {
         edge.host.interfaces.push(Interface {
@@ -254,9 +270,36 @@ fn the_program_must_see_the_tags_of_the_vlans_on_its_interfaces() {
 fn what_users_send_should_fit_the_way_to_the_backends() {
     let shorter = |edge: &mut Edge<'_>| edge.host.interfaces[1].mtu = 1400;
     assert_eq!(wrong(shorter), [warning("packet size", "lan0", Some("ip link set lan0 mtu 1500"))]);
-    assert_eq!(wrong(|edge| edge.host.interfaces[1].mtu = 9000), []);
+    let larger = |edge: &mut Edge<'_>| {
+        edge.host.interfaces[1].mtu = 9000;
+        // Or the backends would not be told that less fits the way out.
+        edge.unrouted.clear();
+    };
+    assert_eq!(wrong(larger), []);
     // The tunnel's.
     assert_eq!(wrong(|edge| edge.host.interfaces[2].mtu = 9000), []);
+}
+
+/// What is wrong if users and the tunnel come by `wan0`, which takes packets of `mtu` bytes, and `lan0` takes `lan`.
+fn shared(mtu: u32, lan: u32) -> Vec<(Verdict, &'static str, String, Option<String>)> {
+    wrong(|edge| {
+        edge.host.interfaces[0].mtu = mtu;
+        edge.host.interfaces[1].mtu = lan;
+        edge.host.interfaces[2].name = "unused0".to_owned();
+        set_hop(edge, "10.255.0.2", Ok(hop("wan0", mtu)));
+    })
+    .into_iter()
+    .filter(|(_, check, ..)| ["packet size", "tunnel"].contains(check))
+    .collect()
+}
+
+#[test]
+fn an_interface_that_users_share_with_the_tunnel_may_take_more_for_its_sake() {
+    assert_eq!(shared(1544, 1500), []);
+    let size = || warning("packet size", "lan0", Some("ip link set lan0 mtu 1500"));
+    assert_eq!(shared(1544, 1400), [size()]);
+    let tunnel = warning("tunnel", "west", Some("ip link set wan0 mtu 1544"));
+    assert_eq!(shared(1500, 1400), [size(), tunnel]);
 }
 
 #[test]
@@ -276,20 +319,23 @@ fn strict_reverse_path_filters_drop_backends_replies() {
 
 #[test]
 fn loose_reverse_path_filters_drop_replies_from_addresses_that_cannot_be_sent_to() {
+    const CHECK: &str = "reverse path filter";
     let mend = Some("sysctl -w net.ipv4.conf.lan0.rp_filter=0");
-    let unrouted =
-        |address: &str, why: Unresolved| wrong(|edge| drop(edge.unrouted.insert(address.parse().unwrap(), why)));
-    let unreachable = || Unresolved::Refused { why: "unreachable".to_owned() };
-    for why in [unreachable(), Unresolved::NoRoute] {
-        assert_eq!(unrouted("198.51.100.80", why), [problem("reverse path filter", "lan0", mend)]);
-    }
-    // IPv6 has no such filter.
-    assert_eq!(unrouted("2001:db8::80", unreachable()), []);
-    let off = |edge: &mut Edge<'_>| {
-        edge.host.interfaces[1].rp_filter = 0;
-        edge.unrouted.insert("192.0.2.80".parse().unwrap(), unreachable());
+    assert_eq!(wrong(|edge| edge.host.interfaces[1].rp_filter = 2), [problem(CHECK, "lan0", mend)]);
+    let only = |address: &str, why: Unresolved| {
+        let found = wrong(|edge| {
+            edge.host.interfaces[1].rp_filter = 2;
+            edge.unrouted = [(address.parse().unwrap(), why)].into();
+        });
+        found.into_iter().filter(|(_, check, ..)| *check == CHECK).collect::<Vec<_>>()
     };
-    assert_eq!(wrong(off), []);
+    for why in [unreachable(), Unresolved::NoRoute] {
+        assert_eq!(only("198.51.100.80", why), [problem(CHECK, "lan0", mend)]);
+    }
+    // IPv6 has no such filter, and from others' addresses nothing is replied.
+    for address in ["2001:db8::80", "203.0.113.1"] {
+        assert_eq!(only(address, unreachable()), [], "{address}");
+    }
 }
 
 #[test]
@@ -313,6 +359,88 @@ fn a_steered_address_must_not_be_the_edges_own() {
             [problem("address", own, Some(&mend))]
         );
     }
+}
+
+/// As if these were routed.
+fn routed(edge: &mut Edge<'_>, addresses: &[&str]) {
+    edge.unrouted.retain(|unrouted, _| !addresses.contains(&unrouted.to_string().as_str()));
+}
+
+#[test]
+fn what_is_for_no_port_goes_round_without_an_unreachable_route() {
+    let own = "192.0.2.80";
+    let mend = "ip route add unreachable 192.0.2.80";
+    assert_eq!(wrong(|edge| routed(edge, &[own])), [warning("route", own, Some(mend))]);
+    let mend6 = "ip route add unreachable 2001:db8::80";
+    assert_eq!(wrong(|edge| routed(edge, &["2001:db8::80"])), [warning("route", "2001:db8::80", Some(mend6))]);
+    // A filter that the route would turn against the backends' replies goes first.
+    let loose = |edge: &mut Edge<'_>| {
+        routed(edge, &[own]);
+        edge.host.interfaces[1].rp_filter = 2;
+    };
+    let both = format!("sysctl -w net.ipv4.conf.lan0.rp_filter=0 && {mend}");
+    assert_eq!(wrong(loose), [warning("route", own, Some(&both))]);
+    // What becomes of an address of the host's own is said already.
+    let placed = |edge: &mut Edge<'_>| {
+        routed(edge, &[own]);
+        edge.host.addresses.push(address(own, 32, "lo"));
+    };
+    assert_eq!(wrong(placed), [problem("address", own, Some("ip addr del 192.0.2.80/32 dev lo"))]);
+    // It may be another host's where nothing is steered.
+    let mut unsteered = config();
+    unsteered.dataplane.interfaces.clear();
+    let mut edge = good(&unsteered);
+    edge.unrouted.clear();
+    assert!(check(&edge).iter().all(|finding| finding.check != "route" || finding.verdict == Verdict::Ok));
+}
+
+#[test]
+fn an_unreachable_route_keeps_backends_from_learning_what_fits_a_narrow_way_out() {
+    let narrow = |edge: &mut Edge<'_>| edge.host.interfaces[0].mtu = 1400;
+    let expected = ["192.0.2.80", "2001:db8::80"].map(|own| warning("route", own, None));
+    assert_eq!(wrong(narrow), expected);
+    let without = |edge: &mut Edge<'_>| {
+        narrow(edge);
+        edge.unrouted.clear();
+    };
+    assert_eq!(wrong(without), []);
+    // The tunnel's interface is no way out, unless there is no other.
+    assert_eq!(wrong(|edge| edge.host.interfaces[2].mtu = 1400), []);
+    let mut shared = config();
+    shared.dataplane.interfaces.pop();
+    let mut edge = good(&shared);
+    narrow(&mut edge);
+    set_hop(&mut edge, "10.255.0.2", Ok(hop("wan0", 1400)));
+    let warned = check(&edge).into_iter().filter(|finding| finding.check == "route" && finding.mend.is_none());
+    assert_eq!(warned.filter(|finding| finding.verdict == Verdict::Warning).count(), 2);
+    // Nobody knows where the tunnel goes.
+    let unknown = |edge: &mut Edge<'_>| {
+        narrow(edge);
+        set_hop(edge, "10.255.0.2", Err(Unresolved::NoRoute));
+    };
+    assert_eq!(wrong(unknown), [problem("tunnel", "west", None)]);
+}
+
+#[test]
+fn nothing_is_taken_over_from_a_silent_peer_that_cannot_be_tried() {
+    let (four, six) = ("198.51.100.80", "2001:db8:2::80");
+    let unrouted = |addresses: &[&str], why: &Unresolved| {
+        let insert = |edge: &mut Edge<'_>| {
+            edge.unrouted.extend(addresses.iter().map(|address| (address.parse().unwrap(), why.clone())));
+        };
+        wrong(insert)
+    };
+    for why in [unreachable(), Unresolved::NoRoute] {
+        assert_eq!(unrouted(&[four, six], &why), [four, six].map(|address| problem("route", address, None)));
+        assert_eq!(unrouted(&[four], &why), [problem("route", four, None)]);
+        // A site may have no IPv6.
+        assert_eq!(unrouted(&[six], &why), [warning("route", six, None)]);
+    }
+    let mut silence = config();
+    silence.resources.get_mut("www").unwrap().takeover = Takeover::Silence;
+    let mut edge = good(&silence);
+    edge.unrouted.insert(four.parse().unwrap(), unreachable());
+    assert!(check(&edge).iter().all(|finding| finding.verdict == Verdict::Ok), "it need not be tried");
 }
 
 #[test]
@@ -345,6 +473,24 @@ fn a_tunnels_path_must_resolve_and_should_take_whole_packets() {
         [problem("tunnel", "west", Some(mend))],
         "IPv6 does not fit"
     );
+}
+
+#[test]
+fn what_users_may_send_should_fit_the_tunnel_too() {
+    let tunnel = |users: u32, mtu: u32| {
+        wrong(|edge| {
+            edge.host.interfaces[0].mtu = users;
+            edge.host.interfaces[1].mtu = 9000;
+            // The way out of a LAN with larger packets.
+            edge.unrouted.clear();
+            set_hop(edge, "10.255.0.2", Ok(hop("link0", mtu)));
+        })
+    };
+    let mend = "ip link set link0 mtu 4044";
+    assert_eq!(tunnel(4000, 4043), [warning("tunnel", "west", Some(mend))]);
+    assert_eq!(tunnel(4000, 4044), []);
+    // Those from the LAN are told.
+    assert_eq!(tunnel(1500, 1544), []);
 }
 
 #[test]
