@@ -9,7 +9,7 @@ use lab::program::{Verdict, host::Host, kernel::Kernel, requests, table::Table};
 use mutations::{mutated, random};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use siteswap_common::{
-    maps::{InstanceEntry, RING_CHUNK, RingChunk, Target},
+    maps::{AddressEntry, InstanceEntry, MAX_PORTS, PortEntry, RING_CHUNK, RingChunk, Target},
     outcome::{Action, Outcome},
 };
 
@@ -61,9 +61,31 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    /// An address with any ports, perhaps of another instance or none.
+    fn address(is: AddressEntry)(
+        instance_id in prop_oneof![4 => Just(is.instance_id), 1 => any::<u64>()],
+        instance in prop_oneof![4 => Just(is.instance), 1 => 0..8u32, 1 => any::<u32>()],
+        port_count in prop_oneof![4 => Just(is.port_count), 2 => 0..12u32, 1 => any::<u32>()],
+        ports in prop_oneof![2 => Just(is.ports.to_vec()), 1 => vec(port(), MAX_PORTS)],
+    ) -> AddressEntry {
+        AddressEntry { instance_id, instance, port_count, ports: ports.try_into().expect("as many"), ..is }
+    }
+}
+
+prop_compose! {
+    fn port()(
+        protocol in prop_oneof![Just(6), Just(17), any::<u8>()],
+        port in prop_oneof![Just(80), Just(7001), Just(0), any::<u16>()],
+    ) -> PortEntry {
+        PortEntry { protocol, reserved: 0, port }
+    }
+}
+
 /// What becomes of requests, whatever that may be.
 #[derive(Clone, Debug)]
 struct Contents {
+    addresses: Vec<AddressEntry>,
     instances: Vec<InstanceEntry>,
     rings: Vec<RingChunk>,
     targets: Vec<Target>,
@@ -74,14 +96,16 @@ fn contents() -> impl Strategy<Value = Contents> {
     let instances: Vec<_> = ids.iter().map(|&id| instance(id)).collect();
     let ring =
         vec(0..8u16, RING_CHUNK as usize).prop_map(|targets| RingChunk { targets: targets.try_into().expect("64") });
-    (instances, vec(ring, 4), vec(target(ids), 7)).prop_map(|(instances, rings, mut targets)| {
+    let addresses: Vec<_> = requests::table().addresses.into_iter().map(address).collect();
+    (addresses, instances, vec(ring, 4), vec(target(ids), 7)).prop_map(|(addresses, instances, rings, mut targets)| {
         targets.insert(0, Target::NONE);
-        Contents { instances, rings, targets }
+        Contents { addresses, instances, rings, targets }
     })
 }
 
 impl Contents {
     fn put(&self, table: &mut Table) {
+        table.addresses.clone_from(&self.addresses);
         table.instances.clone_from(&self.instances);
         table.rings.clone_from(&self.rings);
         table.targets.clone_from(&self.targets);
@@ -116,6 +140,7 @@ fn any_frame_and_any_table_in_the_kernel() {
         let failed = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
         contents.put(table);
         host.update(|table| contents.put(table));
+        kernel.publish_addresses(&table.addresses).map_err(failed)?;
         kernel.publish_requests(table).map_err(failed)?;
         for frame in &frames {
             let verdict = kernel.run(frame).map_err(failed)?;

@@ -48,9 +48,13 @@ impl Host {
         }
     }
 
-    /// Changes what is said of requests, but for addresses; flows stay.
+    /// Changes what is said of requests, but for which addresses there are; flows stay.
     pub fn update(&mut self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table);
+        for entry in self.addresses.values_mut() {
+            let said = self.table.addresses.iter().find(|said| said.address == entry.address);
+            *entry = *said.expect("the same addresses");
+        }
     }
 
     /// Runs a frame through [`receive`].
