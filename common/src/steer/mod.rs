@@ -143,7 +143,7 @@ fn requested<P: Packet, T: Tables>(
     present: Present,
     tables: &T,
 ) -> Result<Steered, Outcome> {
-    let (request, instance) = find(packet, link, from.is_some(), otherwise, present, tables)?;
+    let (request, instance) = find(packet, link, from, otherwise, present, tables)?;
     let choice = choose(&request, instance, from, tables)?;
     let outcome = if choice.target.kind == TargetKind::Peer as u32 {
         send::forward(packet, &request, choice.target, instance.epoch, present.now, tables)

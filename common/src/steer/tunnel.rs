@@ -37,6 +37,8 @@ const FIRST_PORT: u32 = 0xc000;
 /// Who forwarded a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct From {
+    /// Where what it forwarded ends at the latest.
+    pub end: usize,
     /// The epoch that the sender knows of the resource.
     pub epoch: u64,
 }
@@ -100,7 +102,7 @@ fn inner<P: Packet, T: Tables>(
     let peer = tables.peer(source).ok_or(Outcome::TunnelStranger)?;
     let ([what, site], epoch): ([u32; 2], u64) =
         packet.load(start + V4_HEADER + UDP_HEADER).ok_or(Outcome::TunnelHeader)?;
-    if site != peer || sum(outer).fold() != 0xffff {
+    if site != peer || length < UDP_HEADER + HEADER || sum(outer).fold() != 0xffff {
         return Err(Outcome::TunnelHeader);
     }
     let ([forwarded, _], [echo, _]) = (header(FORWARDED as u8, 0), header(ECHO, 0));
@@ -110,14 +112,15 @@ fn inner<P: Packet, T: Tables>(
     if what != forwarded {
         return Err(Outcome::TunnelHeader);
     }
-    if first as usize & 0xffff != V4_HEADER + length || start + V4_HEADER + length > packet.length() {
+    let end = start + V4_HEADER + length;
+    if first as usize & 0xffff != V4_HEADER + length || end > packet.length() {
         return Err(Outcome::TunnelInner);
     }
     let inner = start + OVERHEAD;
     let version: u16 = packet.load(inner).ok_or(Outcome::TunnelInner)?;
     match version >> 12 {
-        4 => Ok((Link::V4(inner), Some(From { epoch }))),
-        6 => Ok((Link::V6(inner), Some(From { epoch }))),
+        4 => Ok((Link::V4(inner), Some(From { end, epoch }))),
+        6 => Ok((Link::V6(inner), Some(From { end, epoch }))),
         _ => Err(Outcome::TunnelInner),
     }
 }
