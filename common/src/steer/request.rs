@@ -222,9 +222,9 @@ impl Transport {
         let ports = u64::from(self.ports) << 8 | u64::from(self.protocol);
         let [c0, c1] = self.client;
         let [r0, r1] = self.resource;
-        // Both addresses at once. Two flows of different resources may meet, if their clients differ as their resources
-        // do; a target is of one resource only, so that they are told apart.
-        finish(mix(mix(mix(seed, c0 ^ r0.rotate_left(32)), c1 ^ r1.rotate_left(32)), ports))
+        // One word after the other, so that none makes up for what another changes. What becomes of a word's highest bit is
+        // known without the seed, and the next word could make up for that: so it is never one of the sender's own too.
+        finish([c0, r0, c1, r1, ports].into_iter().fold(seed, mix))
     }
 }
 
@@ -338,4 +338,44 @@ const fn mix(hash: u64, word: u64) -> u64 {
 const fn finish(hash: u64) -> u64 {
     let product = hash.wrapping_mul(MULTIPLIER);
     product ^ product >> 29
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: u64 = 0x5eed;
+
+    /// The client's address, the resource's, and the ports.
+    type Words = [u64; 5];
+    const WORDS: Words = [0x2001_0db8_00c1_0000, 0x10, 0x2001_0db8_0001_0080, 0x80, 0x9c40_0050];
+
+    fn hash([c0, c1, r0, r1, ports]: Words) -> u64 {
+        let (client, resource, ports) = ([c0, c1], [r0, r1], ports as u32);
+        Transport { protocol: TCP, client, resource, ports, new: false, starts: true }.hash(SEED)
+    }
+
+    fn flip(mut words: Words, bit: usize) -> Words {
+        words[bit / 64] ^= 1 << (bit % 64);
+        words
+    }
+
+    #[test]
+    fn a_flow_that_differs_in_one_bit_or_two_has_another_hash() {
+        const BITS: usize = 4 * 64 + 32;
+        for one in 0..BITS {
+            assert_ne!(hash(flip(WORDS, one)), hash(WORDS), "bit {one}");
+            for other in 0..one {
+                assert_ne!(hash(flip(flip(WORDS, one), other)), hash(WORDS), "bits {one} and {other}");
+            }
+        }
+    }
+
+    /// A multiplication leaves a word's highest bit where it is, whatever the seed.
+    #[test]
+    fn what_a_clients_highest_bit_changes_cannot_be_made_up_for_in_the_rest_of_its_address() {
+        let [c0, c1, r0, r1, ports] = WORDS;
+        let other = [c0 ^ 1 << 63, c1 ^ 1 << 63 ^ 1 << 31, r0, r1, ports];
+        assert_ne!(hash(WORDS), hash(other));
+    }
 }
