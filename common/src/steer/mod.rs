@@ -17,7 +17,7 @@ use crate::{
     answer::{self, Present},
     maps::{AddressEntry, InstanceEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind},
     network::Link,
-    outcome::Outcome,
+    outcome::{Action, Outcome},
     packet::Packet,
 };
 
@@ -129,8 +129,11 @@ fn steer<P: Packet, T: Tables>(packet: &mut P, link: Link, otherwise: Outcome, t
         Ok(opened) => opened,
         Err(outcome) => return outcome.into(),
     };
-    let otherwise = if from.is_some() { Outcome::TunnelUnknown } else { otherwise };
-    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(Steered::from)
+    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(|outcome| match from {
+        // The host has no use for what came through the tunnel.
+        Some(_) if outcome.action() == Action::Pass => Outcome::TunnelUnknown.into(),
+        _ => outcome.into(),
+    })
 }
 
 /// Steers the packet in `link`, which a peer may have forwarded.

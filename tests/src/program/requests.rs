@@ -530,6 +530,14 @@ impl Collection {
         let unknown = Datagram { protocol: 6, transport: Some(tcp(1, 80, SYN, 0)), ..Datagram::new(foreign, &[]) };
         let unknown = Tunnelled::new(3, &unknown.frame()[14..]);
         self.stop("forwarded here for no resource", unknown.frame(), Outcome::TunnelUnknown);
+        for (name, nothing) in [
+            ("for another port", packet(Of::Www, v6, 6, tcp(1, 81, SYN, 0))),
+            ("with another protocol", packet(Of::Www, v6, 47, vec![0; 20])),
+            ("while its instance changes", segment(Of::Changing, v6, 1, SYN)),
+        ] {
+            let nothing = Tunnelled::new(3, &nothing.frame()[14..]);
+            self.stop(&format!("forwarded here {name}"), nothing.frame(), Outcome::TunnelUnknown);
+        }
     }
 
     fn forged(&mut self) {
