@@ -302,7 +302,7 @@ pub fn explains() -> bool {
     constant(&EXPLAINS) != 0
 }
 
-/// What the explaining program found: outcome, target, interface, and whether a known flow decided.
+/// What the explaining program found: outcome, target, interface, and what was known of the flow.
 #[btf_map]
 static EXPLAINED: Array<[u32; 4], 1> = Array::new();
 
@@ -310,8 +310,7 @@ static EXPLAINED: Array<[u32; 4], 1> = Array::new();
 #[inline(always)]
 pub fn explain(steered: Steered) {
     if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
-        let found =
-            [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
+        let found = [steered.outcome().index(), steered.target(), steered.interface(), steered.knew()];
         // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
         unsafe { *explained = found };
     }

@@ -34,6 +34,7 @@ use nix::{
 use siteswap_common::{
     maps::{AnswerSet, Control, FLOW_WAYS, TABLES, Target},
     outcome::Outcome,
+    steer::Knew,
 };
 
 pub use self::{
@@ -140,8 +141,8 @@ pub struct Explained {
     pub outcome: Outcome,
     /// Where it would be sent.
     pub target: Option<SentTo>,
-    /// A known flow decides that.
-    pub established: bool,
+    /// What is known of its flow.
+    pub knew: Knew,
 }
 
 /// A target of the program's.
@@ -376,7 +377,7 @@ impl Dataplane {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
         load::program(&mut ebpf)?.test_run(options).map_err(|error| Error::verifying(PROGRAM, error))?;
         let found: Array<_, [u32; 4]> = map(&mut ebpf, EXPLAINED)?;
-        let [outcome, index, interface, established] = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
+        let [outcome, index, interface, knew] = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
         let nothing = || Error::Map { map: EXPLAINED, cause: "holds no outcome".into() };
         let outcome = Outcome::from_index(outcome).ok_or_else(nothing)?;
         let targets: Array<_, Target> = map(&mut ebpf, TARGETS)?;
@@ -386,7 +387,7 @@ impl Dataplane {
         };
         let address = |target: Target| IpAddr::from(target.address).to_canonical();
         let target = target.map(|target| SentTo { address: address(target), interface });
-        Ok(Explained { outcome, target, established: established != 0 })
+        Ok(Explained { outcome, target, knew: Knew::from_number(knew) })
     }
 
     /// Takes the program off its interfaces and removes every pin. Merely dropped, the data plane leaves all that to

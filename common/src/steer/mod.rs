@@ -57,16 +57,40 @@ pub trait Tables: answer::Tables {
     fn may_tell(&self, now: u64) -> bool;
 }
 
+/// What is known of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knew {
+    /// Nothing, or it was of no importance.
+    Nothing = 0,
+    /// Where it goes: it stays there.
+    Target = 1,
+    /// Where it went: that is gone, or it may not go there any more.
+    Former = 2,
+}
+
+impl Knew {
+    /// The one with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Target,
+            2 => Self::Former,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// What became of a packet, for the program and for people. In one number, because every early way out sets all of it:
-/// from the lowest bit on the outcome (8 bits), whether a known flow decided (8), the target (16), and the interface (32).
+/// from the lowest bit on the outcome (8 bits), what was known of its flow (8), the target (16), and the interface (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steered(u64);
 
 impl Steered {
     #[inline(always)]
-    fn new(outcome: Outcome, Choice { target, index, established }: &Choice) -> Self {
-        let established = u64::from(*established);
-        Self(outcome as u64 | established << 8 | u64::from(*index & 0xffff) << 16 | u64::from(target.interface) << 32)
+    fn new(outcome: Outcome, Choice { target, index, knew }: &Choice) -> Self {
+        Self(
+            outcome as u64 | (*knew as u64) << 8 | u64::from(*index & 0xffff) << 16 | u64::from(target.interface) << 32,
+        )
     }
 
     /// The outcome.
@@ -76,10 +100,10 @@ impl Steered {
         unsafe { core::mem::transmute::<u64, Outcome>(self.0 & 0xff) }
     }
 
-    /// Whether a known flow decided where it goes.
+    /// The number of what was known of its flow, a [`Knew`].
     #[inline(always)]
-    pub const fn established(self) -> bool {
-        self.0 >> 8 & 1 != 0
+    pub const fn knew(self) -> u32 {
+        (self.0 >> 8 & 0xff) as u32
     }
 
     /// The target it goes to; 0: none.
@@ -161,7 +185,7 @@ fn requested<P: Packet, T: Tables>(
 struct Choice<'a> {
     target: &'a Target,
     index: u32,
-    established: bool,
+    knew: Knew,
 }
 
 /// The target of a request: where its flow is, or else where its instance says.
@@ -183,7 +207,7 @@ fn choose<'a, T: Tables>(
             if request.starts {
                 flow.refresh(set, found, tables);
             }
-            return Ok(Choice { target, index, established: true });
+            return Ok(Choice { target, index, knew: Knew::Target });
         }
     }
     let index = decide(request, instance, from, tables)?;
@@ -197,7 +221,8 @@ fn choose<'a, T: Tables>(
     if request.starts {
         flow.insert(set, known, index, target.generation, tables);
     }
-    Ok(Choice { target, index, established: false })
+    let knew = if known.is_some() { Knew::Former } else { Knew::Nothing };
+    Ok(Choice { target, index, knew })
 }
 
 /// Whether a known flow may go on to its target.

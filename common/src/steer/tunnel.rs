@@ -21,7 +21,7 @@ use crate::{
 
 const VERSION: u32 = 1;
 /// The mark of a forwarded packet.
-const FORWARDED: u32 = 1;
+pub const FORWARDED: u8 = 1;
 /// The mark of a question whether this end answers.
 pub const ECHO: u8 = 2;
 /// The mark of the answer.
@@ -105,7 +105,7 @@ fn inner<P: Packet, T: Tables>(
     if site != peer || length < UDP_HEADER + HEADER || sum(outer).fold() != 0xffff {
         return Err(Outcome::TunnelHeader);
     }
-    let ([forwarded, _], [echo, _]) = (header(FORWARDED as u8, 0), header(ECHO, 0));
+    let ([forwarded, _], [echo, _]) = (header(FORWARDED, 0), header(ECHO, 0));
     if what == echo {
         return Err(answer(packet, start, tables));
     }
@@ -162,7 +162,7 @@ pub fn write<P: Packet>(
     let ports = (FIRST_PORT | (hash >> 48) as u32 & 0x3fff) << 16 | target.port & 0xffff;
     let udp = [ports, (total - V4_HEADER as u32) << 16];
     packet.store(0, (macs(target), ETHERTYPE_V4))?;
-    packet.store(ETHERNET_HEADER, (ip, udp, self::header(FORWARDED as u8, site), epoch))
+    packet.store(ETHERNET_HEADER, (ip, udp, self::header(FORWARDED, site), epoch))
 }
 
 /// Both MAC addresses of a frame to the target.
