@@ -32,7 +32,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use siteswap_common::{
-    maps::{AnswerSet, Control, FLOW_WAYS, TABLES, Target},
+    maps::{AnswerSet, Control, Counter, FLOW_WAYS, Found, TABLES, Target},
     outcome::Outcome,
     steer::Knew,
 };
@@ -344,11 +344,11 @@ impl Dataplane {
     /// Packets by outcome, all CPUs together, since the maps were made.
     pub fn counters(&self) -> Result<Vec<(Outcome, u64)>, Error> {
         let missing = || Error::Map { map: COUNTERS, cause: "is not in the object".into() };
-        let map: PerCpuArray<_, u64> =
+        let map: PerCpuArray<_, Counter> =
             self.ebpf.map(COUNTERS).ok_or_else(missing)?.try_into().map_err(Error::map(COUNTERS))?;
         let count = |outcome: &Outcome| {
             let values = map.get(&outcome.index(), 0).map_err(Error::map(COUNTERS))?;
-            Ok((*outcome, values.iter().sum()))
+            Ok((*outcome, values.iter().map(|counter| counter.packets).sum()))
         };
         Outcome::ALL.iter().map(count).collect()
     }
@@ -376,8 +376,8 @@ impl Dataplane {
         let mut ebpf = load::load_explaining(&self.constants, flow_sets(&self.config), &self.pins)?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
         load::program(&mut ebpf)?.test_run(options).map_err(|error| Error::verifying(PROGRAM, error))?;
-        let found: Array<_, [u32; 4]> = map(&mut ebpf, EXPLAINED)?;
-        let [outcome, index, interface, knew] = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
+        let found: Array<_, Found> = map(&mut ebpf, EXPLAINED)?;
+        let Found { outcome, target: index, interface, knew } = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
         let nothing = || Error::Map { map: EXPLAINED, cause: "holds no outcome".into() };
         let outcome = Outcome::from_index(outcome).ok_or_else(nothing)?;
         let targets: Array<_, Target> = map(&mut ebpf, TARGETS)?;
