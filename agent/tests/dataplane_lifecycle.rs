@@ -423,8 +423,9 @@ fn bpftool_prints_what_becomes_of_requests_with_field_names() {
     for (map, index, fields) in [
         ("INSTANCES", 0, ["\"epoch\": 7", "\"ring_size\": 251", "\"steer\": 1"]),
         ("RINGS", 0, ["\"targets\": [1,1", "1,1", "1"]),
-        ("TARGETS", 1, ["\"kind\": 1", "\"interface\": 42", "\"to\": [2,0,0,0,0,2"]),
-        ("FLOWS", 0, ["\"flows\": [0,0", "0", "0"]),
+        ("TARGETS", 1, ["\"kind\": 1", "\"interface\": 42", "\"generation\": 1"]),
+        ("FLOWS", 0, ["\"flows\": [{", "\"target\": 0", "\"generation\": 0"]),
+        ("COUNTERS", 0, ["\"cpu\": 0", "\"packets\": 0", "\"packets\": 0"]),
     ] {
         let entry = lookup(&["pinned", pins.file(map).to_str().unwrap()], index);
         assert!(fields.iter().all(|field| entry.contains(field)), "{map}: {entry}");

@@ -211,7 +211,8 @@ pub struct Target {
     pub owner: u64,
     /// A [`TargetKind`].
     pub kind: u32,
-    /// How often this index was given to something else, modulo 256: a flow with another number is not for this one.
+    /// 1 for the first that this index was given to, and one more for each of the next, from 255 on to 1 again: a flow with
+    /// another number is not for this one. 0: nobody ever had the index.
     pub generation: u32,
     /// The interface's index.
     pub interface: u32,
@@ -246,12 +247,67 @@ impl Target {
     };
 }
 
+/// A flow in `FLOWS`. For people: the program reads and writes all of it at once, as the word whose lower end comes first.
+/// All zeros are none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEntry {
+    /// When, in units of 8.6 seconds, modulo 256.
+    pub seen: u8,
+    /// Of its target: [`Target::generation`].
+    pub generation: u8,
+    /// Index in `TARGETS`.
+    pub target: u16,
+    /// The upper half of its hash.
+    pub hash: u32,
+}
+
 /// Value in `FLOWS`: see `flows`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSet {
-    /// Packed; 0 is none.
-    pub flows: [u64; FLOW_WAYS as usize],
+    /// Those of which one packet has been seen are at the end.
+    pub flows: [FlowEntry; FLOW_WAYS as usize],
+}
+
+/// Value in `COUNTERS`, by [`Outcome`](crate::outcome::Outcome) and CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Since the map was made.
+    pub packets: u64,
+}
+
+/// Value of `ERRORS[0]`: ICMP errors to senders whose packets are too big for the tunnel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errors {
+    /// The span of time, of 134 milliseconds, in which the last was sent.
+    pub span: u64,
+    /// How many in that.
+    pub count: u64,
+}
+
+/// Value of `REPORTED[0]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The lease whose end is in the log: its [`Control::lease_until`].
+    pub lease_until: u64,
+}
+
+/// Value of `EXPLAINED[0]`: what the explaining program found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The index of an [`Outcome`](crate::outcome::Outcome).
+    pub outcome: u32,
+    /// Index in `TARGETS`; 0 is none.
+    pub target: u32,
+    /// The index of the interface that leads there.
+    pub interface: u32,
+    /// A [`Knew`](crate::steer::Knew).
+    pub knew: u32,
 }
 
 /// A peer that requests are taken from, as the program's read-only data has it.
@@ -305,6 +361,10 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FlowSet {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Found {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::TunnelPeer {}
 }
 
@@ -313,7 +373,10 @@ const _: () = assert!(size_of::<AddressEntry>() == 16 + 8 + 4 + 4 + 4 * MAX_PORT
 const _: () = assert!(size_of::<InstanceEntry>() == 40);
 const _: () = assert!(size_of::<RingChunk>() == 2 * RING_CHUNK as usize);
 const _: () = assert!(size_of::<Target>() == 64);
+const _: () = assert!(size_of::<FlowEntry>() == 8);
 const _: () = assert!(size_of::<FlowSet>() == 8 * FLOW_WAYS as usize);
+const _: () = assert!(size_of::<Counter>() == 8);
+const _: () = assert!(size_of::<Found>() == 16);
 const _: () = assert!(size_of::<TunnelPeer>() == 8);
 const _: () = assert!(size_of::<NameEntry>() == 8 + 4 + 4 + NAME_BYTES);
 const _: () = assert!(size_of::<AnswerSet>() == 24 + 20 * MAX_ADDRESSES);

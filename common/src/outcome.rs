@@ -124,7 +124,7 @@ outcomes! {
     TunnelStranger Drop "tunnel_stranger" "tunnel packet from an address that is no peer's"
     TunnelHeader Drop "tunnel_header" "tunnel packet with a header no peer sends: version, mark or site"
     TunnelInner Drop "tunnel_inner" "tunnel packet that holds no whole IP packet"
-    TunnelUnknown Drop "tunnel_unknown" "tunnel packet for an address that is no resource's"
+    TunnelUnknown Drop "tunnel_unknown" "tunnel packet for no address and port of a resource"
     TunnelOlder Drop "tunnel_older" "forwarded here by a peer that knows an older epoch, and this site does not hold the resource"
     TunnelNewer Drop "tunnel_newer" "forwarded here by a peer that knows a newer epoch, which this site does not know yet"
     TunnelLoop Drop "tunnel_loop" "forwarded here in the same epoch, but this site does not hold the resource"

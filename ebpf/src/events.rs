@@ -7,7 +7,7 @@ use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map, programs::XdpContext};
 use aya_log_ebpf::{info, warn};
-use siteswap_common::outcome::Outcome;
+use siteswap_common::{maps::Reported, outcome::Outcome};
 
 use crate::tables;
 
@@ -32,7 +32,7 @@ static NAMES: [[u8; NAME_BYTES]; Outcome::COUNT] = {
 
 /// The end of the lease that has been reported.
 #[btf_map]
-static REPORTED: Array<u64, 1> = Array::new();
+static REPORTED: Array<Reported, 1> = Array::new();
 
 /// Reports a counter's first packet on this CPU.
 #[inline(never)]
@@ -55,10 +55,10 @@ pub fn unleased(context: &XdpContext) {
     };
     // SAFETY: of the map's type; volatile, because other CPUs use it too.
     unsafe {
-        if read_volatile(reported) == until {
+        if read_volatile(&raw const (*reported).lease_until) == until {
             return;
         }
-        write_volatile(reported, until);
+        write_volatile(&raw mut (*reported).lease_until, until);
     }
     warn!(context, "the agent's lease has run out: queries go up to its server");
 }

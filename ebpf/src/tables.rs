@@ -10,9 +10,9 @@ use aya_ebpf::{
 use siteswap_common::{
     answer::{self, Present},
     maps::{
-        ADDRESS_SEEDS as BUCKETS, ADDRESS_SLOTS, AddressEntry, AnswerSet, Control, FLOW_SETS, FlowSet, InstanceEntry,
-        MAX_LISTEN, MAX_PEERS, NAME_SEEDS, NAME_SLOTS, NameEntry, RING_CHUNKS, RingChunk, SETS, TABLES,
-        TARGETS as MOST_TARGETS, Target, TunnelPeer,
+        ADDRESS_SEEDS as BUCKETS, ADDRESS_SLOTS, AddressEntry, AnswerSet, Control, Counter, Errors, FLOW_SETS, FlowSet,
+        Found, InstanceEntry, MAX_LISTEN, MAX_PEERS, NAME_SEEDS, NAME_SLOTS, NameEntry, RING_CHUNKS, RingChunk, SETS,
+        TABLES, TARGETS as MOST_TARGETS, Target, TunnelPeer,
     },
     outcome::Outcome,
     steer::{self, Steered, flows},
@@ -65,9 +65,9 @@ const ALIGNED: usize = 1 << 10;
 #[btf_map]
 static FLOWS: Array<FlowSet, { FLOW_SETS as usize }, ALIGNED> = Array::new();
 
-/// ICMP errors in the present span of time: which one it is, and how many.
+/// ICMP errors in the present span of time.
 #[btf_map]
-static ERRORS: Array<[u64; 2], 1> = Array::new();
+static ERRORS: Array<Errors, 1> = Array::new();
 
 #[btf_map]
 static ANSWERS: ArrayOfMaps<Answers, 1> = ArrayOfMaps::new();
@@ -77,7 +77,7 @@ static CONTROL: Array<Control, 1> = Array::new();
 
 /// Packets by outcome.
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { Outcome::COUNT }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counter, { Outcome::COUNT }> = PerCpuArray::new();
 
 /// Addresses in network order, up to the first all-zero one. Aligned so that they can be read as words.
 #[repr(C, align(8))]
@@ -262,11 +262,11 @@ impl steer::Tables for Maps {
         let span = now >> 27;
         let Some(errors) = ERRORS.get_ptr_mut(0) else { return false };
         // SAFETY: of the map's type. Another CPU may count at the same time: then one more or less is sent.
-        let [counted, count] = unsafe { read_volatile(errors) };
+        let Errors { span: counted, count } = unsafe { read_volatile(errors) };
         let count = if counted == span { count } else { 0 };
         if constant(&EXPLAINS) == 0 {
             // SAFETY: as above.
-            unsafe { write_volatile(errors, [span, count + 1]) };
+            unsafe { write_volatile(errors, Errors { span, count: count + 1 }) };
         }
         count < MOST_ERRORS
     }
@@ -302,16 +302,20 @@ pub fn explains() -> bool {
     constant(&EXPLAINS) != 0
 }
 
-/// What the explaining program found: outcome, target, interface, and whether a known flow decided.
+/// What the explaining program found.
 #[btf_map]
-static EXPLAINED: Array<[u32; 4], 1> = Array::new();
+static EXPLAINED: Array<Found, 1> = Array::new();
 
 /// Leaves the explanation for the agent.
 #[inline(always)]
 pub fn explain(steered: Steered) {
     if let Some(explained) = EXPLAINED.get_ptr_mut(0) {
-        let found =
-            [steered.outcome().index(), steered.target(), steered.interface(), u32::from(steered.established())];
+        let found = Found {
+            outcome: steered.outcome().index(),
+            target: steered.target(),
+            interface: steered.interface(),
+            knew: steered.knew(),
+        };
         // SAFETY: of the map's type; nobody else runs the explaining program meanwhile.
         unsafe { *explained = found };
     }
@@ -325,7 +329,7 @@ pub fn count(outcome: Outcome) -> bool {
     };
     // SAFETY: this CPU's own counter, and the program is not interrupted by itself.
     unsafe {
-        *counter += 1;
-        *counter == 1
+        (*counter).packets += 1;
+        (*counter).packets == 1
     }
 }

@@ -1,12 +1,13 @@
 //! What an operator does to a running site: overrides, explanations, new configurations.
 
-use std::{fs, time::Duration};
+use std::{fs, net::TcpStream, time::Duration};
 
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use lab::{
     Lab, Options,
     plan::{EAST, Public, SITES, WEST},
+    program::requests::{Of, SYN, Tunnelled, packet, tcp},
     wait_until,
 };
 use nix::{
@@ -147,5 +148,57 @@ fn explain_says_what_would_become_of_a_packet_and_changes_nothing() -> Result<()
     assert_eq!(explain("192.0.2.99:80")?["resource"], serde_json::Value::Null);
     assert_eq!(sum(&counters()?), sum(&before), "nothing is counted");
     assert!(east.order(&["explain", "--packet", "tcp", "nonsense"]).unwrap_err().to_string().contains("SOURCE:PORT"));
+    Ok(())
+}
+
+/// A whole frame, as it is in a capture.
+#[test]
+fn explain_opens_a_frame_that_came_through_the_tunnel() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let east = lab.agent("east")?;
+    lab.await_holder(&SITES, Public::Orders, EAST, 0)?;
+    let inner = packet(Of::Orders, false, 6, tcp(40_000, 7001, SYN, 0)).frame()[14..].to_vec();
+    let frame = Tunnelled::new(3, &inner).frame();
+    let digits: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let said = east.order(&["explain", "--packet", &digits])?;
+    for words in [
+        "UDP from 10.255.0.2:49443 to 10.255.0.1:7401.",
+        "Inside, forwarded by west in epoch 3: TCP from 203.0.113.10:40000 to 192.0.2.81:7001.",
+        "Outcome served_for_peer: ",
+        "It is for orders, epoch ",
+        "It goes to 10.1.0.21 through interface lan0 (",
+        "): no flow is known.",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+    let said: serde_json::Value = serde_json::from_str(&east.order(&["explain", "--json", "--packet", &digits])?)?;
+    assert_eq!((&said["resource"], &said["interface_name"]), (&"orders".into(), &"lan0".into()));
+    Ok(())
+}
+
+#[test]
+fn explain_tells_a_flow_whose_backend_is_gone_from_one_that_is_not_known() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    let (east, www) = (lab.agent("east")?, EAST.v4(Public::Www));
+    let client = lab.node("client-e")?.enter(|| Ok(TcpStream::connect((www, 80))?.local_addr()?.to_string()))?;
+    let explain = |options: &[&str]| {
+        let packet = ["--packet", "tcp", &client, &format!("{www}:80")];
+        east.order(&[&["explain"], options, &packet].concat())
+    };
+    let json = || -> Result<serde_json::Value> { Ok(serde_json::from_str(&explain(&["--json"])?)?) };
+    let known = json()?;
+    assert_eq!((&known["established"], &known["moved"]), (&true.into(), &false.into()));
+    let (gone, left) = match known["target"] == "10.1.0.11" {
+        true => ("east-web1", "10.1.0.12"),
+        false => ("east-web2", "10.1.0.11"),
+    };
+    lab.kill(gone)?;
+    wait_until(Duration::from_secs(15), &format!("its flow goes to {left}"), || {
+        json().is_ok_and(|said| said["target"] == left)
+    })?;
+    let moved = json()?;
+    assert_eq!((&moved["established"], &moved["moved"]), (&false.into(), &true.into()));
+    let said = explain(&[])?;
+    assert!(said.contains("its flow is known, but cannot stay where it was"), "{said}");
     Ok(())
 }

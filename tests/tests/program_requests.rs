@@ -217,6 +217,21 @@ fn a_flow_that_a_peer_forwards_finishes_here_after_a_swap() -> Result<()> {
     Ok(())
 }
 
+/// The two differ in both addresses, by the same bit.
+#[test]
+fn a_chosen_packet_for_another_resource_takes_no_flows_place() -> Result<()> {
+    let mut both = Both::new()?;
+    let flow = segment(Of::Www, true, 1, ACK).frame();
+    let mut chosen = segment(Of::Orders, true, 1, ACK).frame();
+    // In the client's address, half a word away from where the resources' differ.
+    chosen[14 + 8 + 11] ^= Of::Www as u8 ^ Of::Orders as u8;
+    assert_eq!(both.run(&flow)?.frame[5], 0x11);
+    assert_eq!(both.run(&chosen)?.outcome(), Outcome::Forwarded);
+    both.update(|table| table.rings = vec![ring(&[OTHER])])?;
+    assert_eq!(both.run(&flow)?.frame[5], 0x11);
+    Ok(())
+}
+
 #[test]
 fn an_icmp_error_follows_its_flow_and_begins_none() -> Result<()> {
     let mut both = Both::new()?;

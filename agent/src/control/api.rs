@@ -337,14 +337,18 @@ pub struct ExplainedPacket {
     pub outcome: String,
     /// What happens to the frame.
     pub action: String,
-    /// The resource it is for.
+    /// The resource it is for, or the packet in it if it came through the tunnel.
     pub resource: Option<String>,
     /// The backend or peer it goes to.
     pub target: Option<IpAddr>,
     /// The index of the interface it leaves by.
     pub interface: Option<u32>,
+    /// That interface's name, if it has one now.
+    pub interface_name: Option<String>,
     /// A known flow decides that.
     pub established: bool,
+    /// A flow is known, but it cannot stay where it was.
+    pub moved: bool,
     /// The same in words.
     pub lines: Vec<String>,
 }

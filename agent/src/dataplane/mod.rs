@@ -32,8 +32,9 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use siteswap_common::{
-    maps::{AnswerSet, Control, FLOW_WAYS, TABLES, Target},
+    maps::{AnswerSet, Control, Counter, FLOW_WAYS, Found, TABLES, Target},
     outcome::Outcome,
+    steer::Knew,
 };
 
 pub use self::{
@@ -140,8 +141,8 @@ pub struct Explained {
     pub outcome: Outcome,
     /// Where it would be sent.
     pub target: Option<SentTo>,
-    /// A known flow decides that.
-    pub established: bool,
+    /// What is known of its flow.
+    pub knew: Knew,
 }
 
 /// A target of the program's.
@@ -345,11 +346,11 @@ impl Dataplane {
     /// Packets by outcome, all CPUs together, since the maps were made.
     pub fn counters(&self) -> Result<Vec<(Outcome, u64)>, Error> {
         let missing = || Error::Map { map: COUNTERS, cause: "is not in the object".into() };
-        let map: PerCpuArray<_, u64> =
+        let map: PerCpuArray<_, Counter> =
             self.ebpf.map(COUNTERS).ok_or_else(missing)?.try_into().map_err(Error::map(COUNTERS))?;
         let count = |outcome: &Outcome| {
             let values = map.get(&outcome.index(), 0).map_err(Error::map(COUNTERS))?;
-            Ok((*outcome, values.iter().sum()))
+            Ok((*outcome, values.iter().map(|counter| counter.packets).sum()))
         };
         Outcome::ALL.iter().map(count).collect()
     }
@@ -377,8 +378,8 @@ impl Dataplane {
         let mut ebpf = load::load_explaining(&self.constants, flow_sets(&self.config), &self.pins)?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
         load::program(&mut ebpf)?.test_run(options).map_err(|error| Error::verifying(PROGRAM, error))?;
-        let found: Array<_, [u32; 4]> = map(&mut ebpf, EXPLAINED)?;
-        let [outcome, index, interface, established] = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
+        let found: Array<_, Found> = map(&mut ebpf, EXPLAINED)?;
+        let Found { outcome, target: index, interface, knew } = found.get(&0, 0).map_err(Error::map(EXPLAINED))?;
         let nothing = || Error::Map { map: EXPLAINED, cause: "holds no outcome".into() };
         let outcome = Outcome::from_index(outcome).ok_or_else(nothing)?;
         let targets: Array<_, Target> = map(&mut ebpf, TARGETS)?;
@@ -388,7 +389,7 @@ impl Dataplane {
         };
         let address = |target: Target| IpAddr::from(target.address).to_canonical();
         let target = target.map(|target| SentTo { address: address(target), interface });
-        Ok(Explained { outcome, target, established: established != 0 })
+        Ok(Explained { outcome, target, knew: Knew::from_number(knew) })
     }
 
     /// Takes the program off its interfaces and removes every pin. Merely dropped, the data plane leaves all that to

@@ -26,7 +26,7 @@ const KEPT: usize = 6;
 /// Ticks, of 8.6 seconds, after which a flow makes room for another: between one and two of them.
 const IDLE: u64 = 2;
 
-// A word: 32 bits of the hash, 16 of the target's index, 8 of its generation, and 8 of the tick it was last seen in.
+// A word, which people see as a `FlowEntry`: 32 bits of the hash, 16 of the target's index, 8 of its generation, and 8 of the tick it was last seen in.
 const TAG: u32 = 32;
 const TARGET: u32 = 16;
 const GENERATION: u32 = 8;
@@ -170,5 +170,20 @@ impl Flow {
             way -= 1;
         }
         tables.keep(&set[KEPT], word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::FlowEntry;
+
+    #[test]
+    fn people_see_in_a_flow_what_the_program_sees() {
+        let entry = FlowEntry { seen: 0x12, generation: 0x34, target: 0x5678, hash: 0x9abc_def0 };
+        // SAFETY: eight bytes without padding.
+        let word = u64::from_le(unsafe { core::mem::transmute::<FlowEntry, u64>(entry) });
+        assert_eq!((target(word), generation(word), word & TICK), (0x5678, 0x34, 0x12));
+        assert_eq!(word >> TAG, 0x9abc_def0);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     answer::{self, Present},
     maps::{AddressEntry, InstanceEntry, RING_CHUNK, RingChunk, Steer, Target, TargetKind},
     network::Link,
-    outcome::Outcome,
+    outcome::{Action, Outcome},
     packet::Packet,
 };
 
@@ -57,16 +57,40 @@ pub trait Tables: answer::Tables {
     fn may_tell(&self, now: u64) -> bool;
 }
 
+/// What is known of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knew {
+    /// Nothing, or it was of no importance.
+    Nothing = 0,
+    /// Where it goes: it stays there.
+    Target = 1,
+    /// Where it went: that is gone, or it may not go there any more.
+    Former = 2,
+}
+
+impl Knew {
+    /// The one with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Target,
+            2 => Self::Former,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// What became of a packet, for the program and for people. In one number, because every early way out sets all of it:
-/// from the lowest bit on the outcome (8 bits), whether a known flow decided (8), the target (16), and the interface (32).
+/// from the lowest bit on the outcome (8 bits), what was known of its flow (8), the target (16), and the interface (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steered(u64);
 
 impl Steered {
     #[inline(always)]
-    fn new(outcome: Outcome, Choice { target, index, established }: &Choice) -> Self {
-        let established = u64::from(*established);
-        Self(outcome as u64 | established << 8 | u64::from(*index & 0xffff) << 16 | u64::from(target.interface) << 32)
+    fn new(outcome: Outcome, Choice { target, index, knew }: &Choice) -> Self {
+        Self(
+            outcome as u64 | (*knew as u64) << 8 | u64::from(*index & 0xffff) << 16 | u64::from(target.interface) << 32,
+        )
     }
 
     /// The outcome.
@@ -76,10 +100,10 @@ impl Steered {
         unsafe { core::mem::transmute::<u64, Outcome>(self.0 & 0xff) }
     }
 
-    /// Whether a known flow decided where it goes.
+    /// The number of what was known of its flow, a [`Knew`].
     #[inline(always)]
-    pub const fn established(self) -> bool {
-        self.0 >> 8 & 1 != 0
+    pub const fn knew(self) -> u32 {
+        (self.0 >> 8 & 0xff) as u32
     }
 
     /// The target it goes to; 0: none.
@@ -129,8 +153,11 @@ fn steer<P: Packet, T: Tables>(packet: &mut P, link: Link, otherwise: Outcome, t
         Ok(opened) => opened,
         Err(outcome) => return outcome.into(),
     };
-    let otherwise = if from.is_some() { Outcome::TunnelUnknown } else { otherwise };
-    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(Steered::from)
+    requested(packet, link, from, otherwise, present, tables).unwrap_or_else(|outcome| match from {
+        // The host has no use for what came through the tunnel.
+        Some(_) if outcome.action() == Action::Pass => Outcome::TunnelUnknown.into(),
+        _ => outcome.into(),
+    })
 }
 
 /// Steers the packet in `link`, which a peer may have forwarded.
@@ -143,7 +170,7 @@ fn requested<P: Packet, T: Tables>(
     present: Present,
     tables: &T,
 ) -> Result<Steered, Outcome> {
-    let (request, instance) = find(packet, link, from.is_some(), otherwise, present, tables)?;
+    let (request, instance) = find(packet, link, from, otherwise, present, tables)?;
     let choice = choose(&request, instance, from, tables)?;
     let outcome = if choice.target.kind == TargetKind::Peer as u32 {
         send::forward(packet, &request, choice.target, instance.epoch, present.now, tables)
@@ -158,7 +185,7 @@ fn requested<P: Packet, T: Tables>(
 struct Choice<'a> {
     target: &'a Target,
     index: u32,
-    established: bool,
+    knew: Knew,
 }
 
 /// The target of a request: where its flow is, or else where its instance says.
@@ -180,7 +207,7 @@ fn choose<'a, T: Tables>(
             if request.starts {
                 flow.refresh(set, found, tables);
             }
-            return Ok(Choice { target, index, established: true });
+            return Ok(Choice { target, index, knew: Knew::Target });
         }
     }
     let index = decide(request, instance, from, tables)?;
@@ -194,7 +221,8 @@ fn choose<'a, T: Tables>(
     if request.starts {
         flow.insert(set, known, index, target.generation, tables);
     }
-    Ok(Choice { target, index, established: false })
+    let knew = if known.is_some() { Knew::Former } else { Knew::Nothing };
+    Ok(Choice { target, index, knew })
 }
 
 /// Whether a known flow may go on to its target.

@@ -4,17 +4,22 @@
 use super::{
     Tables,
     flows::{Flow, Set},
+    tunnel,
 };
 use crate::{
     answer::Present,
     maps::{AddressEntry, InstanceEntry, MAX_PORTS},
-    network::{DONT_FRAGMENT, FRAGMENT, ICMP, ICMP_HEADER, ICMP_V6, Link, UDP, V4_HEADER, V6_HEADER, check_macs},
+    network::{
+        DONT_FRAGMENT, FRAGMENT, ICMP, ICMP_HEADER, ICMP_V6, Link, UDP, UDP_HEADER, V4_HEADER, V6_HEADER, check_macs,
+    },
     outcome::Outcome,
     packet::{Packet, Word as _},
     placing::ADDRESSES,
 };
 
 const TCP: u32 = 6;
+/// Bytes of both ports, with which TCP's and UDP's headers begin.
+const PORTS: usize = 4;
 /// Extension headers of IPv6 by number (RFC 7045), without the fragment header.
 const EXTENSIONS: [u32; 8] = [0, 43, 50, 51, 60, 135, 139, 140];
 const FRAGMENT_HEADER: u32 = 44;
@@ -110,6 +115,15 @@ impl Ip {
             trouble,
         })
     }
+
+    /// Bytes behind the header that are the packet's. What is behind those is not: Ethernet may pad the frame (RFC 894).
+    /// `None`: the packet does not end before `end`, or not even behind its header. IPv6's length is 0 in a jumbogram, but
+    /// that has an option (RFC 2675).
+    #[inline(always)]
+    fn payload(&self, end: usize) -> Option<usize> {
+        let payload = self.length.checked_sub(self.next - self.start)?;
+        (self.start + self.length <= end).then_some(payload)
+    }
 }
 
 /// What the transport header says.
@@ -126,38 +140,56 @@ struct Transport {
 
 impl Transport {
     #[inline(always)]
-    fn read(packet: &impl Packet, ip: &Ip, forwarded: bool) -> Result<Self, Outcome> {
+    fn read(packet: &impl Packet, ip: &Ip, from: Option<tunnel::From>) -> Result<Self, Outcome> {
         if let Some(trouble) = ip.trouble {
             return Err(trouble);
         }
-        // Ethernet may pad the frame (RFC 894), but nothing may be missing.
-        if ip.length < ip.next - ip.start || ip.start + ip.length > packet.length() {
-            return Err(if forwarded { Outcome::TunnelInner } else { Outcome::BadLength });
-        }
+        let (end, short) = match from {
+            Some(from) => (from.end, Outcome::TunnelInner),
+            None => (packet.length(), Outcome::BadLength),
+        };
+        let payload = ip.payload(end).ok_or(short)?;
         let error = if ip.v6 { ICMP_V6 } else { ICMP };
         match ip.protocol {
-            TCP | UDP => {
-                let ports: u32 = packet.load(ip.next).ok_or(Outcome::BadLength)?;
-                let new = ip.protocol == TCP && {
-                    const FLAGS: usize = 12;
-                    const SYN: u16 = 0x02;
-                    const ACK: u16 = 0x10;
-                    let flags: u16 = packet.load(ip.next + FLAGS).ok_or(Outcome::BadLength)?;
-                    flags & (SYN | ACK) == SYN
-                };
-                let (client, resource) = (ip.source, ip.destination);
-                Ok(Self { protocol: ip.protocol, client, resource, ports, new, starts: true })
-            }
-            protocol if protocol == error => Self::read_error(packet, ip),
+            TCP | UDP => Self::read_ports(packet, ip, payload).ok_or(short),
+            protocol if protocol == error => Self::read_error(packet, ip, payload, short),
             _ => Err(Outcome::OtherProtocol),
         }
     }
 
+    /// TCP and UDP. `None`: the packet ends inside the header.
+    #[inline(always)]
+    fn read_ports(packet: &impl Packet, ip: &Ip, payload: usize) -> Option<Self> {
+        let ports: u32 = packet.load(ip.next)?;
+        let (header, new) = match ip.protocol {
+            TCP => Self::read_flags(packet, ip)?,
+            _ => (UDP_HEADER, false),
+        };
+        let (client, resource) = (ip.source, ip.destination);
+        let own = Self { protocol: ip.protocol, client, resource, ports, new, starts: true };
+        (payload >= header).then_some(own)
+    }
+
+    /// Bytes of TCP's header, and whether it begins a connection (RFC 9293 section 3.1).
+    #[inline(always)]
+    fn read_flags(packet: &impl Packet, ip: &Ip) -> Option<(usize, bool)> {
+        const FLAGS: usize = 12;
+        const SYN: u16 = 0x02;
+        const ACK: u16 = 0x10;
+        /// Without options.
+        const WORDS: u16 = 5;
+        let flags: u16 = packet.load(ip.next + FLAGS)?;
+        Some((usize::from((flags >> 12).max(WORDS)) * 4, flags & (SYN | ACK) == SYN))
+    }
+
     /// An ICMP error is about a packet that the resource sent: it belongs to the flow that this one answered.
     #[inline(always)]
-    fn read_error(packet: &impl Packet, ip: &Ip) -> Result<Self, Outcome> {
+    fn read_error(packet: &impl Packet, ip: &Ip, payload: usize, short: Outcome) -> Result<Self, Outcome> {
+        if payload < ICMP_HEADER {
+            return Err(short);
+        }
         // Two bytes, because for one at a place it does not know the verifier takes no comparison with the frame's end.
-        let kind: u16 = packet.load(ip.next).ok_or(Outcome::BadLength)?;
+        let kind: u16 = packet.load(ip.next).ok_or(short)?;
         let kind = kind >> 8;
         // Destination unreachable, time exceeded, parameter problem (RFC 792); RFC 4443 numbers them from 1 to 4.
         let is_error = if ip.v6 { (1..=4).contains(&kind) } else { matches!(kind, 3 | 11 | 12) };
@@ -166,14 +198,15 @@ impl Transport {
         }
         let start = ip.next + ICMP_HEADER;
         let link = if ip.v6 { Link::V6(start) } else { Link::V4(start) };
-        let about = Ip::read(packet, link).ok_or(Outcome::BadLength)?;
+        let about = Ip::read(packet, link).ok_or(short)?;
         if let Some(trouble) = about.trouble {
             return Err(trouble);
         }
         if (about.protocol != TCP && about.protocol != UDP) || about.source != ip.destination {
             return Err(Outcome::OtherProtocol);
         }
-        let ports: u32 = packet.load(about.next).ok_or(Outcome::BadLength)?;
+        let quoted = about.next + PORTS - ip.next;
+        let ports: u32 = packet.load(about.next).filter(|_| payload >= quoted).ok_or(short)?;
         Ok(Self {
             protocol: about.protocol,
             client: about.destination,
@@ -189,9 +222,9 @@ impl Transport {
         let ports = u64::from(self.ports) << 8 | u64::from(self.protocol);
         let [c0, c1] = self.client;
         let [r0, r1] = self.resource;
-        // Both addresses at once. Two flows of different resources may meet, if their clients differ as their resources
-        // do; a target is of one resource only, so that they are told apart.
-        finish(mix(mix(mix(seed, c0 ^ r0.rotate_left(32)), c1 ^ r1.rotate_left(32)), ports))
+        // One word after the other, so that none makes up for what another changes. What becomes of a word's highest bit is
+        // known without the seed, and the next word could make up for that: so it is never one of the sender's own too.
+        finish([c0, r0, c1, r1, ports].into_iter().fold(seed, mix))
     }
 }
 
@@ -200,14 +233,14 @@ impl Transport {
 pub fn find<'a, P: Packet, T: Tables>(
     packet: &P,
     link: Link,
-    forwarded: bool,
+    from: Option<tunnel::From>,
     otherwise: Outcome,
     present: Present,
     tables: &'a T,
 ) -> Result<(Request<'a>, &'a InstanceEntry), Outcome> {
     let ip = Ip::read(packet, link).ok_or(otherwise)?;
-    let address = || admitted(packet, &ip, forwarded, otherwise, present, tables);
-    let transport = match Transport::read(packet, &ip, forwarded) {
+    let address = || admitted(packet, &ip, from.is_some(), otherwise, present, tables);
+    let transport = match Transport::read(packet, &ip, from) {
         Ok(transport) => transport,
         Err(outcome) => return address().and(Err(outcome)),
     };
@@ -305,4 +338,44 @@ const fn mix(hash: u64, word: u64) -> u64 {
 const fn finish(hash: u64) -> u64 {
     let product = hash.wrapping_mul(MULTIPLIER);
     product ^ product >> 29
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: u64 = 0x5eed;
+
+    /// The client's address, the resource's, and the ports.
+    type Words = [u64; 5];
+    const WORDS: Words = [0x2001_0db8_00c1_0000, 0x10, 0x2001_0db8_0001_0080, 0x80, 0x9c40_0050];
+
+    fn hash([c0, c1, r0, r1, ports]: Words) -> u64 {
+        let (client, resource, ports) = ([c0, c1], [r0, r1], ports as u32);
+        Transport { protocol: TCP, client, resource, ports, new: false, starts: true }.hash(SEED)
+    }
+
+    fn flip(mut words: Words, bit: usize) -> Words {
+        words[bit / 64] ^= 1 << (bit % 64);
+        words
+    }
+
+    #[test]
+    fn a_flow_that_differs_in_one_bit_or_two_has_another_hash() {
+        const BITS: usize = 4 * 64 + 32;
+        for one in 0..BITS {
+            assert_ne!(hash(flip(WORDS, one)), hash(WORDS), "bit {one}");
+            for other in 0..one {
+                assert_ne!(hash(flip(flip(WORDS, one), other)), hash(WORDS), "bits {one} and {other}");
+            }
+        }
+    }
+
+    /// A multiplication leaves a word's highest bit where it is, whatever the seed.
+    #[test]
+    fn what_a_clients_highest_bit_changes_cannot_be_made_up_for_in_the_rest_of_its_address() {
+        let [c0, c1, r0, r1, ports] = WORDS;
+        let other = [c0 ^ 1 << 63, c1 ^ 1 << 63 ^ 1 << 31, r0, r1, ports];
+        assert_ne!(hash(WORDS), hash(other));
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 const VERSION: u32 = 1;
 /// The mark of a forwarded packet.
-const FORWARDED: u32 = 1;
+pub const FORWARDED: u8 = 1;
 /// The mark of a question whether this end answers.
 pub const ECHO: u8 = 2;
 /// The mark of the answer.
@@ -37,6 +37,8 @@ const FIRST_PORT: u32 = 0xc000;
 /// Who forwarded a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct From {
+    /// Where what it forwarded ends at the latest.
+    pub end: usize,
     /// The epoch that the sender knows of the resource.
     pub epoch: u64,
 }
@@ -100,24 +102,25 @@ fn inner<P: Packet, T: Tables>(
     let peer = tables.peer(source).ok_or(Outcome::TunnelStranger)?;
     let ([what, site], epoch): ([u32; 2], u64) =
         packet.load(start + V4_HEADER + UDP_HEADER).ok_or(Outcome::TunnelHeader)?;
-    if site != peer || sum(outer).fold() != 0xffff {
+    if site != peer || length < UDP_HEADER + HEADER || sum(outer).fold() != 0xffff {
         return Err(Outcome::TunnelHeader);
     }
-    let ([forwarded, _], [echo, _]) = (header(FORWARDED as u8, 0), header(ECHO, 0));
+    let ([forwarded, _], [echo, _]) = (header(FORWARDED, 0), header(ECHO, 0));
     if what == echo {
         return Err(answer(packet, start, tables));
     }
     if what != forwarded {
         return Err(Outcome::TunnelHeader);
     }
-    if first as usize & 0xffff != V4_HEADER + length || start + V4_HEADER + length > packet.length() {
+    let end = start + V4_HEADER + length;
+    if first as usize & 0xffff != V4_HEADER + length || end > packet.length() {
         return Err(Outcome::TunnelInner);
     }
     let inner = start + OVERHEAD;
     let version: u16 = packet.load(inner).ok_or(Outcome::TunnelInner)?;
     match version >> 12 {
-        4 => Ok((Link::V4(inner), Some(From { epoch }))),
-        6 => Ok((Link::V6(inner), Some(From { epoch }))),
+        4 => Ok((Link::V4(inner), Some(From { end, epoch }))),
+        6 => Ok((Link::V6(inner), Some(From { end, epoch }))),
         _ => Err(Outcome::TunnelInner),
     }
 }
@@ -159,7 +162,7 @@ pub fn write<P: Packet>(
     let ports = (FIRST_PORT | (hash >> 48) as u32 & 0x3fff) << 16 | target.port & 0xffff;
     let udp = [ports, (total - V4_HEADER as u32) << 16];
     packet.store(0, (macs(target), ETHERTYPE_V4))?;
-    packet.store(ETHERNET_HEADER, (ip, udp, self::header(FORWARDED as u8, site), epoch))
+    packet.store(ETHERNET_HEADER, (ip, udp, self::header(FORWARDED, site), epoch))
 }
 
 /// Both MAC addresses of a frame to the target.

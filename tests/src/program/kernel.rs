@@ -8,7 +8,7 @@ use aya::{
 };
 use siteswap::dataplane::{OBJECT, Templates, verify};
 use siteswap_common::{
-    maps::{AddressEntry, AnswerSet, Control, NameEntry},
+    maps::{AddressEntry, AnswerSet, Control, Counter, NameEntry},
     outcome::{Action, Outcome},
     placing::{ADDRESSES, NAMES, Places},
 };
@@ -113,8 +113,10 @@ impl Kernel {
     /// Every counter's total over all CPUs, in the order of [`Outcome::ALL`].
     pub fn counters(&self) -> Result<Vec<u64>> {
         let map = self.ebpf.map("COUNTERS").context("no map COUNTERS")?;
-        let counters: PerCpuArray<_, u64> = map.try_into()?;
-        Outcome::ALL.iter().map(|outcome| Ok(counters.get(&outcome.index(), 0)?.iter().sum())).collect()
+        let counters: PerCpuArray<_, Counter> = map.try_into()?;
+        let count =
+            |outcome: &Outcome| Ok(counters.get(&outcome.index(), 0)?.iter().map(|counter| counter.packets).sum());
+        Outcome::ALL.iter().map(count).collect()
     }
 
     /// Runs one frame, of at least 14 bytes, through the program.

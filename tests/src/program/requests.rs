@@ -207,6 +207,40 @@ pub fn segment(of: Of, v6: bool, source: u16, flags: u8) -> Datagram {
     Datagram { fragment: [0x12, 0x34, 0x40, 0], ..packet(of, v6, 6, tcp(source, 80, flags, 100)) }
 }
 
+/// A packet to the client with this transport, without a frame.
+fn answered(of: Of, v6: bool, protocol: u8, transport: Vec<u8>) -> Vec<u8> {
+    let addresses = match of.asked(v6) {
+        Addresses::V4(client, server) => Addresses::V4(server, client),
+        Addresses::V6(client, server) => Addresses::V6(server, client),
+    };
+    let sent = Datagram { protocol, transport: Some(transport), ..Datagram::new(addresses, &[]) };
+    sent.frame()[14..].to_vec()
+}
+
+/// Packets for `Www` whose lengths end inside a transport header, which the padding behind them seems to complete.
+fn cut_short(v6: bool) -> Vec<(String, Datagram)> {
+    let icmp = if v6 { 58 } else { 1 };
+    let quoted = answered(Of::Www, v6, 6, tcp(80, 7, ACK, 0));
+    let error = [&[if v6 { 1 } else { 3 }, 0, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+    let mut options = tcp(7, 80, ACK, 8);
+    options[12] = 0x70;
+    let quoted_ports = error.len() - 20;
+    let cut = |what: &str, protocol, transport: &[u8], at: usize| {
+        let (kept, padding) = transport.split_at(at);
+        let padding = padding.to_vec();
+        let datagram = Datagram { padding, ..packet(Of::Www, v6, protocol, kept.to_vec()) };
+        (format!("{what} cut after {at} bytes and padded"), datagram)
+    };
+    vec![
+        cut("TCP", 6, &tcp(7, 80, SYN, 0), 0),
+        cut("TCP", 6, &tcp(7, 80, SYN, 0), 19),
+        cut("TCP with options", 6, &options, 27),
+        cut("UDP", 17, &tcp(7, 80, 0, 0), 7),
+        cut("an ICMP error", icmp, &error, 7),
+        cut("an ICMP error", icmp, &error, quoted_ports + 3),
+    ]
+}
+
 /// What leaves for a backend: the IP packet behind a new Ethernet header.
 pub fn to_backend(frame: &[u8], start: usize, target: &Target) -> Vec<u8> {
     let ethertype: [u8; 2] = if frame[start] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
@@ -407,6 +441,9 @@ impl Collection {
         self.stop("TCP without flags", flagless.frame(), Outcome::BadLength);
         let portless = packet(Of::Www, v6, 6, tcp(7, 80, SYN, 0)[..3].to_vec());
         self.stop("TCP without ports", portless.frame(), Outcome::BadLength);
+        for (name, short) in cut_short(v6) {
+            self.stop(&name, short.frame(), Outcome::BadLength);
+        }
         if v6 {
             for extension in [0, 43, 60, 51] {
                 let extended = Datagram { protocol: extension, options: vec![6, 0, 1, 4, 0, 0, 0, 0], ..base() };
@@ -418,8 +455,8 @@ impl Collection {
             self.stop("an IPv4 resource's address, mapped (RFC 4291 section 2.5.5.2)", mapped.frame(), Outcome::NotUdp);
             let fragment = Datagram { protocol: 44, options: vec![6, 0, 0, 1, 0, 0, 0, 1], ..base() };
             self.stop("a fragment (RFC 8200 section 4.5)", fragment.frame(), Outcome::Fragment);
-            let short = Datagram { ip_length: Some(3), ..base() };
-            self.serve("a length that ends inside TCP, the backend's to judge", short.frame(), 14, Outcome::Served);
+            let jumbo = Datagram { ip_length: Some(0), ..base() };
+            self.stop("a jumbogram's length without its option (RFC 2675)", jumbo.frame(), Outcome::BadLength);
         } else {
             let options = Datagram { version: 0x46, options: vec![1, 1, 1, 0], ..base() };
             self.stop("options (RFC 791 section 3.1)", options.frame(), Outcome::Options);
@@ -434,15 +471,7 @@ impl Collection {
 
     /// ICMP errors about what a resource sent to the client.
     fn errors(&mut self, v6: bool) {
-        let about = |of: Of, protocol: u8| {
-            let transport = tcp(80, 7, ACK, 8);
-            let addresses = match of.asked(v6) {
-                Addresses::V4(client, server) => Addresses::V4(server, client),
-                Addresses::V6(client, server) => Addresses::V6(server, client),
-            };
-            let sent = Datagram { protocol, transport: Some(transport), ..Datagram::new(addresses, &[]) };
-            sent.frame()[14..].to_vec()
-        };
+        let about = |of: Of, protocol: u8| answered(of, v6, protocol, tcp(80, 7, ACK, 8));
         let error = |of: Of, kind: u8, about: Vec<u8>| {
             let icmp = if v6 { 58 } else { 1 };
             packet(of, v6, icmp, [&[kind, 0, 0, 0, 0, 0, 5, 0][..], &about].concat()).frame()
@@ -484,6 +513,16 @@ impl Collection {
         let mut cut = inner(Of::Www, 32);
         cut.truncate(cut.len() - 1);
         self.stop("forwarded here and truncated", Tunnelled::new(3, &cut).frame(), Outcome::TunnelInner);
+        let mut padded = Tunnelled::new(3, &cut).frame();
+        padded.push(0);
+        self.stop("forwarded here, truncated, and padded", padded, Outcome::TunnelInner);
+        let mut padded = good.frame();
+        padded.push(0);
+        self.serve("forwarded here, whole, and padded", padded, INNER, Outcome::ServedForPeer);
+        for (name, short) in cut_short(v6) {
+            let frame = Tunnelled::new(3, &short.frame()[14..]).frame();
+            self.stop(&format!("forwarded here: {name}"), frame, Outcome::TunnelInner);
+        }
         let foreign = match Of::Www.asked(v6) {
             Addresses::V4(client, _) => Addresses::V4(client, SERVER_V4),
             Addresses::V6(client, _) => Addresses::V6(client, SERVER_V6),
@@ -491,6 +530,14 @@ impl Collection {
         let unknown = Datagram { protocol: 6, transport: Some(tcp(1, 80, SYN, 0)), ..Datagram::new(foreign, &[]) };
         let unknown = Tunnelled::new(3, &unknown.frame()[14..]);
         self.stop("forwarded here for no resource", unknown.frame(), Outcome::TunnelUnknown);
+        for (name, nothing) in [
+            ("for another port", packet(Of::Www, v6, 6, tcp(1, 81, SYN, 0))),
+            ("with another protocol", packet(Of::Www, v6, 47, vec![0; 20])),
+            ("while its instance changes", segment(Of::Changing, v6, 1, SYN)),
+        ] {
+            let nothing = Tunnelled::new(3, &nothing.frame()[14..]);
+            self.stop(&format!("forwarded here {name}"), nothing.frame(), Outcome::TunnelUnknown);
+        }
     }
 
     fn forged(&mut self) {
@@ -511,6 +558,9 @@ impl Collection {
         }
         let none = Tunnelled { header: vec![1; 15], inner: Vec::new(), ..good.clone() };
         self.stop("a header cut short", none.frame(), Outcome::TunnelHeader);
+        let mut short = Tunnelled { header: header(1, 2, "west", 0), inner: Vec::new(), ..good.clone() }.frame();
+        short[39] -= 1;
+        self.stop("a question whose header UDP's length cuts short", short, Outcome::TunnelHeader);
         let empty = Tunnelled { inner: Vec::new(), ..good.clone() };
         self.stop("nothing inside", empty.frame(), Outcome::TunnelInner);
         for version in [0x00, 0x55, 0xff] {
