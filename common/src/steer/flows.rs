@@ -26,7 +26,8 @@ const KEPT: usize = 6;
 /// Ticks, of 8.6 seconds, after which a flow makes room for another: between one and two of them.
 const IDLE: u64 = 2;
 
-// A word, which people see as a `FlowEntry`: 32 bits of the hash, 16 of the target's index, 8 of its generation, and 8 of the tick it was last seen in.
+// A word, which people see as a `FlowEntry`: 32 bits of the hash, 16 of the target's index, 8 of its generation, and 8 of the
+// tick it was last seen in.
 const TAG: u32 = 32;
 const TARGET: u32 = 16;
 const GENERATION: u32 = 8;
