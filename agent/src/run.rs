@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Interval, MissedTickBehavior, interval},
 };
 
@@ -70,8 +71,8 @@ struct Agent {
     store: Store,
     names: decision::Names,
     decision: Option<Decision>,
-    /// Peers that have not been in contact are not waited for after this.
-    patience: Instant,
+    /// Ends when peers that have not been in contact are not waited for any longer; then it is `None`.
+    patience: Option<JoinHandle<()>>,
     /// When the last decision was made: what was due until then is done.
     decided: Instant,
     /// As stored.
@@ -173,7 +174,7 @@ impl Agent {
         let (opened, opened_inbox) = mpsc::channel(4);
         let inbox = link::Inbox { events: link_events, asked, opened };
         let link = Link::start(&config, identity, reports, inbox).await?;
-        let patience = Instant::now() + publish::patience(&config);
+        let patience = Some(tokio::spawn(publish::wait_for_peers(publish::patience(&config))));
         let probes = Probes::start(&config, probe_events);
         tokio::spawn(server::serve(listener, server::Loop { commands, acted: acted_watch }));
         // The kernel takes a while to verify the program; this thread is not one of the runtime's workers, so that the
@@ -272,9 +273,7 @@ impl Agent {
                 Some(opened) = self.inbox.opened.recv() => if let Some(replication) = &self.replication {
                     replication.opened(opened);
                 },
-                () = until(Some(self.patience).filter(|patience| *patience > self.decided)) => {
-                    self.act("the peers had their time to appear", self.patience)?;
-                }
+                () = ended(self.patience.as_mut()) => self.waited()?,
                 Ok(()) = self.backlogs.1.changed() => {
                     self.knowledge.backlogs = self.backlogs.1.borrow_and_update().clone();
                     self.decision.iter().for_each(|decision| self.tell(decision));
@@ -307,6 +306,15 @@ impl Agent {
         self.act(&cause, at)
     }
 
+    /// The peers had their time to appear. Those that did come first, however long this loop was held up: the kernel may
+    /// have taken longer to verify the program than the peers to speak.
+    fn waited(&mut self) -> anyhow::Result<()> {
+        self.patience = None;
+        let mut events: Vec<_> = std::iter::from_fn(|| self.inbox.link.try_recv().ok()).collect();
+        self.heard(&mut events)?;
+        self.act("the peers had their time to appear", Instant::now())
+    }
+
     fn heard(&mut self, events: &mut Vec<LinkEvent>) -> anyhow::Result<()> {
         let Some((cause, at)) = publish::heard(events) else { return Ok(()) };
         for event in events.drain(..) {
@@ -326,7 +334,7 @@ impl Agent {
     /// Decides, takes over what it should, and publishes what changed. `cause` was found at `at`.
     fn act(&mut self, cause: &str, at: Instant) -> anyhow::Result<()> {
         let decision = self.settle();
-        let waited = self.decided >= self.patience;
+        let waited = self.patience.is_none();
         let measured = self.knowledge.evidence.measured();
         if self.decision.is_some() || measured && (waited || publish::peers_known(&self.knowledge.evidence)) {
             // Answers first: they do not depend on what this site takes, and storing that takes a while.
@@ -418,14 +426,11 @@ impl Agent {
         }
     }
 
-    /// The sign of life that lets the heartbeats go on, and the program. It gets none before the first answer: a program
-    /// left by an earlier agent goes on from its own lease, with what that agent measured.
+    /// The sign of life that lets the heartbeats go on, and the program.
     fn renew(&mut self) -> anyhow::Result<()> {
         let lease = self.knowledge.config.dataplane.lease;
         self.link.alive_until(Instant::now() + lease);
-        if self.decision.is_some()
-            && let Some(dataplane) = &mut self.dataplane
-        {
+        if let Some(dataplane) = &mut self.dataplane {
             dataplane.renew_lease(lease).context("renewing the lease")?;
         }
         Ok(())
@@ -458,6 +463,14 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// Ends with `task`, or never if there is none.
+async fn ended(task: Option<&mut JoinHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends at `moment`, or never if there is none.

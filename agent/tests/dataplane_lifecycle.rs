@@ -11,7 +11,7 @@ use siteswap::{
         Attachment, Dataplane,
         requests::{Arrival, Backend, Requests, Resource},
     },
-    nexthop::Hop,
+    nexthop::{Hop, Hops},
 };
 use siteswap_common::{
     name,
@@ -101,6 +101,28 @@ fn an_agent_that_is_gone_leaves_the_program_answering_for_the_next() {
     assert_eq!(client.ask(EDGE, WWW), Some(EAST));
     assert_eq!(client.ask(EDGE, "api.shop.test."), Some(WEST));
     assert_eq!(counter(&dataplane, Outcome::TableChanging), 0);
+}
+
+#[test]
+fn what_an_earlier_agent_decided_gets_no_lease_from_the_next() {
+    new_namespace();
+    let (pins, client) = (Pins::new("stale"), Client::start());
+    let config = pins.config(&[INTERFACE]);
+    let mut dataplane = started(&config, EDGE);
+    dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
+    dataplane.renew_lease(Duration::ZERO).unwrap();
+    drop(dataplane);
+
+    let mut dataplane = Dataplane::start(&config, &answering(&[EDGE.into()])).unwrap();
+    dataplane.renew_lease(config.lease).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), None, "it has been told nothing");
+    dataplane.publish(&table(&[("www", WWW, WEST)])).unwrap();
+    dataplane.renew_lease(config.lease).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), None, "it does with requests what the earlier agent wanted");
+    assert_eq!(counter(&dataplane, Outcome::NoLease), 2);
+    dataplane.steer(&Requests::default(), &Hops::default()).unwrap();
+    dataplane.renew_lease(config.lease).unwrap();
+    assert_eq!(client.ask(EDGE, WWW), Some(WEST));
 }
 
 #[test]
@@ -208,7 +230,8 @@ fn an_interface_that_takes_only_generic_mode_has_all_others_use_it_too() {
     drop(dataplane);
 
     // The next agent leaves it there, and loses no query.
-    let (_, replies) = client.keep_asking(EDGE, WWW, || drop(started(&both, EDGE)));
+    let next = || drop(Dataplane::start(&both, &answering(&[EDGE.into()])).unwrap());
+    let (_, replies) = client.keep_asking(EDGE, WWW, next);
     assert_eq!(replies, [Some(EAST)]);
     let mut native = config.clone();
     native.mode = Mode::Native;
@@ -373,7 +396,7 @@ fn a_program_with_another_layout_answers_until_the_maps_are_filled() {
 fn bpftool_prints_the_tables_with_field_names() {
     new_namespace();
     let (pins, _client) = (Pins::new("bpftool"), Client::start());
-    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    let mut dataplane = Dataplane::start(&pins.config(&[INTERFACE]), &answering(&[EDGE.into()])).unwrap();
     dataplane.publish(&table(&[("www", WWW, EAST)])).unwrap();
     let dump = |map: &str| run("bpftool", &["map", "dump", "pinned", pins.file(map).to_str().unwrap()]);
     let (hash, _) = name::entry(b"\x03www\x04shop\x04test\0", 0, 0).unwrap();
@@ -396,7 +419,7 @@ fn bpftool_prints_the_tables_with_field_names() {
 fn bpftool_prints_what_becomes_of_requests_with_field_names() {
     new_namespace();
     let (pins, _client) = (Pins::new("bpftool"), Client::start());
-    let mut dataplane = started(&pins.config(&[INTERFACE]), EDGE);
+    let mut dataplane = Dataplane::start(&pins.config(&[INTERFACE]), &answering(&[EDGE.into()])).unwrap();
     let www = Resource {
         addresses: vec![EAST.into()],
         ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],

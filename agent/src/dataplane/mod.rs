@@ -324,8 +324,13 @@ impl Dataplane {
         outer.set(slot, &inner, 0).map_err(Error::map(name))
     }
 
-    /// Lets the program answer for `duration` from now.
+    /// Lets the program answer and serve for `duration` from now, once it has been told what
+    /// ([`publish`](Self::publish), [`steer`](Self::steer)): until then its maps hold what an earlier agent decided, which
+    /// goes on for that agent's lease and no longer.
     pub fn renew_lease(&mut self, duration: Duration) -> Result<(), Error> {
+        if self.contents.current.is_none() || self.contents.addresses.is_none() {
+            return Ok(());
+        }
         let failed = |error: Errno| Error::Map { map: CONTROL, cause: error.to_string() };
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(failed)?;
         let until = Duration::from(now).saturating_add(duration).as_nanos();

@@ -58,7 +58,6 @@ impl Agent {
                 let published =
                     tokio::task::block_in_place(|| dataplane.publish(&table)).context("publishing answers")?;
                 visible = published.answers.max(published.names).unwrap_or(visible);
-                dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
             }
             let zones = zones.unwrap_or_else(|| Arc::clone(&self.serving.load().zones));
             self.serving.store(Arc::new(dns::State { zones, table: Some(table) }));
@@ -87,6 +86,7 @@ impl Agent {
         if self.steered.as_ref() != Some(&requests) || self.ways != ways {
             dataplane.steer(&requests, &ways).context("publishing what becomes of requests")?;
             (self.steered, self.ways) = (Some(requests), ways);
+            dataplane.renew_lease(self.knowledge.config.dataplane.lease).context("renewing the lease")?;
         }
         dataplane.attach()?;
         Ok(())
@@ -135,6 +135,15 @@ pub fn patience(config: &Config) -> Duration {
     }
 }
 
+/// Waits for so long, in steps: time in which this process did not run, because the host was short of it or stood still,
+/// counts as one of them, for nothing could be heard in it.
+pub async fn wait_for_peers(time: Duration) {
+    const STEP: Duration = Duration::from_millis(100);
+    for _ in 0..time.as_millis().div_ceil(STEP.as_millis()) {
+        tokio::time::sleep(STEP).await;
+    }
+}
+
 /// Every peer is in contact and has reported.
 pub fn peers_known(evidence: &Evidence) -> bool {
     evidence.peers.values().all(|peer| peer.contact && peer.report.is_some())
@@ -174,4 +183,32 @@ fn summary(mut causes: Vec<String>) -> String {
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stood_still_waits_for_its_peers_all_the_same() {
+        const TIME: Duration = Duration::from_secs(4);
+        let started = Instant::now();
+        let waiting = tokio::spawn(wait_for_peers(TIME));
+        tokio::task::yield_now().await;
+        advance(TIME * 10).await;
+        assert!(!waiting.is_finished());
+        waiting.await.unwrap();
+        let stopped = TIME * 10 - Duration::from_millis(100);
+        let waited = started.elapsed() - stopped;
+        assert!(waited >= TIME && waited < TIME + Duration::from_secs(1), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_peers_there_is_no_wait() {
+        let started = Instant::now();
+        wait_for_peers(Duration::ZERO).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
 }

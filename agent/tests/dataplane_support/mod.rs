@@ -25,7 +25,8 @@ use nix::{
 use siteswap::{
     answers::{AnswerSet, AnswerTable},
     config::{self, Mode},
-    dataplane::{Constants, Dataplane, OBJECT},
+    dataplane::{Constants, Dataplane, OBJECT, requests::Requests},
+    nexthop::Hops,
 };
 use siteswap_common::outcome::Outcome;
 
@@ -235,14 +236,16 @@ pub fn xdp_on(interface: &str) -> String {
     shown.lines().filter(|line| line.contains("prog/xdp")).map(str::trim).collect()
 }
 
-/// The program answers; then renewed.
 /// A program that answers on these addresses.
 pub fn answering(dns: &[IpAddr]) -> Constants {
     Constants { dns: dns.to_vec(), ..Constants::default() }
 }
 
+/// A program that has been told everything: to answer nothing, and to leave requests alone.
 pub fn started(config: &config::Dataplane, dns: Ipv4Addr) -> Dataplane {
     let mut dataplane = Dataplane::start(config, &answering(&[dns.into()])).unwrap();
+    dataplane.publish(&table(&[])).unwrap();
+    dataplane.steer(&Requests::default(), &Hops::default()).unwrap();
     dataplane.renew_lease(config.lease).unwrap();
     dataplane
 }
