@@ -14,7 +14,11 @@ struct Pair {
 
 impl Pair {
     fn new(schema: &str) -> Self {
-        let mut pair = Self { sites: Sites::new(schema, &[0, 0], &[]), dice: Dice::new(1) };
+        Self::with(schema, &[])
+    }
+
+    fn with(schema: &str, rules: &[(&str, Rules)]) -> Self {
+        let mut pair = Self { sites: Sites::new(schema, &[0, 0], rules), dice: Dice::new(1) };
         pair.sites.settle(&mut pair.dice);
         pair
     }
@@ -107,6 +111,41 @@ fn a_value_that_is_unique_by_an_expression_or_in_some_rows_only_goes_to_the_newe
         let lost = pair.sites.all[0].store.conflicts(9).expect("a log");
         assert_eq!(lost.iter().map(|lost| lost.kind.as_str()).collect::<Vec<_>>(), ["unique", "unique"], "{index}");
     }
+}
+
+#[test]
+fn with_suffix_the_loser_of_a_unique_text_keeps_it_with_a_mark_of_its_key() {
+    let schema =
+        "CREATE TABLE account(id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, name TEXT NOT NULL, number UNIQUE,
+            UNIQUE(tenant, name));
+        INSERT INTO account VALUES(1, 7, 'x', NULL), (2, 7, 'y', NULL);";
+    let mut pair = Pair::with(schema, &[("account", Rules { unique: OnCollision::Suffix, ..Rules::default() })]);
+    let name = |pair: &Pair| -> String {
+        pair.sites.all[0].app.query_row("SELECT name FROM account WHERE id = 1", [], |row| row.get(0)).expect("a row")
+    };
+    // The older claim loses.
+    pair.write(0, "UPDATE account SET name = 'ann' WHERE id = 1")
+        .write(1, "UPDATE account SET name = 'ann' WHERE id = 2");
+    let short =
+        "SELECT group_concat(concat(id, tenant, substr(name, 1, 4), length(name)), ' ' ORDER BY id) FROM account";
+    pair.settle(&[(short, "17ann~12 27ann3")]);
+    let marked = name(&pair);
+    assert_eq!(pair.sites.all[1].store.conflicts(9).expect("a log").len(), 1);
+
+    // What has its mark already gets no second one, and NULL is not allowed: the row goes.
+    pair.write(0, "DELETE FROM account WHERE id = 1").settle(&[(short, "27ann3")]);
+    pair.write(0, &format!("INSERT INTO account VALUES(1, 7, '{marked}', NULL)"));
+    pair.write(1, &format!("INSERT INTO account VALUES(3, 7, '{marked}', NULL)"));
+    pair.settle(&[(short, "27ann3 37ann~12")]);
+
+    // A number gets none.
+    pair.write(0, "UPDATE account SET number = 5 WHERE id = 2").write(1, "UPDATE account SET number = 5 WHERE id = 3");
+    pair.settle(&[("SELECT group_concat(concat(id, ifnull(number, '-')), ' ' ORDER BY id) FROM account", "2- 35")]);
+    // A text in the same column does, also one that begins like a number.
+    pair.write(0, "UPDATE account SET number = '1e' WHERE id = 2")
+        .write(1, "UPDATE account SET number = '1e' WHERE id = 3");
+    let types = "SELECT group_concat(concat(id, substr(number, 1, 3), length(number)), ' ' ORDER BY id) FROM account";
+    pair.settle(&[(types, "21e~11 31e2")]);
 }
 
 #[test]

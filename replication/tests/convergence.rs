@@ -284,6 +284,12 @@ fn c4_unique_columns_and_foreign_keys_hold_at_three_sites() {
 }
 
 #[test]
+fn c4_where_losers_of_unique_values_get_a_suffix_sites_converge() {
+    converge(&LINKED, 40, 2, Rules { unique: OnCollision::Suffix, ..Rules::default() });
+    converge(&LINKED, 30, 3, Rules { unique: OnCollision::Suffix, ..Rules::default() });
+}
+
+#[test]
 fn c4_values_that_are_unique_by_an_expression_or_in_some_rows_only_are_so_at_every_site() {
     converge(&PARTLY, 60, 2, Rules::default());
     converge(&PARTLY, 40, 3, Rules::default());

@@ -94,7 +94,7 @@ fn rules(section: &Section<'_>, tables: Option<&Tables>) -> BTreeMap<TableName, 
 fn table_rules(section: &mut Section<'_>) -> TableRules {
     let granularities = [("column", Granularity::Column), ("row", Granularity::Row)];
     let conflicts = [("latest", Conflicts::Latest), ("delete", Conflicts::Delete), ("update", Conflicts::Update)];
-    let unique = [("null", Unique::Null), ("delete", Unique::Delete)];
+    let unique = [("null", Unique::Null), ("suffix", Unique::Suffix), ("delete", Unique::Delete)];
     let default = TableRules::default();
     let rules = TableRules {
         granularity: section.or("granularity", default.granularity, word(&granularities)),

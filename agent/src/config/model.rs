@@ -174,6 +174,8 @@ pub enum Unique {
     /// Its value becomes NULL; where NULL is not allowed, it is deleted.
     #[default]
     Null,
+    /// Its text gets a suffix made of its key; where it is no text, as with `Null`.
+    Suffix,
     /// It is deleted.
     Delete,
 }

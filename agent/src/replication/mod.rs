@@ -252,6 +252,7 @@ fn translate(rules: config::TableRules) -> Rules {
         },
         unique: match rules.unique {
             config::Unique::Null => store::OnCollision::Null,
+            config::Unique::Suffix => store::OnCollision::Suffix,
             config::Unique::Delete => store::OnCollision::Delete,
         },
     }

@@ -128,6 +128,8 @@ pub enum OnCollision {
     /// Its column becomes NULL, if that is allowed; else it is deleted.
     #[default]
     Null,
+    /// Its text gets a mark of its key; if it is no text, or has the mark, as with `Null`.
+    Suffix,
     /// It is deleted.
     Delete,
 }

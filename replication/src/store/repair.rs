@@ -142,8 +142,8 @@ fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Option<Uniqu
     Ok(live.in_the_way(work.transaction, row.values.iter().flatten())?.map(|other| (None, Key::new(&other))))
 }
 
-/// The row gives up its claim: its column becomes NULL, or it is deleted. `row` says what is left of it; the table is the
-/// caller's to change.
+/// The row gives up its claim, in the way that its table's rules say, or if there is none it is deleted. `row` says what is
+/// left of it; the table is the caller's to change.
 #[expect(clippy::too_many_arguments, reason = "one decision, in one place")]
 fn lose(
     work: &mut Work<'_>,
@@ -157,20 +157,32 @@ fn lose(
 ) -> Result<(), Error> {
     let lost = claim(&live.table, row, unique);
     log(work, live, key, &Conflict { kind: Kind::Unique, won, lost, image: row.image() }, found)?;
-    let columns = &live.table.columns;
-    let nullable =
-        unique.filter(|unique| live.rules.unique == OnCollision::Null && !unique.primary).and_then(|unique| {
-            unique
-                .columns
-                .iter()
-                .map(|(column, _)| *column)
-                .find(|column| !columns[usize::from(*column)].not_null && !live.table.in_key(*column))
-        });
-    let change = match nullable {
-        Some(column) => set_null(work, live, row, &[column], now),
+    let change = match unique.and_then(|unique| way_out(live, key, row, unique)) {
+        Some((column, value)) => set(work, live, row, &[column], &value, now),
         None => deletion(work, now),
     };
     work.record(live, key, row, change)
+}
+
+/// A column of a unique constraint with which its row is in nobody's way, and the value to give it.
+fn way_out(live: &Live, key: &Key, row: &Row, unique: &Unique) -> Option<(u16, Value)> {
+    if unique.primary || live.rules.unique == OnCollision::Delete {
+        return None;
+    }
+    let columns = || unique.columns.iter().map(|(column, _)| *column).filter(|column| !live.table.in_key(*column));
+    let suffixed =
+        || columns().find_map(|column| Some((column, suffixed(row.values[usize::from(column)].as_ref()?, key)?)));
+    let null = || columns().find(|column| !live.table.columns[usize::from(*column)].not_null);
+    let suffixed = if live.rules.unique == OnCollision::Suffix { suffixed() } else { None };
+    suffixed.or_else(|| Some((null()?, Value::Null)))
+}
+
+/// A text with a mark of its row's key, the same at every site. `None`: it has the mark already, or is no text.
+fn suffixed(value: &Value, key: &Key) -> Option<Value> {
+    let Value::Text(text) = value else { return None };
+    // No number has a tilde, so that no column takes the text for one.
+    let mark = format!("~{}", &blake3::hash(&key.0).to_hex()[..8]);
+    (!text.ends_with(mark.as_bytes())).then(|| Value::Text([text, mark.as_bytes()].concat()))
 }
 
 /// Deletes a row for good, whatever the table's policy says of edits: it would be in the way again.
@@ -179,16 +191,16 @@ pub(super) fn deletion(work: &mut Work<'_>, now: i64) -> Change {
     Change { deleted: Some(Deleted { stamp, ends: Version::new(stamp, work.settings.site) }), ..Change::default() }
 }
 
-/// Sets columns to NULL; what only makes sense with them is said again.
-fn set_null(work: &mut Work<'_>, live: &Live, row: &Row, nulls: &[u16], now: i64) -> Change {
+/// Sets columns to a value; what only makes sense with them is said again.
+fn set(work: &mut Work<'_>, live: &Live, row: &Row, changed: &[u16], new: &Value, now: i64) -> Change {
     let stamp = work.state.clock.tick(now);
     let with = |column: &u16| {
-        let sets = live.table.together.iter().filter(|set| set.iter().any(|column| nulls.contains(column)));
-        nulls.contains(column) || sets.flatten().any(|other| other == column)
+        let sets = live.table.together.iter().filter(|set| set.iter().any(|column| changed.contains(column)));
+        changed.contains(column) || sets.flatten().any(|other| other == column)
     };
     let cells = (0..).zip(&row.values).filter(|(column, _)| with(column) && !live.table.in_key(*column));
     let cells = cells.map(|(column, value)| {
-        let value = if nulls.contains(&column) { Value::Null } else { value.clone().unwrap_or(Value::Null) };
+        let value = if changed.contains(&column) { new } else { value.as_ref().unwrap_or(&Value::Null) }.clone();
         Cell { column, stamp, value }
     });
     // No sign of life: a deletion that is on its way stays one.
@@ -349,7 +361,7 @@ fn parent_missing(
     }
     log(work, live, key, &Conflict { kind, won: gone.removed, lost: edited, image: row.image() }, found)?;
     if matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
-        let change = set_null(work, live, &row, &nulls, now);
+        let change = set(work, live, &row, &nulls, &Value::Null, now);
         work.record(live, key, &mut row, change.clone())?;
         let cells: Vec<(u16, &Value)> = change.cells.iter().map(|cell| (cell.column, &cell.value)).collect();
         live.update(work.transaction, &columns, &cells)?;

@@ -158,7 +158,7 @@ fn a_tables_rules_are_words_and_belong_to_a_table_that_is_kept() {
         (
             "[database.table.orders]\nunique = \"drop\"",
             "",
-            r#"east.toml:25:10: database.table.orders.unique: "drop" is none of "null", "delete""#,
+            r#"east.toml:25:10: database.table.orders.unique: "drop" is none of "null", "suffix", "delete""#,
         ),
         (
             "[database.table.orders]\npolicy = \"row\"",
