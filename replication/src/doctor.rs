@@ -2,8 +2,9 @@
 
 mod constraints;
 mod listed;
+mod programs;
 
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::{
@@ -37,14 +38,15 @@ pub enum Severity {
     Error,
 }
 
-/// Looks at a database, whether its tables are attached or not: at those that are meant to be replicated.
+/// Looks at a database, whether its tables are attached or not: at those that are meant to be replicated. Those in `firing`
+/// are meant to have their triggers fire for what peers have told.
 ///
 /// What it cannot see are the applications' own settings: their SQLite should be 3.8.2 or newer, and wait for locks
 /// (`busy_timeout`).
 ///
 /// # Errors
 /// What is stored of the replicated tables is not ours, or whatever SQLite says.
-pub fn check(database: &Connection, wanted: Wanted<'_>) -> Result<Vec<Finding>, capture::Error> {
+pub fn check(database: &Connection, wanted: Wanted<'_>, firing: &[String]) -> Result<Vec<Finding>, capture::Error> {
     let mut findings = Vec::new();
     findings.extend(journal(database)?);
     findings.extend(library(rusqlite::version_number()));
@@ -57,6 +59,8 @@ pub fn check(database: &Connection, wanted: Wanted<'_>) -> Result<Vec<Finding>, 
     }
     for name in &names {
         findings.extend(table(database, name, listed.is_some())?);
+        let fires = firing.iter().any(|firing| firing.eq_ignore_ascii_case(name));
+        findings.extend(programs::findings(database, name, fires, &names)?);
     }
     let captured = capture::tables(database)?;
     for table in &captured {
@@ -119,7 +123,7 @@ fn virtual_tables(database: &Connection) -> rusqlite::Result<Vec<Finding>> {
                 Severity::Note,
                 Some(&name?),
                 what,
-                "rebuild it at each site from the tables that it is made of",
+                "rebuild it at each site from the tables that it is made of, or have their triggers keep it (fire_triggers = true)",
             ))
         })
         .collect()
@@ -134,7 +138,6 @@ fn table(database: &Connection, name: &str, listed: bool) -> Result<Vec<Finding>
     let mut findings = key(&found.table);
     findings.extend(found.left_out.iter().map(|left| constraints::left_out(name, left)));
     findings.extend(constraints::references(database, &found.table)?);
-    findings.extend(foreign_code(database, &found.table)?);
     let triggers = schema::ignoring_triggers(database, &found.table.name)?;
     findings.extend(triggers.iter().map(|trigger| constraints::ignoring(&found.table.name, trigger)));
     if found.table.columns.len() > MASK_BITS + 1 {
@@ -165,29 +168,6 @@ fn key(table: &Table) -> Vec<Finding> {
         findings.push(finding(Severity::Warning, Some(&table.name), what, advice));
     }
     findings
-}
-
-/// Functions and collations in the table's definition that only the application knows.
-fn foreign_code(database: &Connection, table: &Table) -> rusqlite::Result<Option<Finding>> {
-    let columns: Vec<_> = table.columns.iter().map(|column| quoted(&column.name)).collect();
-    let (name, list) = (quoted(&table.name), columns.join(", "));
-    let same = columns.iter().map(|column| format!("{column} = {column}")).collect::<Vec<_>>().join(", ");
-    let key = table.key.iter().map(|column| columns[usize::from(*column)].as_str()).collect::<Vec<_>>().join(", ");
-    let statements = [
-        format!("INSERT INTO main.{name}({list}) SELECT {list} FROM main.{name} ORDER BY {key}"),
-        format!("UPDATE main.{name} SET {same}"),
-        format!("DELETE FROM main.{name}"),
-    ];
-    // Triggers may call what they like: the agent's connection does not fire them.
-    let triggers = database.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
-    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    let failed = statements.iter().find_map(|sql| database.prepare(sql).err());
-    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers)?;
-    Ok(failed.map(|error| {
-        let what = format!("it cannot be written by this program: {error}");
-        let advice = "use nothing but SQLite's own functions and collations in its columns, indexes and constraints";
-        finding(Severity::Error, Some(&table.name), what, advice)
-    }))
 }
 
 fn keyless_rows(database: &Connection, table: &Table) -> rusqlite::Result<Option<Finding>> {

@@ -52,7 +52,7 @@ fn the_shops_keys_and_references_are_read() {
 #[test]
 fn the_doctor_has_only_the_shops_integer_keys_to_say() {
     let (database, _) = shop();
-    let findings = doctor::check(&database, Wanted::All).unwrap();
+    let findings = doctor::check(&database, Wanted::All, &[]).unwrap();
     // And that it is in memory, without a log.
     let (errors, others): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Error);
     assert_eq!((errors.len(), others.len()), (1, 10));

@@ -290,6 +290,12 @@ fn c4_where_losers_of_unique_values_get_a_suffix_sites_converge() {
 }
 
 #[test]
+fn c4_where_triggers_fire_sites_converge() {
+    converge(&LINKED, 40, 2, Rules { fire_triggers: true, ..Rules::default() });
+    converge(&EVICTING, 20, 3, Rules { fire_triggers: true, ..Rules::default() });
+}
+
+#[test]
 fn c4_values_that_are_unique_by_an_expression_or_in_some_rows_only_are_so_at_every_site() {
     converge(&PARTLY, 60, 2, Rules::default());
     converge(&PARTLY, 40, 3, Rules::default());

@@ -21,7 +21,7 @@ fn check(sql: &str, later: &str) -> Vec<Finding> {
     let directory = tempfile::tempdir().unwrap();
     let database = database(&directory, sql);
     database.execute_batch(later).unwrap();
-    doctor::check(&database, Wanted::All).unwrap()
+    doctor::check(&database, Wanted::All, &[]).unwrap()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_table_that_was_without_a_trigger_is_named_until_it_is_compared() {
     let transaction = database.transaction().unwrap();
     capture::refresh(&transaction).unwrap();
     transaction.commit().unwrap();
-    let [found] = &doctor::check(&database, Wanted::All).unwrap()[..] else { panic!("one finding") };
+    let [found] = &doctor::check(&database, Wanted::All, &[]).unwrap()[..] else { panic!("one finding") };
     assert_eq!((found.severity, found.table.as_deref()), (Severity::Warning, Some("t")));
     assert!(found.what.contains("without its triggers for a while"), "{}", found.what);
 }
@@ -116,7 +116,7 @@ fn each_ill_is_found_in_its_table_with_its_severity() {
 /// Findings for a list of tables, as severity, table and the beginning of what is the matter.
 fn of_list(database: &Connection, listed: &[&str]) -> Vec<(Severity, String, String)> {
     let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
-    let findings = doctor::check(database, Wanted::Named(&listed)).unwrap();
+    let findings = doctor::check(database, Wanted::Named(&listed), &[]).unwrap();
     let cut = |what: String| what.split(['(', ':', ',']).next().unwrap_or_default().to_owned();
     findings.into_iter().map(|found| (found.severity, found.table.unwrap_or_default(), cut(found.what))).collect()
 }
@@ -147,7 +147,7 @@ fn tables_that_are_not_listed_are_not_examined() {
     let database = database(&directory, "CREATE TABLE t(k NOT NULL PRIMARY KEY)");
     database.execute_batch("CREATE TABLE keyless(a); CREATE VIRTUAL TABLE words USING fts5(a)").unwrap();
     assert_eq!(of_list(&database, &["t"]), []);
-    let advice = |wanted| doctor::check(&database, wanted).unwrap().swap_remove(0).advice;
+    let advice = |wanted| doctor::check(&database, wanted, &[]).unwrap().swap_remove(0).advice;
     assert!(advice(Wanted::All).ends_with("list the other tables in database.tables"));
     let listed = ["t".to_owned(), "keyless".to_owned()];
     assert!(advice(Wanted::Named(&listed)).ends_with("take it out of database.tables"));
@@ -170,7 +170,7 @@ fn a_parent_that_is_not_replicated_is_named() {
     let transaction = database.transaction().unwrap();
     capture::detach(&transaction, Wanted::Named(&["t".to_owned()])).unwrap();
     transaction.commit().unwrap();
-    let findings = doctor::check(&database, Wanted::Named(&["u".to_owned()])).unwrap();
+    let findings = doctor::check(&database, Wanted::Named(&["u".to_owned()]), &[]).unwrap();
     let seen: Vec<_> = findings.iter().map(|finding| (finding.table.as_deref(), finding.what.as_str())).collect();
     assert_eq!(seen, [(Some("u"), "it refers to \"t\", which is not replicated")]);
 }
@@ -192,7 +192,7 @@ fn functions_and_collations_that_only_the_application_knows_are_found() {
             application.execute_batch(sql).unwrap();
         }
         let database = Connection::open(directory.path().join("db")).unwrap();
-        let findings = doctor::check(&database, Wanted::All).unwrap();
+        let findings = doctor::check(&database, Wanted::All, &[]).unwrap();
         let is_it =
             |finding: &Finding| finding.severity == Severity::Error && finding.what.contains("cannot be written");
         assert!(findings.iter().any(is_it), "{sql}: {findings:?}");

@@ -13,7 +13,7 @@ use super::{
     Conflicts, Database, Granularity, TableName, TableRules, Tables, Unique,
     section::Section,
     settings::{Context, distinct},
-    values::{describe, duration, shown, size, table, word},
+    values::{describe, duration, flag, shown, size, table, word},
 };
 
 const MB: u64 = 1_000_000;
@@ -100,6 +100,7 @@ fn table_rules(section: &mut Section<'_>) -> TableRules {
         granularity: section.or("granularity", default.granularity, word(&granularities)),
         conflicts: section.or("conflicts", default.conflicts, word(&conflicts)),
         unique: section.or("unique", default.unique, word(&unique)),
+        fire_triggers: section.or("fire_triggers", default.fire_triggers, flag),
     };
     section.finish();
     rules

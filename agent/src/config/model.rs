@@ -144,6 +144,8 @@ pub struct TableRules {
     pub conflicts: Conflicts,
     /// What becomes of rows that cannot both be.
     pub unique: Unique,
+    /// Whether the application's triggers fire for what peers have told.
+    pub fire_triggers: bool,
 }
 
 /// What two sites must both have changed for a conflict.

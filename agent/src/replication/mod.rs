@@ -255,6 +255,7 @@ fn translate(rules: config::TableRules) -> Rules {
             config::Unique::Suffix => store::OnCollision::Suffix,
             config::Unique::Delete => store::OnCollision::Delete,
         },
+        fire_triggers: rules.fire_triggers,
     }
 }
 

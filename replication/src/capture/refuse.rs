@@ -8,8 +8,8 @@ use crate::schema::{Table, quoted};
 const KINDS: [(&str, &str); 3] = [("ri", "INSERT"), ("ru", "UPDATE"), ("rd", "DELETE")];
 
 /// With a `message`: every write to the table fails from now on with it, whatever the statement's conflict clause, also by a
-/// cascade. With none, writes succeed again. The agent's own connection fires no
-/// triggers and goes on applying.
+/// cascade. With none, writes succeed again. The agent goes on applying: its connection fires no triggers, or where it has to,
+/// leaves a mark that only its own transaction sees.
 ///
 /// # Errors
 /// Whatever SQLite says.
@@ -20,7 +20,8 @@ pub fn refuse(transaction: &Transaction<'_>, table: &Table, message: Option<&str
         if let Some(message) = message {
             let message = message.replace('\'', "''");
             transaction.execute_batch(&format!(
-                "CREATE TRIGGER {trigger} BEFORE {event} ON {} BEGIN SELECT RAISE(ABORT, '{message}'); END",
+                "CREATE TRIGGER {trigger} BEFORE {event} ON {} WHEN NOT EXISTS(SELECT 1 FROM _ssw_meta WHERE k='applying')
+                BEGIN SELECT RAISE(ABORT, '{message}'); END",
                 quoted(&table.name)
             ))?;
         }

@@ -12,7 +12,7 @@ use crate::{
     wire::{Part, RowChange},
 };
 
-use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, parked, repair, work, work::Work};
+use super::{Error, Store, conflicts, damaged, fence, fold, live::Live, parked, repair, triggers, work, work::Work};
 
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,6 +326,7 @@ pub(super) fn write<'a>(
     changed: &[u16],
 ) -> Result<bool, Error> {
     let database = work.transaction;
+    triggers::fire(database, table.live.rules.fire_triggers)?;
     match (there, row.visible()) {
         (false, false) => Ok(true),
         (true, false) => Ok(table.live.delete(database, key).map(|()| true)?),

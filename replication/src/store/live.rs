@@ -8,7 +8,7 @@ use crate::{
     value::Value,
 };
 
-use super::{Error, Rules};
+use super::{Error, Rules, triggers};
 
 /// A replicated table, with the statements it takes.
 #[derive(Debug)]
@@ -168,6 +168,7 @@ impl Live {
         database: &Connection,
         values: impl IntoIterator<Item = &'a Value>,
     ) -> Result<(), rusqlite::Error> {
+        triggers::fire(database, self.rules.fire_triggers)?;
         self.inserter(database)?.execute(params_from_iter(values)).map(drop)
     }
 
@@ -184,6 +185,7 @@ impl Live {
         database: &Connection,
         values: impl IntoIterator<Item = &'a Value>,
     ) -> Result<Option<Vec<Value>>, rusqlite::Error> {
+        triggers::fire(database, false)?;
         let read = |found: &SqlRow<'_>| {
             (0..self.table.key.len()).map(|at| Ok(found.get_ref(at)?.into())).collect::<Result<Vec<Value>, _>>()
         };
@@ -197,6 +199,7 @@ impl Live {
         key: &[Value],
         columns: &[(u16, &Value)],
     ) -> Result<(), rusqlite::Error> {
+        triggers::fire(database, self.rules.fire_triggers)?;
         let mut updater = self.updater(database, columns.iter().map(|(column, _)| *column))?;
         let values = columns.iter().map(|(_, value)| *value).chain(key);
         updater.execute(params_from_iter(values)).map(drop)
@@ -214,6 +217,7 @@ impl Live {
     }
 
     pub(super) fn delete(&self, database: &Connection, key: &[Value]) -> Result<(), rusqlite::Error> {
+        triggers::fire(database, self.rules.fire_triggers)?;
         database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?;
         Ok(())
     }

@@ -22,6 +22,7 @@ mod scan;
 mod status;
 mod tail;
 mod touched;
+mod triggers;
 mod verify;
 mod work;
 
@@ -98,6 +99,8 @@ pub struct Rules {
     pub deletes: Deletes,
     /// What becomes of the loser of a collision between unique columns.
     pub unique: OnCollision,
+    /// Whether the application's triggers fire for what peers have told.
+    pub fire_triggers: bool,
 }
 
 /// What a conflict is decided for.
@@ -439,10 +442,17 @@ impl Store {
         let start = Instant::now();
         let transaction = Transaction::new(&mut self.database, TransactionBehavior::Immediate)?;
         let waited = i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
+        // A transaction that failed may have left them on.
+        triggers::fire(&transaction, false)?;
         let tables = take_up(&transaction, &self.settings, self.schema)?;
-        let mut work = Work::begin(&transaction, &self.settings, tables.as_ref().unwrap_or(&self.tables))?;
+        let current = tables.as_ref().unwrap_or(&self.tables);
+        let newest = triggers::newest_touch(&transaction, current)?;
+        let mut work = Work::begin(&transaction, &self.settings, current)?;
         work.waited = waited;
         let result = act(&mut work)?;
+        if let Some(newest) = newest {
+            triggers::silence(&transaction, current, newest)?;
+        }
         work.finish()?;
         // Triggers of ours are part of the schema.
         let schema = schema_version(&transaction)?;

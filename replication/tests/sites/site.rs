@@ -68,7 +68,7 @@ impl Site {
         self.file.with_file_name(format!("told{}", self.id))
     }
 
-    pub(super) fn acknowledged(&self, peer: SiteId) -> u64 {
+    pub fn acknowledged(&self, peer: SiteId) -> u64 {
         self.store.peers().expect("peers")[&peer].acknowledged
     }
 

@@ -437,4 +437,24 @@ pub const MUTATIONS: &[Mutation] = &[
         )],
         noticed_by: Test { target: "keys", name: "rows_that_only" },
     },
+    Mutation {
+        name: "fired-touches",
+        without: "the taking back of touches by triggers that fire for what a peer has told",
+        edits: &[edit(
+            "src/store/triggers.rs",
+            "WHERE seq > ?\")?.execute([newest])?;\n    for",
+            "WHERE seq < 0\")?.execute([])?;\n    for",
+        )],
+        noticed_by: Test { target: "triggers", name: "a_search_index" },
+    },
+    Mutation {
+        name: "suffix-of-the-key",
+        without: "the key in the suffix of a unique text's loser",
+        edits: &[edit(
+            "src/store/repair.rs",
+            "blake3::hash(&key.0)",
+            "blake3::hash(format!(\"{:p}\", &raw const *key).as_bytes())",
+        )],
+        noticed_by: constraints("with_suffix"),
+    },
 ];

@@ -267,6 +267,12 @@ impl Opened {
         }
     }
 
+    /// Tables whose triggers fire for what peers have told.
+    fn firing(&self) -> Vec<String> {
+        let firing = self.database.rules.iter().filter(|(_, rules)| rules.fire_triggers);
+        firing.map(|(table, _)| table.as_str().to_owned()).collect()
+    }
+
     /// One transaction that has the write lock from its beginning.
     fn transact<T>(&self, act: impl FnOnce(&Transaction<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -400,7 +406,7 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
 fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
     let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let wanted = opened.wanted();
-    let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named))?;
+    let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named), &opened.firing())?;
     say(opened.json, &findings, &show::findings(&findings, colours()))?;
     let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })

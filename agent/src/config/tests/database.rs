@@ -17,7 +17,12 @@ fn table(name: &str) -> TableName {
 #[test]
 fn all_tables_are_kept_the_same_by_the_default_rules_unless_told_otherwise() {
     let config = read(&with_database("", ""));
-    let default = TableRules { granularity: Granularity::Column, conflicts: Conflicts::Latest, unique: Unique::Null };
+    let default = TableRules {
+        granularity: Granularity::Column,
+        conflicts: Conflicts::Latest,
+        unique: Unique::Null,
+        fire_triggers: false,
+    };
     let database = config.database.unwrap();
     let expected = Database {
         file: "/etc/siteswap/shop.db".into(),
@@ -40,14 +45,20 @@ max_skew = "1m"
 [database.table.orders]
 granularity = "row"
 conflicts = "delete"
-unique = "delete"
+unique = "suffix"
+fire_triggers = true
 [database.table."we\"ird t"]
 conflicts = "update""#,
         "tables = [\"ORDERS\", \"order_items\"]\nstandby_writes = \"refuse\"",
     ));
     let database = config.database.unwrap();
     assert_eq!((database.max_backlog, database.max_skew), (500_000_000, Duration::from_secs(60)));
-    let orders = TableRules { granularity: Granularity::Row, conflicts: Conflicts::Delete, unique: Unique::Delete };
+    let orders = TableRules {
+        granularity: Granularity::Row,
+        conflicts: Conflicts::Delete,
+        unique: Unique::Suffix,
+        fire_triggers: true,
+    };
     assert_eq!(database.rules_of(&table("orders")), orders);
     let weird = TableRules { conflicts: Conflicts::Update, ..TableRules::default() };
     assert_eq!(database.rules_of(&table("WE\"IRD T")), weird);
@@ -163,7 +174,7 @@ fn a_tables_rules_are_words_and_belong_to_a_table_that_is_kept() {
         (
             "[database.table.orders]\npolicy = \"row\"",
             "",
-            "east.toml:25:1: database.table.orders.policy: no such key; known here: granularity, conflicts, unique",
+            "east.toml:25:1: database.table.orders.policy: no such key; known here: granularity, conflicts, unique, fire_triggers",
         ),
         (
             "tables = [\"customers\"]\n[database.table.orders]",
