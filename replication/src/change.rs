@@ -19,6 +19,8 @@ pub struct Change {
     pub whole: bool,
     /// The columns changed, in ascending order; none of the key's.
     pub cells: Vec<Cell>,
+    /// What was added to counters, in ascending order of columns and times; nothing that a newer cell does away with.
+    pub adds: Vec<Add>,
 }
 
 /// A row's deletion.
@@ -42,6 +44,20 @@ pub struct Cell {
     pub value: Value,
 }
 
+/// What was added to a counter: it counts on top of every value that the column was given before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Add {
+    /// Which column.
+    pub column: u16,
+    /// When it was added to last.
+    pub stamp: Stamp,
+    /// As made then it counts: not after `stamp`. What one site adds in quick succession has one such time, so that there
+    /// are few of them.
+    pub since: Stamp,
+    /// How much, modulo 2^64.
+    pub delta: i64,
+}
+
 /// How it is encoded: each stamp as its distance below the newest.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -50,6 +66,7 @@ struct Head {
     deleted: Option<(u64, Option<Version>)>,
     whole: bool,
     cells: usize,
+    adds: usize,
 }
 
 /// A value, as [`Value`] is encoded, that is only passed over.
@@ -72,11 +89,12 @@ impl Change {
     /// All stamps in it.
     pub fn stamps(&self) -> impl Iterator<Item = Stamp> + '_ {
         let cells = self.cells.iter().map(|cell| cell.stamp);
-        cells.chain(self.alive).chain(self.deleted.map(|deleted| deleted.stamp))
+        let adds = self.adds.iter().map(|add| add.stamp);
+        cells.chain(adds).chain(self.alive).chain(self.deleted.map(|deleted| deleted.stamp))
     }
 
     /// Combines two changes of one site to one row into one: of two to the same column the newer stays, those to
-    /// different columns both do (claim C3). Whichever comes first.
+    /// different columns both do (claim C3), and what was added to one is summed. Whichever comes first.
     pub fn combine(&mut self, other: Self) {
         self.alive = self.alive.max(other.alive);
         self.deleted = match (self.deleted, other.deleted) {
@@ -90,6 +108,24 @@ impl Change {
             let mine = std::mem::take(&mut self.cells);
             self.cells = combine_cells(mine, other.cells);
         }
+        self.combine_adds(other.adds);
+    }
+
+    fn combine_adds(&mut self, other: Vec<Add>) {
+        for add in other {
+            let place = |mine: &Add| (mine.column, mine.since).cmp(&(add.column, add.since));
+            match self.adds.binary_search_by(place) {
+                Ok(at) => {
+                    let mine = &mut self.adds[at];
+                    mine.stamp = mine.stamp.max(add.stamp);
+                    mine.delta = mine.delta.wrapping_add(add.delta);
+                }
+                Err(at) => self.adds.insert(at, add),
+            }
+        }
+        let cells = &self.cells;
+        let given = |add: &Add| cells.iter().any(|cell| cell.column == add.column && cell.stamp > add.since);
+        self.adds.retain(|add| !given(add));
     }
 
     /// Appends its encoding. `site` made it.
@@ -105,17 +141,23 @@ impl Change {
             }),
             whole: self.whole,
             cells: self.cells.len(),
+            adds: self.adds.len(),
         };
         append(&head, into);
         for cell in &self.cells {
             append(&(cell.column, below(cell.stamp), &cell.value), into);
         }
+        for Add { column, stamp, since, delta } in &self.adds {
+            append(&(column, below(*stamp), below(*since), delta), into);
+        }
     }
 
     /// Is this one encoding and nothing else, as far as can be told without making a change of it?
     pub fn is_encoded(mut bytes: &[u8]) -> bool {
-        let Some(Head { cells, .. }) = read(&mut bytes) else { return false };
-        (0..cells).all(|_| read::<(u16, u64, Passed<'_>)>(&mut bytes).is_some()) && bytes.is_empty()
+        let Some(Head { cells, adds, .. }) = read(&mut bytes) else { return false };
+        (0..cells).all(|_| read::<(u16, u64, Passed<'_>)>(&mut bytes).is_some())
+            && (0..adds).all(|_| read::<(u16, u64, u64, i64)>(&mut bytes).is_some())
+            && bytes.is_empty()
     }
 
     /// Reads an encoding, made by `site`, from the front of `bytes`. `None`: it is none.
@@ -130,6 +172,16 @@ impl Change {
             }
             cells.push(Cell { column, stamp: stamp(below)?, value });
         }
+        let mut adds = Vec::with_capacity(head.adds.min(bytes.len()));
+        for _ in 0..head.adds {
+            let (column, below, since, delta) = read(bytes)?;
+            let add = Add { column, stamp: stamp(below)?, since: stamp(since)?, delta };
+            let follows = adds.last().is_none_or(|last: &Add| (last.column, last.since) < (column, add.since));
+            if !follows || add.since > add.stamp {
+                return None;
+            }
+            adds.push(add);
+        }
         let deleted = match head.deleted {
             Some((below, ends)) => {
                 let stamp = stamp(below)?;
@@ -141,7 +193,7 @@ impl Change {
             Some(below) => Some(stamp(below)?),
             None => None,
         };
-        Some(Self { alive, deleted, whole: head.whole, cells })
+        Some(Self { alive, deleted, whole: head.whole, cells, adds })
     }
 }
 
@@ -216,7 +268,36 @@ mod tests {
         assert_eq!(first.alive, Some(20));
     }
 
+    fn added(column: u16, since: Stamp, stamp: Stamp, delta: i64) -> Add {
+        Add { column, stamp, since, delta }
+    }
+
+    #[test]
+    fn what_is_added_is_summed_and_done_away_with_by_a_newer_value() {
+        let add = |since, stamp, delta| Change { adds: vec![added(1, since, stamp, delta)], ..Change::default() };
+        let mut all = add(10, 10, 3);
+        all.combine(add(10, 20, -1));
+        all.combine(add(30, 30, i64::MAX));
+        assert_eq!(all.adds, [added(1, 10, 20, 2), added(1, 30, 30, i64::MAX)]);
+        let given = Change { cells: vec![cell(1, 25, 7), cell(2, 40, 7)], ..Change::default() };
+        let mut other = given.clone();
+        all.combine(given);
+        assert_eq!(all.adds, [added(1, 30, 30, i64::MAX)]);
+        other.combine(add(10, 10, 1));
+        assert_eq!(other.adds, [], "whichever comes first");
+    }
+
     fn change() -> impl Strategy<Value = Change> {
+        let adds = prop::collection::btree_map((0_u16..70, 1_i64..1 << 56), (0_i64..1 << 56, any::<i64>()), 0..4);
+        (given(), adds).prop_map(|(given, adds)| {
+            let adds = adds.into_iter();
+            let adds = adds.map(|((column, since), (later, delta))| added(column, since, since + later, delta));
+            Change { adds: adds.collect(), ..given }
+        })
+    }
+
+    /// A change that adds nothing.
+    fn given() -> impl Strategy<Value = Change> {
         let stamp = 1_i64..1 << 57;
         let cells = prop::collection::btree_map(0_u16..70, (stamp.clone(), any::<i64>()), 0..6);
         let deleted = prop::option::of((stamp.clone(), prop::option::of(stamp.clone())));
@@ -228,6 +309,7 @@ mod tests {
             }),
             whole,
             cells: cells.into_iter().map(|(column, (stamp, value))| cell(column, stamp, value)).collect(),
+            adds: Vec::new(),
         })
     }
 
@@ -260,7 +342,12 @@ mod tests {
             // Of one site's changes no two to one column have the same stamp.
             let first = fold([&one, &two, &three]);
             prop_assert_eq!(&first, &fold([&three, &one, &two]));
-            prop_assert_eq!(&first, &fold([&one, &two, &one]).also(&three));
+        }
+
+        #[test]
+        fn what_only_gives_values_may_be_combined_twice(one in given(), two in given()) {
+            let first = one.clone().also(&two);
+            prop_assert_eq!(&first, &first.clone().also(&one));
         }
     }
 

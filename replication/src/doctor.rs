@@ -4,13 +4,15 @@ mod constraints;
 mod listed;
 mod programs;
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::{
     capture::{self, Difference, Wanted, nullable_key, unverified},
-    schema::{self, MASK_BITS, Table, quoted},
-    store,
+    schema::{self, Affinity, MASK_BITS, Table, quoted},
+    store::{self, Ruled, Rules},
 };
 
 /// Something that a person should know.
@@ -206,4 +208,42 @@ fn departed(table: String, difference: &Difference) -> Finding {
         Difference::New => (Severity::Warning, "siteswap db attach"),
     };
     finding(severity, Some(&table), difference.to_string(), advice)
+}
+
+/// Looks at the columns that these rules, by tables' names in lower case, treat in a way of their own.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn columns(database: &Connection, rules: &BTreeMap<String, Rules>) -> Result<Vec<Finding>, store::Error> {
+    let mut findings = Vec::new();
+    for (name, rules) in rules.iter().filter(|(_, rules)| !rules.columns.is_empty()) {
+        // One that cannot be replicated has a finding of its own.
+        let Ok(found) = schema::read(database, name) else { continue };
+        match Ruled::find(database, &found.table, rules) {
+            Ok(ruled) => findings.extend(ruled.counters.iter().filter_map(|column| no_integers(&found.table, *column))),
+            Err(error @ store::Error::Column { .. }) => {
+                let advice = "take it out of the lists counters, min and max of [database.table.NAME]";
+                findings.push(finding(Severity::Error, Some(&found.table.name), error.to_string(), advice));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(findings)
+}
+
+/// A counter in which SQLite keeps no integers, so that nothing is ever added to it.
+fn no_integers(table: &Table, column: u16) -> Option<Finding> {
+    let column = &table.columns[usize::from(column)];
+    let what = match column.affinity() {
+        Affinity::Real => format!(
+            "counter {:?} is declared so that SQLite keeps reals in it: its updates are not added up",
+            column.name
+        ),
+        Affinity::Text => format!(
+            "counter {:?} is declared so that SQLite keeps text in it: its updates are not added up",
+            column.name
+        ),
+        Affinity::Integer | Affinity::Numeric | Affinity::Blob => return None,
+    };
+    Some(finding(Severity::Warning, Some(&table.name), what, "declare it INTEGER"))
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result};
 pub const PREFIX: &str = "_ssw_";
 
 /// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
-pub const VERSION: i64 = 5;
+pub const VERSION: i64 = 6;
 
 /// What a touch says in place of the columns that an update has changed: the row was inserted,
 pub const INSERTED: i64 = -1;

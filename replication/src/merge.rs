@@ -5,6 +5,9 @@
 //! Which of two changes wins depends on their versions alone; what the changes' makers had *seen* only decides whether
 //! people are told of a conflict.
 
+mod counter;
+mod extreme;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,9 @@ use crate::{
     clock::{Seen, Sight, SiteId, Stamp, Version},
     value::Value,
 };
+
+pub use counter::Added;
+pub use extreme::{Contested, Extreme, Extremes};
 
 /// A row as a site knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,10 @@ pub struct Row {
     pub values: Vec<Option<Value>>,
     /// Values of columns that the table does not have here yet.
     pub parked: Vec<Parked>,
+    /// What was added to counters, apart from what all sites have: it is in their values too.
+    pub added: Vec<Added>,
+    /// What else than the value that stays was given to columns of which the smallest or greatest does.
+    pub contested: Vec<Contested>,
 }
 
 /// A value that another site gave to a column which the table does not have here yet.
@@ -80,6 +90,8 @@ pub enum Kind {
     Unique,
     /// A row's parent was deleted.
     ForeignKey,
+    /// A value given to a counter ends what was added to it.
+    CounterReset,
 }
 
 impl Kind {
@@ -92,6 +104,7 @@ impl Kind {
             Self::DeleteUpdate => "delete/update",
             Self::Unique => "unique",
             Self::ForeignKey => "foreign key",
+            Self::CounterReset => "counter reset",
         }
     }
 }
@@ -106,6 +119,8 @@ impl Row {
             versions: vec![Version::NONE; columns],
             values: vec![None; columns],
             parked: Vec::new(),
+            added: Vec::new(),
+            contested: Vec::new(),
         }
     }
 
@@ -132,7 +147,9 @@ impl Row {
 
     /// All versions in it.
     pub fn all_versions(&self) -> impl Iterator<Item = Version> + '_ {
-        [self.alive, self.dead, self.removed].into_iter().chain(self.versions.iter().copied())
+        let contested = self.contested.iter().flat_map(|contested| &contested.values).map(|(version, _)| *version);
+        let columns = self.versions.iter().copied().chain(self.added.iter().map(Added::newest)).chain(contested);
+        [self.alive, self.dead, self.removed].into_iter().chain(columns)
     }
 
     /// The newest stamp in it.
@@ -142,19 +159,26 @@ impl Row {
 
     /// The newest edit: sign of life or change of a column.
     pub fn edited(&self) -> Version {
-        self.versions.iter().copied().fold(self.alive, Version::max)
+        let added = self.added.iter().map(Added::newest);
+        self.versions.iter().copied().chain(added).fold(self.alive, Version::max)
     }
 
-    /// Takes in a change of the own site, which knew all there is to know here: its values are the row's.
-    pub fn absorb(&mut self, site: SiteId, change: Change) {
+    /// Takes in a change of the own site, which knew all there is to know here: its values are the row's, and what it adds is
+    /// in them. `seen` is what the other sites are told that it knew.
+    pub fn absorb(&mut self, site: SiteId, seen: &Seen, change: Change, extremes: &Extremes) {
         self.join_life(site, &change);
         for cell in change.cells {
             let version = Version::new(cell.stamp, site);
+            self.forget_added(cell.column);
+            if extremes.contains_key(&cell.column) {
+                self.give_extreme(seen, version, cell.column, &cell.value);
+            }
             if let Some(mine) = self.versions.get_mut(usize::from(cell.column)) {
                 *mine = version.max(*mine);
                 self.values[usize::from(cell.column)] = Some(cell.value);
             }
         }
+        change.adds.into_iter().for_each(|add| self.note_added(Added { site, add }));
     }
 
     fn join_life(&mut self, site: SiteId, change: &Change) {
@@ -169,13 +193,16 @@ impl Row {
 
     /// Takes in a change that `origin` made, with what it had seen then, and says what was in conflict. Cells of columns
     /// that the row does not have are passed over.
-    pub fn join(&mut self, origin: SiteId, sight: &Sight, change: Change) -> Joined {
+    pub fn join(&mut self, origin: SiteId, sight: &Sight, change: Change, extremes: &Extremes) -> Joined {
         let before = Before::of(self, origin, sight, &change);
         let mut cells = Cells { changed: Vec::with_capacity(change.cells.len()), ..Cells::default() };
         let twice = change.whole && before.inserted;
         self.join_life(origin, &change);
         for cell in change.cells {
-            self.join_cell(origin, sight.at(cell.stamp), cell, &mut cells);
+            self.join_cell(origin, sight.at(cell.stamp), cell, extremes, &mut cells);
+        }
+        for add in change.adds {
+            self.join_add(origin, add, &mut cells.changed);
         }
         let conflicts = match before.conflict_of_life(self) {
             Some(conflict) => vec![conflict],
@@ -183,13 +210,20 @@ impl Row {
             None if !self.lives() => Vec::new(),
             None => {
                 let kind = if twice { Kind::InsertInsert } else { Kind::UpdateUpdate };
-                [cells.here.conflict(kind), cells.there.conflict(kind)].into_iter().flatten().collect()
+                let reset = cells.reset.conflict(Kind::CounterReset);
+                [cells.here.conflict(kind), cells.there.conflict(kind), reset].into_iter().flatten().collect()
             }
         };
         Joined { conflicts, changed: cells.changed }
     }
 
-    fn join_cell(&mut self, origin: SiteId, seen: &Seen, cell: Cell, cells: &mut Cells) {
+    fn join_cell(&mut self, origin: SiteId, seen: &Seen, cell: Cell, extremes: &Extremes, cells: &mut Cells) {
+        if let Some(extreme) = extremes.get(&cell.column) {
+            return self.join_extreme(origin, seen, cell, *extreme, &mut cells.changed);
+        }
+        if self.is_counted(cell.column) {
+            return self.join_given(origin, seen, cell, cells);
+        }
         let at = usize::from(cell.column);
         let (Some(mine), Some(value)) = (self.versions.get_mut(at), self.values.get_mut(at)) else { return };
         let theirs = Version::new(cell.stamp, origin);
@@ -221,7 +255,7 @@ impl Row {
     }
 
     /// Takes in what was parked for columns that the row has by now, and says what was in conflict.
-    pub fn unpark(&mut self, column: impl Fn(&str) -> Option<u16>) -> Joined {
+    pub fn unpark(&mut self, column: impl Fn(&str) -> Option<u16>, extremes: &Extremes) -> Joined {
         let mut cells = Cells::default();
         for parked in std::mem::take(&mut self.parked) {
             let Some(column) = column(&parked.column) else {
@@ -230,7 +264,8 @@ impl Row {
             };
             let Version { stamp, site } = parked.version;
             // Who gave it the value knew nothing of this site's column.
-            self.join_cell(site, &Seen::default(), Cell { column, stamp, value: parked.value }, &mut cells);
+            let cell = Cell { column, stamp, value: parked.value };
+            self.join_cell(site, &Seen::default(), cell, extremes, &mut cells);
         }
         let lost = if self.lives() { [cells.here, cells.there] } else { [Lost::default(), Lost::default()] };
         let conflicts = lost.into_iter().filter_map(|lost| lost.conflict(Kind::UpdateUpdate)).collect();
@@ -265,7 +300,7 @@ impl Before {
         let removed = unknown(row.removed, newest);
         let image = match deletes {
             true if visible && edited.is_some() => row.image(),
-            false if !visible && removed.is_some() => row.image_with(&change.cells),
+            false if !visible && removed.is_some() => row.image_with(change),
             _ => Vec::new(),
         };
         Self {
@@ -303,13 +338,17 @@ impl Before {
 impl Row {
     /// Its columns' values, as far as they are known.
     pub fn image(&self) -> Vec<(u16, Value)> {
-        self.image_with(&[])
+        self.image_with(&Change::default())
     }
 
-    /// The same with other values in some columns.
-    fn image_with(&self, cells: &[Cell]) -> Vec<(u16, Value)> {
-        let other = |column| cells.iter().find(|cell| cell.column == column).map(|cell| &cell.value);
-        let value = |(column, value): (u16, &Option<Value>)| Some((column, other(column).or(value.as_ref())?.clone()));
+    /// The same with what a change makes of it.
+    fn image_with(&self, change: &Change) -> Vec<(u16, Value)> {
+        let other = |column| change.cells.iter().find(|cell| cell.column == column).map(|cell| &cell.value);
+        let added = |column| change.adds.iter().filter(move |add| add.column == column).map(|add| add.delta);
+        let value = |(column, value): (u16, &Option<Value>)| {
+            let value = other(column).or(value.as_ref())?.clone();
+            Some((column, counter::on_top(value, added(column).fold(0, i64::wrapping_add))))
+        };
         (0..).zip(&self.values).filter_map(value).collect()
     }
 }
@@ -320,6 +359,8 @@ struct Cells {
     changed: Vec<u16>,
     here: Lost,
     there: Lost,
+    /// What was added here or elsewhere, and does not count any more.
+    reset: Lost,
 }
 
 /// Columns that lost, on one side.
@@ -335,6 +376,17 @@ impl Lost {
         self.won = self.won.max(won);
         self.lost = self.lost.max(lost);
         self.image.push((column, value));
+    }
+
+    /// The same for a part of what was added to a column.
+    fn sum(&mut self, won: Version, lost: Version, column: u16, delta: i64) {
+        match self.image.last_mut() {
+            Some((last, Value::Integer(sum))) if *last == column => {
+                *sum = sum.wrapping_add(delta);
+                self.lost = self.lost.max(lost);
+            }
+            _ => self.add(won, lost, column, Value::Integer(delta)),
+        }
     }
 
     fn conflict(self, kind: Kind) -> Option<Conflict> {
@@ -356,6 +408,8 @@ struct Kept<'a> {
     others: Vec<(u16, Version)>,
     values: Option<Cow<'a, [Option<Value>]>>,
     parked: Cow<'a, [Parked]>,
+    added: Cow<'a, [Added]>,
+    contested: Cow<'a, [Contested]>,
 }
 
 impl Row {
@@ -373,6 +427,8 @@ impl Row {
             others: others.map(|(column, version)| (column, *version)).collect(),
             values: (!self.visible()).then(|| Cow::from(&self.values)),
             parked: Cow::from(&self.parked),
+            added: Cow::from(&self.added),
+            contested: Cow::from(&self.contested),
         };
         let mut bytes = Vec::with_capacity(if kept.values.is_some() { 256 } else { 64 });
         append(&kept, &mut bytes);
@@ -407,6 +463,7 @@ impl Row {
         let mut row = Self::unknown(defaults.len());
         (row.alive, row.dead, row.removed) = (kept.alive, kept.dead, kept.removed);
         row.parked = kept.parked.into_owned();
+        (row.added, row.contested) = (kept.added.into_owned(), kept.contested.into_owned());
         let known = usize::from(kept.columns);
         row.versions.get_mut(..known)?.fill(kept.base);
         for (column, version) in kept.others {

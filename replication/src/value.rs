@@ -1,5 +1,7 @@
 //! SQLite's values, exactly: storage class and bytes, without a round trip through text.
 
+use std::cmp::Ordering;
+
 use rusqlite::{
     ToSql,
     types::{ToSqlOutput, ValueRef},
@@ -49,6 +51,25 @@ impl Value {
         }
     }
 
+    /// SQLite's order of values (<https://sqlite.org/datatype3.html>, section 4.1): NULL, numbers, text, blobs; text by its
+    /// bytes. An integer and a real may be equal.
+    pub fn sql_order(&self, other: &Self) -> Ordering {
+        let class = |value: &Self| match value {
+            Self::Null => 0,
+            Self::Integer(_) | Self::Real(_) => 1,
+            Self::Text(_) => 2,
+            Self::Blob(_) => 3,
+        };
+        match (self, other) {
+            (Self::Integer(one), Self::Integer(two)) => one.cmp(two),
+            (Self::Real(one), Self::Real(two)) => one.partial_cmp(two).unwrap_or(Ordering::Equal),
+            (Self::Integer(one), Self::Real(two)) => compare(*one, *two),
+            (Self::Real(one), Self::Integer(two)) => compare(*two, *one).reverse(),
+            (Self::Text(one), Self::Text(two)) | (Self::Blob(one), Self::Blob(two)) => one.cmp(two),
+            _ => class(self).cmp(&class(other)),
+        }
+    }
+
     /// Bytes it takes in memory and, nearly, on disk.
     pub fn size(&self) -> usize {
         match self {
@@ -84,6 +105,23 @@ impl Value {
             4 => Self::Blob(decode_bytes(bytes)?),
             _ => return None,
         })
+    }
+}
+
+/// An integer and a real, exactly.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "what is cut off is compared after it"
+)]
+fn compare(integer: i64, real: f64) -> Ordering {
+    if real < -(2_f64.powi(63)) {
+        Ordering::Greater
+    } else if real >= 2_f64.powi(63) {
+        Ordering::Less
+    } else {
+        // Where a real has a fraction, the integer beside it is small enough to be one too.
+        integer.cmp(&(real as i64)).then((integer as f64).partial_cmp(&real).unwrap_or(Ordering::Equal))
     }
 }
 
@@ -246,6 +284,37 @@ mod tests {
         let expected =
             r#"{"columns":{"a \"b\"":{"blob":"00ff"}},"key":[null,-9223372036854775808,0.5,"é",{"text":"ff"}]}"#;
         assert_eq!(serde_json::to_string(&row).unwrap(), expected);
+    }
+
+    #[test]
+    fn values_are_in_the_order_that_sqlite_has_them_in() {
+        let text = |bytes: &[u8]| Value::Text(bytes.to_vec());
+        let values = [
+            Value::Null,
+            Value::Real(-1e300),
+            Value::Integer(i64::MIN),
+            Value::Real(-2.5),
+            Value::Integer(-2),
+            Value::Real(0.5),
+            Value::Integer(1 << 53),
+            Value::Integer((1 << 53) + 1),
+            Value::Integer(i64::MAX),
+            Value::Real(2_f64.powi(63)),
+            text(b""),
+            text(b"A"),
+            text(b"a"),
+            Value::Blob(Vec::new()),
+        ];
+        let database = rusqlite::Connection::open_in_memory().unwrap();
+        for one in &values {
+            for two in &values {
+                let sql = "SELECT CASE WHEN ?1 IS NULL THEN CASE WHEN ?2 IS NULL THEN 0 ELSE -1 END WHEN ?2 IS NULL THEN 1 \
+                           ELSE (?1 > ?2) - (?1 < ?2) END";
+                let said: i8 = database.query_row(sql, [one, two], |row| row.get(0)).unwrap();
+                assert_eq!(one.sql_order(two) as i8, said, "{one:?} {two:?}");
+            }
+        }
+        assert_eq!(Value::Integer(1).sql_order(&Value::Real(1.0)), Ordering::Equal);
     }
 
     #[test]

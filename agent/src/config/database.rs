@@ -10,10 +10,10 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    Conflicts, Database, Granularity, TableName, TableRules, Tables, Unique,
+    ColumnRule, Conflicts, Database, Granularity, TableName, TableRules, Tables, Unique,
     section::Section,
     settings::{Context, distinct},
-    values::{describe, duration, flag, shown, size, table, word},
+    values::{column, describe, duration, flag, shown, size, table, word},
 };
 
 const MB: u64 = 1_000_000;
@@ -100,8 +100,28 @@ fn table_rules(section: &mut Section<'_>) -> TableRules {
         granularity: section.or("granularity", default.granularity, word(&granularities)),
         conflicts: section.or("conflicts", default.conflicts, word(&conflicts)),
         unique: section.or("unique", default.unique, word(&unique)),
+        columns: column_rules(section),
         fire_triggers: section.or("fire_triggers", default.fire_triggers, flag),
     };
     section.finish();
     rules
+}
+
+/// The columns of a table that have a rule of their own. Each has one.
+fn column_rules(section: &mut Section<'_>) -> BTreeMap<String, ColumnRule> {
+    let mut all: BTreeMap<String, (&str, ColumnRule)> = BTreeMap::new();
+    for (key, rule) in [("counters", ColumnRule::Counter), ("min", ColumnRule::Min), ("max", ColumnRule::Max)] {
+        for name in section.list(key, column) {
+            if let Some((other, _)) = all.insert(name.get_ref().to_ascii_lowercase(), (key, rule)) {
+                let name_shown = shown(name.get_ref());
+                let message = if other == key {
+                    format!("{name_shown} is given twice; keep one of them")
+                } else {
+                    format!("{name_shown} is among {other} already; a column has one rule")
+                };
+                section.report(&name.span(), key, message);
+            }
+        }
+    }
+    all.into_iter().map(|(name, (_, rule))| (name, rule)).collect()
 }

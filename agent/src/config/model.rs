@@ -136,7 +136,7 @@ pub enum Tables {
 }
 
 /// How a table's conflicts are decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableRules {
     /// What two sites must both have changed.
     pub granularity: Granularity,
@@ -146,6 +146,19 @@ pub struct TableRules {
     pub unique: Unique,
     /// Whether the application's triggers fire for what peers have told.
     pub fire_triggers: bool,
+    /// Columns that have a rule of their own, by name in lower case.
+    pub columns: BTreeMap<String, ColumnRule>,
+}
+
+/// What becomes of values that sites give a column without knowledge of each other, if it is not decided by `conflicts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnRule {
+    /// What is added and taken counts all.
+    Counter,
+    /// The smallest stays.
+    Min,
+    /// The greatest stays.
+    Max,
 }
 
 /// What two sites must both have changed for a conflict.
@@ -393,7 +406,7 @@ impl Tables {
 impl Database {
     /// The rules of a table, its own or the default ones.
     pub fn rules_of(&self, table: &TableName) -> TableRules {
-        self.rules.get(table).copied().unwrap_or_default()
+        self.rules.get(table).cloned().unwrap_or_default()
     }
 }
 

@@ -178,6 +178,16 @@ pub(super) fn table(value: &DeValue<'_>) -> Result<TableName, String> {
     TableName::new(text).map_err(|wrong| format!("{} {wrong}", shown(text)))
 }
 
+/// The name of a table's column.
+pub(super) fn column(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    match name {
+        "" => Err("\"\" names no column".to_owned()),
+        _ if name.contains('\0') => Err(format!("{} holds a NUL, which no column's name does", shown(name))),
+        _ => Ok(name.to_owned()),
+    }
+}
+
 /// An address and a port, as something that can be connected to.
 pub(super) fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let address = listener(value)?;

@@ -13,7 +13,7 @@ use crate::{evidence::Report, placement::MAX_EPOCH};
 use super::frames::Topic;
 
 /// The first byte of every message. Agents of different versions do not talk to each other.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 /// A message is at most this long, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A report has at most this many instances; as many as always fit into a message.

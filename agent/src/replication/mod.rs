@@ -235,11 +235,11 @@ pub(crate) fn settings(config: &Config, database: &config::Database) -> Settings
         site: number(&config.site),
         sites,
         max_skew: i64::try_from(database.max_skew.as_millis()).unwrap_or(i64::MAX),
-        rules: database.rules.iter().map(|(table, rules)| (table.as_str().to_lowercase(), translate(*rules))).collect(),
+        rules: database.rules.iter().map(|(table, rules)| (table.as_str().to_lowercase(), translate(rules))).collect(),
     }
 }
 
-fn translate(rules: config::TableRules) -> Rules {
+fn translate(rules: &config::TableRules) -> Rules {
     Rules {
         granularity: match rules.granularity {
             config::Granularity::Column => store::Granularity::Column,
@@ -256,6 +256,15 @@ fn translate(rules: config::TableRules) -> Rules {
             config::Unique::Delete => store::OnCollision::Delete,
         },
         fire_triggers: rules.fire_triggers,
+        columns: rules.columns.iter().map(|(name, rule)| (name.clone(), column_rule(*rule))).collect(),
+    }
+}
+
+fn column_rule(rule: config::ColumnRule) -> store::ColumnRule {
+    match rule {
+        config::ColumnRule::Counter => store::ColumnRule::Counter,
+        config::ColumnRule::Min => store::ColumnRule::Min,
+        config::ColumnRule::Max => store::ColumnRule::Max,
     }
 }
 

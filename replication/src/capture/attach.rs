@@ -4,13 +4,13 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{
     Error,
-    inspect::{compare, refresh},
+    inspect::{compare, count, refresh},
     refuse::refuse,
     triggers::{images, list, name, rebuilt, triggers, unverified},
 };
 use crate::{
     layout,
-    schema::{self, Table, quoted},
+    schema::{self, MASK_BITS, Table, quoted},
 };
 
 /// Tables that somebody asks for.
@@ -148,10 +148,23 @@ pub fn detach(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<(), E
 /// # Errors
 /// As [`attach`].
 pub fn anew(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Table>, Error> {
-    for table in tables(transaction)? {
-        release(transaction, &table)?;
+    let before = tables(transaction)?;
+    for table in &before {
+        release(transaction, table)?;
     }
-    attach(transaction, wanted)
+    attach(transaction, wanted)?;
+    for table in tables(transaction)? {
+        // Counters go on as such, as far as they are there; or what is written before an agent looks were given.
+        if let Some(old) = before.iter().find(|old| old.name == table.name) {
+            let name = |column: &u16| old.columns.get(usize::from(*column)).map(|column| &column.name);
+            let mut counters: Vec<u16> =
+                old.counters.iter().filter_map(name).filter_map(|name| table.column(name)).collect();
+            counters.retain(|column| usize::from(*column) < MASK_BITS && !table.in_key(*column));
+            counters.sort_unstable();
+            count(transaction, &table, counters)?;
+        }
+    }
+    tables(transaction)
 }
 
 /// Goes on capturing all tables after they were [`disarm`]ed and writes to them refused, and captures those that are wanted

@@ -153,7 +153,11 @@ pub fn refresh(transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
         if differences.is_empty() || !differences.iter().all(Difference::is_mended_by_refresh) {
             continue;
         }
-        let found = Table { number: table.number, ..schema::read(transaction, &table.name)?.table };
+        let found = Table {
+            number: table.number,
+            counters: table.counters.clone(),
+            ..schema::read(transaction, &table.name)?.table
+        };
         reinstall(transaction, &table, &found)?;
         if differences.iter().any(|difference| !matches!(difference, Difference::Added(_))) {
             doubt(transaction, &table)?;
@@ -161,6 +165,17 @@ pub fn refresh(transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
         }
     }
     Ok(scan)
+}
+
+/// From now on updates of these columns record what they were, and those of others do not.
+///
+/// # Errors
+/// Whatever SQLite says, or what is stored is not ours.
+pub fn count(transaction: &Transaction<'_>, table: &Table, counters: Vec<u16>) -> Result<(), Error> {
+    if table.counters == counters {
+        return Ok(());
+    }
+    reinstall(transaction, table, &Table { counters, ..table.clone() })
 }
 
 /// Tables that are there without all of our triggers.

@@ -6,7 +6,7 @@ mod refuse;
 mod triggers;
 
 pub use attach::{Wanted, anew, attach, check_layout, detach, disarm, is_attached, resume, tables};
-pub use inspect::{Departure, Difference, doubt, inspect, refresh, unarmed};
+pub use inspect::{Departure, Difference, count, doubt, inspect, refresh, unarmed};
 pub use refuse::{refuse, refuses};
 pub(crate) use triggers::{differs, list};
 pub use triggers::{nullable_key, rebuilt, unverified};

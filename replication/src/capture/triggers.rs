@@ -65,7 +65,22 @@ fn inserted(table: &Table) -> Trigger {
 /// whether the key has changed, which takes longer than it takes to fold this into the new row's insertion.
 fn updated(table: &Table) -> Trigger {
     let when = holds(table, "NEW").join(" AND ");
-    trigger(table, "u", "AFTER UPDATE", &when, &touch(table, mask(table), "NEW", &[]))
+    trigger(table, "u", "AFTER UPDATE", &when, &(touch(table, mask(table), "NEW", &[]) + &counted(table)))
+}
+
+/// What counters were, if one of them changes: what was added to them can be told from that alone.
+fn counted(table: &Table) -> String {
+    let counters: Vec<(u16, &Column)> =
+        table.counters.iter().map(|column| (*column, &table.columns[usize::from(*column)])).collect();
+    if counters.is_empty() {
+        return String::new();
+    }
+    let changes: Vec<_> =
+        counters.iter().map(|(_, column)| differs(column, &of("NEW", column), &of("OLD", column))).collect();
+    let names = list(counters.iter().map(|(at, _)| format!("c{at}")));
+    let values = list(counters.iter().map(|(_, column)| of("OLD", column)));
+    let values = only_if(&[any(&changes)], &format!("last_insert_rowid(), {values}"));
+    format!("INSERT OR REPLACE INTO {}(seq, {names}) {values}; ", quoted(&images(table)))
 }
 
 /// What the rowid is called where no column is.

@@ -46,6 +46,8 @@ pub struct Table {
     pub together: Vec<Vec<u16>>,
     /// Has no rowid.
     pub without_rowid: bool,
+    /// Columns of which updates record what they were: counters. Not part of the schema, but of what is captured.
+    pub counters: Vec<u16>,
 }
 
 /// A column.

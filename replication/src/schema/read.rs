@@ -115,9 +115,20 @@ pub fn read(database: &Connection, name: &str) -> Result<Found, Error> {
         return Err(Error::Wide { name, columns: columns.len() });
     }
     let (uniques, otherwise_unique, references, together) = (Vec::new(), None, Vec::new(), Vec::new());
+    let counters = Vec::new();
     let key = key.into_values().collect();
-    let mut table =
-        Table { number: 0, name, columns, key, uniques, otherwise_unique, references, together, without_rowid };
+    let mut table = Table {
+        number: 0,
+        name,
+        columns,
+        key,
+        uniques,
+        otherwise_unique,
+        references,
+        together,
+        without_rowid,
+        counters,
+    };
     let mut left_out = Vec::new();
     let mut sets = Vec::new();
 

@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 
 use crate::{
     clock::Version,
-    merge::{Joined, Parked, Row},
+    merge::{Conflict, Joined, Kind, Parked, Row},
     schema::{Table, Unique},
     value::{Key, Value},
     wire::{Part, RowChange},
@@ -220,6 +220,14 @@ fn translate(row: &mut RowChange, table: &Resolved<'_>, part: &Part) -> Result<V
     if unknown {
         return Err(Error::Malformed("a cell of no column"));
     }
+    for add in &mut row.change.adds {
+        add.column = match table.columns.get(usize::from(add.column)) {
+            Some(Ok(column)) if !table.live.table.in_key(*column) => *column,
+            // There is no value here that it would count on top of.
+            Some(Err(name)) => return Err(Error::Unknown(format!("column {}.{name}", table.live.table.name))),
+            _ => return Err(Error::Malformed("an addition to no column")),
+        };
+    }
     Ok(parked)
 }
 
@@ -240,7 +248,10 @@ fn join_row<'a>(
     let there = now.is_some();
     let (mut row, kept) = work.rows.load(&live, &key, now)?;
     let whole = change.whole;
-    let Joined { conflicts, changed } = row.join(part.origin, &part.sight, change);
+    let Joined { conflicts, changed } = row.join(part.origin, &part.sight, change, &live.extremes);
+    // What a site has added it knows to the last: the others leave it to that to say that it is lost.
+    let own = |conflict: &Conflict| conflict.kind != Kind::CounterReset || conflict.lost.site == work.settings.site;
+    let conflicts: Vec<Conflict> = conflicts.into_iter().filter(own).collect();
     parked.into_iter().for_each(|parked| row.park(parked));
     if whole {
         // The sender told all columns that it had then.
@@ -264,7 +275,7 @@ fn join_row<'a>(
         // It was deleted, and its values are forgotten by now, or even that it was: who changed it knows them.
         work.state.incomplete.insert(part.origin, part.hi);
     }
-    work.keep(&live, &key, &row, kept)?;
+    work.keep(&live, &key, &mut row, kept)?;
     if !written {
         found.waiting.push(Waiting { live, key, row });
     }

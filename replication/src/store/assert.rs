@@ -112,7 +112,7 @@ pub(super) fn say_again(work: &mut Work<'_>, live: &Live, key: &Key, now: i64) -
             let stamp = work.state.clock.tick(now);
             let cells = (0..).zip(values).filter(|(column, _)| !live.table.in_key(*column));
             let cells = cells.map(|(column, value)| Cell { column, stamp, value: value.clone() }).collect();
-            Change { alive: Some(stamp), deleted: None, whole: true, cells }
+            Change { alive: Some(stamp), whole: true, cells, ..Change::default() }
         }
     };
     work.record(live, key, &mut row, change)

@@ -6,9 +6,9 @@ use rusqlite::{Connection, params};
 use serde::Serialize;
 
 use crate::{
-    change::{Cell, Change, Deleted, append},
-    clock::{Version, millis},
-    merge::Conflict,
+    change::{Add, Cell, Change, Deleted, append},
+    clock::{Stamp, Version, millis},
+    merge::{Conflict, Kind, Row},
     value::{Key, Value, plain},
     wire::Notice,
 };
@@ -200,10 +200,19 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<Rc<Live>,
         }
         return Ok(live);
     }
+    let column = |name: &String| {
+        live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", conflict.table)))
+    };
+    if conflict.kind == Kind::CounterReset.name() {
+        let there = there.as_ref().ok_or_else(|| Error::Unknown(format!("the row of {}", conflict.table)))?;
+        let image = conflict.image.iter().map(|(name, value)| Ok((column(name)?, value.clone())));
+        let image: Vec<_> = image.collect::<Result<_, Error>>()?;
+        add_again(work, &live, &mut row, (&conflict.key, there), stamp, image)?;
+        return Ok(live);
+    }
     let mut cells = Vec::new();
     for (name, value) in &conflict.image {
-        let column =
-            live.table.column(name).ok_or_else(|| Error::Unknown(format!("column {}.{name}", conflict.table)))?;
+        let column = column(name)?;
         row.values[usize::from(column)] = Some(value.clone());
         if !live.table.in_key(column) {
             cells.push(Cell { column, stamp, value: value.clone() });
@@ -219,7 +228,7 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<Rc<Live>,
             .map(|(column, value)| Cell { column, stamp, value: value.clone().unwrap_or(Value::Null) })
             .collect();
     }
-    let change = Change { alive: Some(stamp), deleted: None, whole, cells };
+    let change = Change { alive: Some(stamp), whole, cells, ..Change::default() };
     work.record(&live, &key, &mut row, change.clone())?;
     if whole {
         live.insert(work.transaction, row.values.iter().map(|value| value.as_ref().unwrap_or(&Value::Null)))?;
@@ -228,6 +237,29 @@ fn restore(work: &mut Work<'_>, conflict: &Logged, now: i64) -> Result<Rc<Live>,
         live.update(work.transaction, &conflict.key, &cells)?;
     }
     Ok(live)
+}
+
+/// What was added to counters, and lost, is added again.
+fn add_again(
+    work: &mut Work<'_>,
+    live: &Live,
+    row: &mut Row,
+    (key, there): (&[Value], &[Value]),
+    stamp: Stamp,
+    image: Vec<(u16, Value)>,
+) -> Result<(), Error> {
+    let mut adds = Vec::new();
+    for (column, value) in image {
+        if let (Value::Integer(was), Value::Integer(delta)) = (&there[usize::from(column)], value) {
+            let value = Value::Integer(was.wrapping_add(delta));
+            live.update(work.transaction, key, &[(column, &value)])?;
+            row.values[usize::from(column)] = Some(value);
+            adds.push(Add { column, stamp, since: stamp, delta });
+        }
+    }
+    adds.sort_unstable_by_key(|add| add.column);
+    let change = Change { alive: Some(stamp), adds, ..Change::default() };
+    work.record(live, &Key::new(key), row, change)
 }
 
 fn notice(row: &rusqlite::Row<'_>) -> Result<Notice, Error> {

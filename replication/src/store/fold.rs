@@ -137,6 +137,8 @@ fn fold_table(
             close(work, live, any, &mut near)?;
         }
         let (seq, op) = (touch.get(0)?, op(touch)?);
+        // Of a row that is gone only these keep all values.
+        let tells = |there: bool| there || matches!(op, Op::Delete | Op::Evict);
         let at = match near.iter().position(|other| other.key == key) {
             Some(at) => {
                 if !near[at].there && matches!(op, Op::Delete | Op::Evict) {
@@ -146,11 +148,15 @@ fn fold_table(
             }
             None => {
                 let (there, last) = live.touched_row(touch)?;
-                near.push(Near { key, there, last, touched: Touched::default() });
+                near.push(Near { key, there, last: last.filter(|_| tells(there)), touched: Touched::default() });
                 near.len() - 1
             }
         };
         near[at].touched.add(op, stamps.of(seq));
+        if let Op::Update(columns) = op {
+            let was = if images { live.counted(touch)? } else { None };
+            near[at].touched.count(&live.table, columns, was);
+        }
     }
     close(work, live, any, &mut near)
 }
@@ -173,9 +179,10 @@ fn close(work: &mut Work<'_>, live: &Live, any: bool, near: &mut Vec<Near>) -> R
         // Signs of life that are kept no more were all older than this.
         let settled = Version::SETTLED.max(Version::new(work.state.settled, u32::MAX));
         let known_alive = if row.alive.is_change() { row.alive } else { settled };
-        let last = if told { row.values.as_mut_slice() } else { &mut [] };
         let site = work.settings.site;
-        if let Some(change) = touched.change(site, &live.table, live.rules, there, last, known_alive) {
+        let adds = if told { touched.adds(&row, site) } else { Vec::new() };
+        let last = if told { row.values.as_mut_slice() } else { &mut [] };
+        if let Some(change) = touched.change(site, live, there, last, adds, known_alive) {
             work.record_soon(live, key, &mut row, change)?;
         }
     }

@@ -2,9 +2,13 @@
 
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
-use crate::{capture, schema::quoted};
+use crate::{
+    capture,
+    schema::{Table, quoted},
+    value::Value,
+};
 
 use super::{
     Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work, write_as_told,
@@ -103,11 +107,44 @@ fn put_back(transaction: &Transaction<'_>, folded: i64) -> Result<(), Error> {
         let (name, images) = (quoted(&table.name), format!("_ssw_old_{}", table.number));
         let sql = format!(
             "INSERT OR IGNORE INTO {name}({}) SELECT {} FROM _ssw_touch AS t JOIN {images} AS o ON o.seq = t.seq \
-             WHERE t.tbl = ? AND t.seq > ? ORDER BY t.seq DESC",
+             WHERE t.tbl = ? AND t.seq > ? AND t.what < 0 ORDER BY t.seq DESC",
             columns.join(","),
             values.join(",")
         );
         transaction.execute(&sql, params![table.number, folded])?;
+        take_off(transaction, &table, folded)?;
+    }
+    Ok(())
+}
+
+/// Sets counters back to what they were before what the source had not folded yet: what was added then is still to come.
+fn take_off(transaction: &Transaction<'_>, table: &Table, folded: i64) -> Result<(), Error> {
+    if table.counters.is_empty() {
+        return Ok(());
+    }
+    let (counters, key) = (table.counters.len(), table.key.len());
+    let sets = table.counters.iter().map(|column| format!("{}=?", quoted(&table.columns[usize::from(*column)].name)));
+    let sql = format!(
+        "UPDATE {} SET {} WHERE {}",
+        quoted(&table.name),
+        capture::list(sets),
+        table.key_equals("", |_| "?".to_owned())
+    );
+    let mut update = transaction.prepare(&sql)?;
+    let were = table.counters.iter().map(|column| format!("o.c{column}"));
+    let parts = (0..key).map(|part| format!("t.k{part}"));
+    // What they were first is put back last.
+    let sql = format!(
+        "SELECT {} FROM _ssw_touch AS t JOIN _ssw_old_{} AS o ON o.seq = t.seq \
+         WHERE t.tbl = ? AND t.seq > ? AND t.what >= 0 ORDER BY t.seq DESC",
+        capture::list(were.chain(parts)),
+        table.number
+    );
+    let mut statement = transaction.prepare(&sql)?;
+    let mut touches = statement.query(params![table.number, folded])?;
+    while let Some(touch) = touches.next()? {
+        let values = (0..counters + key).map(|at| touch.get_ref(at).map(Value::from));
+        update.execute(params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
     }
     Ok(())
 }

@@ -4,11 +4,12 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row as SqlRow, St
 
 use crate::{
     capture::{differs, list},
+    merge::Extremes,
     schema::{Table, quoted},
     value::Value,
 };
 
-use super::{Error, Rules, triggers};
+use super::{Error, Rules, columns::Ruled, triggers};
 
 /// A replicated table, with the statements it takes.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Live {
     pub(super) rules: Rules,
     /// Other tables refer to it.
     pub(super) is_parent: bool,
+    /// Columns of which the smallest or greatest value stays.
+    pub(super) extremes: Extremes,
     /// Each column's default, for rows of which a site tells that did not have the column yet.
     pub(super) defaults: Vec<Value>,
     read: String,
@@ -37,6 +40,8 @@ struct Touches {
     /// Is the row there, and are its values known? Then these.
     row: String,
     rows: String,
+    /// With images: what counters were before an update of one of them.
+    counters: String,
     /// The same, and of a row that is gone what was kept with the touch.
     row_or_image: String,
     rows_and_images: String,
@@ -58,6 +63,7 @@ impl Touches {
             key: parts,
             row: format!("{there}, {there}, {columns}"),
             row_or_image: format!("{there}, {there} OR o.seq NOT NULL, {}", list(or_image)),
+            counters: table.counters.iter().map(|column| format!(", o.c{column}")).collect(),
             rows_and_images: format!("{rows} LEFT JOIN _ssw_old_{number} AS o ON o.seq = u.seq"),
             rows,
         }
@@ -66,8 +72,12 @@ impl Touches {
     /// A subquery with a limit is not made part of what is around it: only touches are sorted, and the joins keep their order.
     fn sql(&self, sorted: bool, images: bool) -> String {
         let order = if sorted { String::new() } else { format!("{}, ", self.key) };
-        let (row, rows) = if images { (&self.row_or_image, &self.rows_and_images) } else { (&self.row, &self.rows) };
-        format!("SELECT u.*, {row} FROM ({} ORDER BY {order}seq LIMIT -1) AS u {rows}", self.touches)
+        let (row, rows, counters) = if images {
+            (&self.row_or_image, &self.rows_and_images, [", o.seq NOT NULL", &self.counters].concat())
+        } else {
+            (&self.row, &self.rows, String::new())
+        };
+        format!("SELECT u.*, {row}{counters} FROM ({} ORDER BY {order}seq LIMIT -1) AS u {rows}", self.touches)
     }
 }
 
@@ -100,6 +110,7 @@ impl Live {
                 format!(" WHERE {matches}"),
             ),
             touches: Touches::new(&table),
+            extremes: Ruled::find(database, &table, &rules)?.extremes,
             table,
             rules,
             is_parent,
@@ -161,6 +172,17 @@ impl Live {
         let at = 2 + self.table.key.len();
         let values = if touch.get(at + 1)? { Some(self.values_in(touch, at + 2)?) } else { None };
         Ok((touch.get(at)?, values))
+    }
+
+    /// What counters were before the update that this touch is of, with `images`. Nothing, if none of them was changed, or it
+    /// is not known.
+    pub(super) fn counted(&self, touch: &SqlRow<'_>) -> Result<Option<Vec<Value>>, Error> {
+        let at = 4 + self.table.key.len() + self.table.columns.len();
+        if self.table.counters.is_empty() || !touch.get(at)? {
+            return Ok(None);
+        }
+        let counters = (at + 1..).take(self.table.counters.len());
+        Ok(Some(counters.map(|at| touch.get_ref(at).map(Value::from)).collect::<Result<_, _>>()?))
     }
 
     pub(super) fn insert<'a>(

@@ -8,6 +8,7 @@ mod apply;
 mod assert;
 mod backlog;
 mod batch;
+mod columns;
 mod conflicts;
 mod fence;
 mod fold;
@@ -61,6 +62,7 @@ pub use verify::{Difference, Limits, Outcome, Progress, Repairs, Step, Verify};
 
 use acknowledge::Sweep;
 use backlog::Pass;
+pub(crate) use columns::Ruled;
 use identity::{Identity, Outside};
 use live::Live;
 use work::Work;
@@ -90,8 +92,14 @@ pub struct Settings {
     pub rules: BTreeMap<String, Rules>,
 }
 
+impl Settings {
+    fn rules_of(&self, table: &str) -> Rules {
+        self.rules.get(&table.to_lowercase()).cloned().unwrap_or_default()
+    }
+}
+
 /// What happens to one table's changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// What is decided together.
     pub granularity: Granularity,
@@ -101,6 +109,19 @@ pub struct Rules {
     pub unique: OnCollision,
     /// Whether the application's triggers fire for what peers have told.
     pub fire_triggers: bool,
+    /// Columns that have a rule of their own, by name in lower case; the same at every site.
+    pub columns: BTreeMap<String, ColumnRule>,
+}
+
+/// What becomes of values that sites give a column without knowledge of each other, if it is not that the newer stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnRule {
+    /// What updates add to it and take from it counts all.
+    Counter,
+    /// The smallest stays.
+    Min,
+    /// The greatest stays.
+    Max,
 }
 
 /// What a conflict is decided for.
@@ -162,6 +183,16 @@ pub enum Error {
     /// A peer's change is to something that this database does not have.
     #[error("{0} is not replicated here, or does not exist; changes wait at the peer until it does")]
     Unknown(String),
+    /// A column cannot have the rule that the configuration gives it.
+    #[error("column {column:?} of table {table:?} cannot have a rule of its own: {why}")]
+    Column {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// A schema change must wait: nothing would be known any more of what is parked for these columns.
     #[error("peers have columns that this site lacks: {0}; add them first")]
     Lacking(String),
@@ -497,6 +528,12 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
     if !fenced(transaction)? {
         capture::refresh(transaction)?;
         fence::refuse_new(transaction)?;
+        for table in capture::tables(transaction)? {
+            if schema::exists(transaction, &table.name)? {
+                let rules = settings.rules_of(&table.name);
+                capture::count(transaction, &table, Ruled::find(transaction, &table, &rules)?.counters)?;
+            }
+        }
     }
     let tables = load(transaction, settings)?;
     // Detached and attached again: whoever has it open does so anew.
@@ -519,7 +556,7 @@ fn load(database: &Connection, settings: &Settings) -> Result<Tables, Error> {
     let referenced: Vec<String> = references.map(|reference| reference.parent.to_lowercase()).collect();
     let live = |table: Table| {
         let name = table.name.to_lowercase();
-        let rules = settings.rules.get(&name).copied().unwrap_or_default();
+        let rules = settings.rules_of(&name);
         let is_parent = referenced.contains(&name);
         Ok((table.number, Rc::new(Live::new(database, table, rules, is_parent)?)))
     };

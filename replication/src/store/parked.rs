@@ -111,12 +111,12 @@ fn take_up_table(work: &mut Work<'_>, live: &Rc<Live>, found: &mut Found, checks
         let now = live.read(work.transaction, &columns)?;
         let there = now.is_some();
         let (mut row, kept) = work.rows.load(live, &key, now)?;
-        let joined = row.unpark(|name| live.table.column(name));
+        let joined = row.unpark(|name| live.table.column(name), &live.extremes);
         for conflict in &joined.conflicts {
             conflicts::log(work, live, &key, conflict)?;
         }
         let written = write(work, &mut table, &columns, there, &row, &joined.changed)?;
-        work.keep(live, &key, &row, kept)?;
+        work.keep(live, &key, &mut row, kept)?;
         checks.push(Check::new(live, &key));
         if !written {
             found.waiting.push(Waiting { live: Rc::clone(live), key, row });

@@ -194,9 +194,10 @@ pub(super) fn deletion(work: &mut Work<'_>, now: i64) -> Change {
 /// Sets columns to a value; what only makes sense with them is said again.
 fn set(work: &mut Work<'_>, live: &Live, row: &Row, changed: &[u16], new: &Value, now: i64) -> Change {
     let stamp = work.state.clock.tick(now);
+    let alone = |column: &u16| live.table.counters.contains(column) || live.extremes.contains_key(column);
     let with = |column: &u16| {
         let sets = live.table.together.iter().filter(|set| set.iter().any(|column| changed.contains(column)));
-        changed.contains(column) || sets.flatten().any(|other| other == column)
+        changed.contains(column) || !alone(column) && sets.flatten().any(|other| other == column)
     };
     let cells = (0..).zip(&row.values).filter(|(column, _)| with(column) && !live.table.in_key(*column));
     let cells = cells.map(|(column, value)| {
@@ -416,7 +417,7 @@ fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i
     let stamp = work.state.clock.tick(now);
     let cells = (0..).zip(&row.values).filter(|(column, _)| !live.table.in_key(*column));
     let cells = cells.filter_map(|(column, value)| Some(Cell { column, stamp, value: value.clone()? })).collect();
-    let change = Change { alive: Some(stamp), deleted: None, whole: true, cells };
+    let change = Change { alive: Some(stamp), whole: true, cells, ..Change::default() };
     work.record(live, key, row, change)?;
     Ok(true)
 }

@@ -33,6 +33,9 @@ pub struct Told {
     /// The columns that it sets.
     #[serde(serialize_with = "plain::columns")]
     pub columns: Vec<(String, Value)>,
+    /// What it adds to counters.
+    #[serde(serialize_with = "plain::columns", skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<(String, Value)>,
 }
 
 impl Store {
@@ -68,6 +71,13 @@ fn told(site: SiteId, table: &Table, row: &Row<'_>) -> Result<Told, Error> {
     let body: Vec<u8> = row.get(3)?;
     let change = Change::decode(site, &mut &body[..]).ok_or_else(|| damaged("a change", "_ssw_change"))?;
     let key = Key(row.get(2)?).columns().ok_or_else(|| damaged("a key", "_ssw_change"))?;
+    let mut added: Vec<(u16, i64)> = Vec::new();
+    for add in &change.adds {
+        match added.last_mut().filter(|(column, _)| *column == add.column) {
+            Some((_, sum)) => *sum = sum.wrapping_add(add.delta),
+            None => added.push((add.column, add.delta)),
+        }
+    }
     let name = |column: u16| table.columns.get(usize::from(column)).map(|column| column.name.clone());
     Ok(Told {
         group: row.get(0)?,
@@ -75,6 +85,7 @@ fn told(site: SiteId, table: &Table, row: &Row<'_>) -> Result<Told, Error> {
         what: what(&change),
         table: table.name.clone(),
         key,
+        added: added.into_iter().filter_map(|(column, sum)| Some((name(column)?, Value::Integer(sum)))).collect(),
         columns: change.cells.into_iter().filter_map(|cell| Some((name(cell.column)?, cell.value))).collect(),
     })
 }

@@ -122,7 +122,10 @@ impl<'a> Work<'a> {
         let site = self.settings.site;
         let mut body = Vec::with_capacity(256);
         change.encode(site, &mut body);
-        row.absorb(site, change);
+        let none = Seen::default();
+        let seen = if live.extremes.is_empty() { &none } else { &self.group().seen };
+        row.absorb(site, seen, change, &live.extremes);
+        self.settle(row);
         self.rows.save(live, key.clone(), row)?;
         Ok(body)
     }
@@ -175,9 +178,15 @@ impl<'a> Work<'a> {
                 .all(|(site, peer)| *site == version.site || peer.seen.of(version.site) >= version.stamp)
     }
 
+    /// Forgets what need not be kept apart of a row any more.
+    fn settle(&self, row: &mut Row) {
+        row.settle(|version| self.settled(version));
+    }
+
     /// Keeps what is known of the row for as long as that can matter. A deleted parent is kept until the next
     /// collection in any case: children of it may be found before this transaction ends.
-    pub(super) fn keep(&mut self, live: &Live, key: &Key, row: &Row, kept: bool) -> Result<(), Error> {
+    pub(super) fn keep(&mut self, live: &Live, key: &Key, row: &mut Row, kept: bool) -> Result<(), Error> {
+        self.settle(row);
         // Usually most versions of a row are one and the same.
         let mut last = Version::NONE;
         let settled = row.all_versions().all(|version| version == replace(&mut last, version) || self.settled(version));

@@ -72,7 +72,7 @@ impl History {
     }
 
     /// The rows if every clock is right, by these rules: what was done last stays.
-    pub fn last(&self, rules: Rules) -> Rows {
+    pub fn last(&self, rules: &Rules) -> Rows {
         let mut rows = Rows::new();
         for done in &self.0 {
             match done.what {

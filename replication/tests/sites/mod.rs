@@ -53,6 +53,8 @@ pub enum Outside {
 pub struct Sites {
     pub all: Vec<Site>,
     pub recorded: Vec<Recorded>,
+    /// What the makers of a group knew: of each other site, the groups up to this one.
+    pub knew: BTreeMap<(SiteId, u64), BTreeMap<SiteId, u64>>,
     network: Vec<Letter>,
     /// Everything that was ever on the network.
     posted: Vec<Letter>,
@@ -105,7 +107,7 @@ impl Sites {
                 site: id,
                 sites: names.clone(),
                 max_skew: i64::MAX >> 17,
-                rules: rules.iter().map(|(table, rules)| ((*table).to_owned(), *rules)).collect(),
+                rules: rules.iter().map(|(table, rules)| ((*table).to_owned(), rules.clone())).collect(),
             };
             Site::new(&directory.path().join(format!("site{id}.db")), schema, settings, *skew)
         });
@@ -113,6 +115,7 @@ impl Sites {
         Self {
             all,
             recorded: Vec::new(),
+            knew: BTreeMap::new(),
             network: Vec::new(),
             posted: Vec::new(),
             now: 1_700_000_000_000,
@@ -182,11 +185,12 @@ impl Sites {
         self.steps += 1;
         let site = &mut self.all[at];
         let (id, now) = (site.id, self.now + site.skew);
+        let knew = site.applied.clone();
         let said = match kill {
             Some(Kill::BeforeCommit(commits)) => kill::after_commits(site, commits, |site| act(site, now)),
             _ => act(site, now).expect("an agent's step"),
         };
-        self.record(at);
+        self.record(at, &knew);
         for (to, message) in said {
             match kill {
                 None => self.post(id, to, &message),
@@ -203,8 +207,8 @@ impl Sites {
         self.step(at, |site, now| site.store.fold(now).map(|_| Vec::new()));
     }
 
-    /// Notes the changes that a site has made since this was last called.
-    fn record(&mut self, at: usize) {
+    /// Notes the changes that a site has made since this was last called, knowing so much of the others.
+    fn record(&mut self, at: usize, knew: &BTreeMap<SiteId, u64>) {
         let site = &mut self.all[at];
         let sql = "SELECT t.name, c.key, c.body, c.grp FROM _ssw_change c JOIN _ssw_table t ON t.number = c.tbl WHERE c.grp > ?";
         let mut statement = site.app.prepare(sql).expect("a statement");
@@ -214,6 +218,7 @@ impl Sites {
             let change = Change::decode(site.id, &mut &body[..]).expect("a change");
             let key = Key(row.get(1).expect("a key"));
             let group = row.get(3).expect("a group");
+            self.knew.insert((site.id, group), knew.clone());
             self.recorded.push((site.id, row.get(0).expect("a name"), key, change, group));
             site.recorded = site.recorded.max(group);
         }
@@ -318,6 +323,18 @@ impl Sites {
         });
     }
 
+    /// All agents start again with these rules.
+    pub fn set_rules(&mut self, rules: &[(&str, Rules)]) {
+        (0..self.all.len()).for_each(|at| self.set_rules_at(at, rules));
+    }
+
+    /// One does.
+    pub fn set_rules_at(&mut self, at: usize, rules: &[(&str, Rules)]) {
+        let rules = rules.iter().map(|(table, rules)| ((*table).to_owned(), rules.clone()));
+        self.all[at].settings.rules = rules.collect();
+        self.crash(at);
+    }
+
     /// The agent is killed, with what it had in memory and on the network; it starts again.
     pub fn crash(&mut self, at: usize) {
         self.killed += 1;
@@ -400,7 +417,8 @@ impl Sites {
         let store = Store::adopt(&file, settings.clone()).expect("a copy to adopt");
         let app = Site::application(&file);
         let told = BTreeMap::new();
-        let applied = BTreeMap::new();
+        let peers = store.peers().expect("peers").into_iter();
+        let applied = peers.map(|(peer, known)| (peer, known.applied)).collect();
         let mut site = Site { id, file, store, app, settings, skew: 0, told, recorded: 0, applied };
         site.set_clock(self.now);
         let _ = std::fs::remove_file(site.outside());

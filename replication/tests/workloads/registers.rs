@@ -80,14 +80,14 @@ impl Workload for Registers {
 /// With right clocks, every site shows what was done last.
 fn last_writer_wins(sites: usize, rules: Rules) {
     each_seed(25, |seed| {
-        let mut workload = Registers { rules, ..Registers::default() };
+        let mut workload = Registers { rules: rules.clone(), ..Registers::default() };
         let mut dice = Dice::new(seed);
-        let mut sites = Sites::new(REGISTERS, &RIGHT[..sites], &[("register", rules)]);
+        let mut sites = Sites::new(REGISTERS, &RIGHT[..sites], &[("register", rules.clone())]);
         sites.act(&mut workload, &mut dice, 150);
         sites.settle(&mut dice);
         workload.look(&sites);
         for site in &sites.all {
-            assert_eq!(registers(&site.app), workload.history.last(rules), "site {}", site.id);
+            assert_eq!(registers(&site.app), workload.history.last(&rules), "site {}", site.id);
         }
     });
 }
@@ -135,7 +135,7 @@ fn register_written_at_one_site_after_the_other_is_never_in_conflict() {
             sites.tell(at, &mut dice);
         }
         for site in &sites.all {
-            let last = workload.history.last(Rules::default());
+            let last = workload.history.last(&Rules::default());
             assert_eq!(registers(&site.app), last, "site {}", site.id);
             assert_eq!(site.store.conflicts(1).expect("the log"), [], "site {}", site.id);
         }

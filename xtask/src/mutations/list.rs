@@ -58,6 +58,10 @@ const fn constraints(name: &'static str) -> Test {
     Test { target: "constraints", name }
 }
 
+const fn counters(name: &'static str) -> Test {
+    Test { target: "counters", name }
+}
+
 const THREE: Test = converge("c4_three_sites");
 const LINKED: Test = converge("c4_unique_columns");
 
@@ -456,5 +460,43 @@ pub const MUTATIONS: &[Mutation] = &[
             "blake3::hash(format!(\"{:p}\", &raw const *key).as_bytes())",
         )],
         noticed_by: constraints("with_suffix"),
+    },
+    Mutation {
+        name: "counter-sum",
+        without: "the sending of what was added to a counter in place of what it came to",
+        edits: &[edit(
+            "src/store/fold.rs",
+            "if told { touched.adds(&row, site) } else",
+            "if false { touched.adds(&row, site) } else",
+        )],
+        noticed_by: counters("what_two_and_three"),
+    },
+    Mutation {
+        name: "counter-taken-off",
+        without: "taking off, at a new site, what its source had not folded yet",
+        edits: &[edit("src/store/join.rs", "take_off(transaction, &table, folded)?;", "")],
+        noticed_by: counters("a_new_site_counts"),
+    },
+    Mutation {
+        name: "counter-below",
+        without: "the rule that what was added before a value was given is gone",
+        edits: &[edit("src/merge/counter.rs", "is_none_or(|given| added.since() < *given)", "is_none_or(|_| false)")],
+        noticed_by: converge("c4_what_two_sites_add"),
+    },
+    Mutation {
+        name: "counters-apart",
+        without: "gathering what one site adds under few times",
+        edits: &[edit("src/merge/counter.rs", "own.count() >= APART &&", "false &&")],
+        noticed_by: counters("what_is_added_over_a_cut"),
+    },
+    Mutation {
+        name: "extreme-replaced",
+        without: "the memory of what a replaced value was in place of",
+        edits: &[edit(
+            "src/merge/extreme.rs",
+            "contested.seen.join(seen);\n        contested.seen.pass(origin, stamp);",
+            "contested.seen.pass(origin, stamp);",
+        )],
+        noticed_by: counters("what_somebody_replaced"),
     },
 ];

@@ -4,7 +4,7 @@
 mod show;
 mod sites;
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{cmp::Reverse, ops::ControlFlow, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -406,7 +406,11 @@ fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
 fn examine(opened: &Opened) -> anyhow::Result<ExitCode> {
     let connection = opened.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let wanted = opened.wanted();
-    let findings = doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named), &opened.firing())?;
+    let mut findings =
+        doctor::check(&connection, wanted.as_deref().map_or(Wanted::All, Wanted::Named), &opened.firing())?;
+    let settings = replication::settings(&opened.config, &opened.database);
+    findings.extend(doctor::columns(&connection, &settings.rules)?);
+    findings.sort_by_key(|finding| Reverse(finding.severity));
     say(opened.json, &findings, &show::findings(&findings, colours()))?;
     let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -436,7 +440,9 @@ fn tail(opened: &Opened, follow: bool) -> anyhow::Result<ExitCode> {
 
 /// A change in a line: its group, when, the row, and what became of it.
 fn line(change: &Told) -> String {
-    let cells: Vec<String> = change.columns.iter().map(|(name, value)| format!("{name}={}", literal(value))).collect();
+    let cells = change.columns.iter().map(|(name, value)| format!("{name}={}", literal(value)));
+    let adds = change.added.iter().map(|(name, value)| format!("{name}+={}", literal(value)));
+    let cells: Vec<String> = cells.chain(adds).collect();
     let key: Vec<String> = change.key.iter().map(literal).collect();
     let Told { group, ms, table, what, .. } = change;
     format!("{group} {ms} {what} {table} ({}) {}", key.join(", "), cells.join(" ")).trim_end().to_owned()

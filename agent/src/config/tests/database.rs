@@ -22,6 +22,7 @@ fn all_tables_are_kept_the_same_by_the_default_rules_unless_told_otherwise() {
         conflicts: Conflicts::Latest,
         unique: Unique::Null,
         fire_triggers: false,
+        columns: BTreeMap::new(),
     };
     let database = config.database.unwrap();
     let expected = Database {
@@ -47,17 +48,27 @@ granularity = "row"
 conflicts = "delete"
 unique = "suffix"
 fire_triggers = true
+counters = ["Stock", "sold"]
+min = ["first seen"]
+max = ["last"]
 [database.table."we\"ird t"]
 conflicts = "update""#,
         "tables = [\"ORDERS\", \"order_items\"]\nstandby_writes = \"refuse\"",
     ));
     let database = config.database.unwrap();
     assert_eq!((database.max_backlog, database.max_skew), (500_000_000, Duration::from_secs(60)));
+    let columns = [
+        ("stock", ColumnRule::Counter),
+        ("sold", ColumnRule::Counter),
+        ("first seen", ColumnRule::Min),
+        ("last", ColumnRule::Max),
+    ];
     let orders = TableRules {
         granularity: Granularity::Row,
         conflicts: Conflicts::Delete,
         unique: Unique::Suffix,
         fire_triggers: true,
+        columns: columns.map(|(name, rule)| (name.to_owned(), rule)).into(),
     };
     assert_eq!(database.rules_of(&table("orders")), orders);
     let weird = TableRules { conflicts: Conflicts::Update, ..TableRules::default() };
@@ -174,7 +185,7 @@ fn a_tables_rules_are_words_and_belong_to_a_table_that_is_kept() {
         (
             "[database.table.orders]\npolicy = \"row\"",
             "",
-            "east.toml:25:1: database.table.orders.policy: no such key; known here: granularity, conflicts, unique, fire_triggers",
+            "east.toml:25:1: database.table.orders.policy: no such key; known here: granularity, conflicts, unique, counters, min, max, fire_triggers",
         ),
         (
             "tables = [\"customers\"]\n[database.table.orders]",
@@ -190,6 +201,37 @@ fn a_tables_rules_are_words_and_belong_to_a_table_that_is_kept() {
             "[database.table.orders]\n[database.table.Orders]",
             "",
             "east.toml:24:17: database.table.orders: given twice, in letters of another case; keep one of them",
+        ),
+    ]);
+}
+
+#[test]
+fn columns_with_a_rule_of_their_own_have_names_and_one_rule() {
+    complaints(&[
+        (
+            "[database.table.orders]\ncounters = \"stock\"",
+            "",
+            r#"east.toml:25:12: database.table.orders.counters: found the string "stock", expected a list, in [ ]"#,
+        ),
+        (
+            "[database.table.orders]\ncounters = [\"stock\", \"STOCK\"]",
+            "",
+            r#"east.toml:25:22: database.table.orders.counters: "STOCK" is given twice; keep one of them"#,
+        ),
+        (
+            "[database.table.orders]\ncounters = [\"stock\"]\nmax = [\"Stock\"]",
+            "",
+            r#"east.toml:26:8: database.table.orders.max: "Stock" is among counters already; a column has one rule"#,
+        ),
+        (
+            "[database.table.orders]\nmin = [\"\"]",
+            "",
+            r#"east.toml:25:8: database.table.orders.min: "" names no column"#,
+        ),
+        (
+            "[database.table.orders]\nmin = [\"a\\u0000\"]",
+            "",
+            r#"east.toml:25:8: database.table.orders.min: "a\0" holds a NUL, which no column's name does"#,
         ),
     ]);
 }

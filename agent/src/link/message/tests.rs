@@ -200,9 +200,9 @@ fn a_stream_says_in_its_first_bytes_what_it_is_for() {
 #[test]
 fn another_version_is_named() {
     let mut bytes = encode_report(sample()).unwrap();
-    bytes[0] = 9;
+    bytes[0] = VERSION + 1;
     let error = decode_report(&bytes).unwrap_err();
-    assert_eq!(error, MessageError::Version(9));
+    assert_eq!(error, MessageError::Version(VERSION + 1));
     assert!(error.to_string().contains("same release"), "{error}");
 }
 
