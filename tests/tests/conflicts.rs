@@ -37,6 +37,13 @@ CREATE TABLE booking(id TEXT PRIMARY KEY NOT NULL, room TEXT NOT NULL REFERENCES
 CREATE TABLE guest(id TEXT PRIMARY KEY NOT NULL, room TEXT REFERENCES room ON DELETE CASCADE);
 CREATE TABLE pass(id TEXT PRIMARY KEY NOT NULL, room TEXT REFERENCES room ON DELETE SET NULL);
 INSERT INTO room VALUES('1', 'one'), ('2', 'two'), ('3', 'three'), ('4', 'four');
+
+CREATE TABLE login(id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE);
+CREATE TABLE item(id TEXT PRIMARY KEY NOT NULL, stock INTEGER, first INTEGER, last INTEGER);
+INSERT INTO item VALUES('cup', 100, 50, 50);
+CREATE TABLE doc(id INTEGER PRIMARY KEY NOT NULL, body TEXT);
+CREATE VIRTUAL TABLE words USING fts5(body);
+CREATE TRIGGER doc_words AFTER INSERT ON doc BEGIN INSERT INTO words(rowid, body) VALUES(NEW.id, NEW.body); END;
 ";
 
 const RULES: &str = "
@@ -48,6 +55,14 @@ conflicts = \"update\"
 granularity = \"row\"
 [database.table.desk]
 unique = \"delete\"
+[database.table.login]
+unique = \"suffix\"
+[database.table.item]
+counters = [\"stock\"]
+min = [\"first\"]
+max = [\"last\"]
+[database.table.doc]
+fire_triggers = true
 ";
 
 /// What one site does first and the other later, and what becomes of it.
@@ -160,7 +175,7 @@ const DELETED: [Case; 6] = [
 ];
 
 /// Two rows want one value of a UNIQUE column.
-const COLLIDING: [Case; 3] = [
+const COLLIDING: [Case; 4] = [
     Case {
         name: "null: the later has the value, the other keeps its row",
         first: (EAST, "INSERT INTO badge VALUES('east', 'x')"),
@@ -181,6 +196,34 @@ const COLLIDING: [Case; 3] = [
         later: "INSERT INTO desk VALUES('west', 'x')",
         left: ("SELECT id FROM desk", &["west"]),
         lost: Some(lost("unique", ("desk", "east"), EAST)),
+    },
+    Case {
+        name: "suffix: it keeps its value, with a suffix",
+        first: (WEST, "INSERT INTO login VALUES('west', 'x')"),
+        later: "INSERT INTO login VALUES('east', 'x')",
+        left: (
+            "SELECT id || ' ' || substr(name, 1, 2) || length(name) FROM login ORDER BY id",
+            &["east x1", "west x~10"],
+        ),
+        lost: Some(lost("unique", ("login", "west"), WEST).with(&[("name", "x")])),
+    },
+];
+
+/// Not every change of the same is a conflict.
+const JOINED: [Case; 2] = [
+    Case {
+        name: "what both take from a counter counts, and the first and last stay",
+        first: (EAST, "UPDATE item SET stock = stock - 3, first = 40, last = 70 WHERE id = 'cup'"),
+        later: "UPDATE item SET stock = stock - 1, first = 30, last = 60 WHERE id = 'cup'",
+        left: ("SELECT concat_ws(' ', stock, first, last) FROM item", &["96 30 70"]),
+        lost: None,
+    },
+    Case {
+        name: "each site indexes what the other wrote",
+        first: (WEST, "INSERT INTO doc VALUES(1, 'one word')"),
+        later: "INSERT INTO doc VALUES(2, 'another word')",
+        left: ("SELECT CAST(rowid AS TEXT) FROM words('word') ORDER BY rowid", &["1", "2"]),
+        lost: None,
     },
 ];
 
@@ -217,7 +260,7 @@ const ORPHANED: [Case; 4] = [
 ];
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    EDITED.iter().chain(&DELETED).chain(&COLLIDING).chain(&ORPHANED)
+    EDITED.iter().chain(&DELETED).chain(&COLLIDING).chain(&ORPHANED).chain(&JOINED)
 }
 
 /// One cut, and everything that can go wrong in it.
