@@ -132,12 +132,12 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
     let world = World::new(&["east", "west"]);
     let mut west = world.start("west").await;
     let good = message::encode_report(message("east")).unwrap();
-    let other_version = [&[9], &good[1..]].concat();
+    let other_version = [&[VERSION + 1], &good[1..]].concat();
     let cases: [(&[u8], &str); 6] = [
         (b"", "not a well-formed report"),
         (&good[..good.len() - 1], "not a well-formed report"),
         (&[&good[..], b"more"].concat(), "not a well-formed report"),
-        (&other_version, &format!("link version 9, this agent speaks version {VERSION}")),
+        (&other_version, &format!("link version {}, this agent speaks version {VERSION}", VERSION + 1)),
         (&message::encode_report(message("north")).unwrap(), "calls itself \"north\""),
         (&vec![VERSION; MAX_MESSAGE + 1], "longer than"),
     ];
