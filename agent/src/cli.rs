@@ -134,10 +134,10 @@ enum Command {
     ///
     /// Run it at any site. The new holder raises the epoch once and stores it; the others adopt it from its report, and the
     /// command waits for them. Flows have the resource's `drain_time` to finish. A resource with several active
-    /// instances has one holder afterwards, and the others stand by.
+    /// instances has one holder afterwards, and the others stand by, until `--as-configured` makes all of them active
+    /// again.
     ///
-    /// Exit code 0: the site holds it, and all sites in contact know. 3: it holds it, but one of them had not adopted that
-    /// in time. 1: nothing was changed, or it is not known; the message says which. Interrupting the command undoes
+    /// Exit code 0: it is so, and all sites in contact know. 3: it is so, but one of them had not adopted that in time. 1: nothing was changed, or it is not known; the message says which. Interrupting the command undoes
     /// nothing: the swap is done or not, never half.
     Swap {
         #[command(flatten)]
@@ -145,8 +145,12 @@ enum Command {
         /// The resource.
         resource: String,
         /// The site that shall hold it.
-        #[arg(long, value_name = "SITE")]
-        to: String,
+        #[arg(long, value_name = "SITE", required_unless_present = "as_configured")]
+        to: Option<String>,
+        /// Make roles as configured: the site configured as active holds it, or all of them are active again. The first
+        /// of them that is available begins the epoch.
+        #[arg(long, conflicts_with = "to")]
+        as_configured: bool,
         /// Take it also if the old holder cannot say what it has committed to the database, or that does not arrive in
         /// time. What is missing comes later, and may be in conflict with what was written by then.
         #[arg(long)]
@@ -280,7 +284,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let rows = runtime(1)?.block_on(Client::new(&socket.control).instances())?;
             say(json, &rows, &show::instances(&rows, run::unix_millis() / 1000, colours()))?;
         }
-        Command::Swap { socket, resource, to, force, wait, json } => {
+        Command::Swap { socket, resource, to, force, wait, json, .. } => {
             let order = Swap { resource, to, force, wait_ms: wait.millis() };
             let swapped = runtime(1)?.block_on(Client::new(&socket.control).swap(&order))?;
             say(json, &swapped, &show::swapped(&swapped))?;

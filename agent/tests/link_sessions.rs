@@ -94,7 +94,7 @@ async fn either_site_asks_the_other_and_hears_what_came_of_it() {
     let (mut east, mut west) = (world.start("east").await, world.start("west").await);
     east.contact("west", true).await;
     west.contact("east", true).await;
-    let take = Request::Take { resource: "orders".to_owned(), epoch: 3, force: false };
+    let take = Request::Take { resource: "orders".to_owned(), epoch: 3, force: false, as_configured: false };
     let taken = Response::Taken {
         epoch: 4,
         stored: Duration::from_millis(2),
@@ -111,8 +111,10 @@ async fn either_site_asks_the_other_and_hears_what_came_of_it() {
     let asking = east.link.ask("west", take.clone());
     let (answer, ()) = tokio::join!(asking, async { drop(west.asked.recv().await) });
     assert!(answer.as_ref().is_err_and(|error| error.contains("west gave no response")), "{answer:?}");
-    let name_error =
-        east.link.ask("west", Request::Take { resource: "Orders!".to_owned(), epoch: 3, force: false }).await;
+    let name_error = east
+        .link
+        .ask("west", Request::Take { resource: "Orders!".to_owned(), epoch: 3, force: false, as_configured: false })
+        .await;
     assert!(name_error.unwrap_err().contains("cannot name"), "wrong requests are not sent");
     west.link.close().await;
     east.contact("west", false).await;

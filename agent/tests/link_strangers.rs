@@ -167,8 +167,13 @@ async fn a_malformed_message_closes_the_connection_with_a_reason_and_is_counted(
 async fn a_malformed_request_closes_the_connection_and_reaches_nobody() {
     let world = World::new(&["east", "west"]);
     let mut west = world.start("west").await;
-    let good =
-        message::encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 3, force: false }).unwrap();
+    let good = message::encode_request(&Request::Take {
+        resource: "orders".to_owned(),
+        epoch: 3,
+        force: false,
+        as_configured: false,
+    })
+    .unwrap();
     let cases: [(&[u8], &str); 6] = [
         (b"", "not a well-formed opening of a stream"),
         (&[VERSION, 9], "not a well-formed opening of a stream"),

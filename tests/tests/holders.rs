@@ -112,6 +112,41 @@ fn a_swap_ordered_anywhere_moves_the_holder_once_says_how_long_each_step_took_an
 }
 
 #[test]
+fn a_resource_that_several_sites_serve_has_one_holder_after_a_swap_and_all_of_them_again_as_configured() -> Result<()> {
+    let lab = Lab::up(&Options::default())?;
+    lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
+    json(&lab, "east", &["swap", "www", "--to", "west"])?;
+    assert_eq!(holders(&lab, "www")?, held("standby", "active", "west", 1));
+    lab.await_answers("client-e", &SITES, Public::Www, &[WEST, EAST])?;
+    assert_eq!(arrival(&lab, "east", "www")?, serde_json::json!({ "do": "forward", "site": "west" }));
+
+    // Ordered at the other site than the one that begins the epoch.
+    let back = json(&lab, "west", &["swap", "www", "--as-configured"])?;
+    assert_eq!((&back["to"], &back["holder"], &back["epoch"]), (&"east".into(), &Value::Null, &2.into()), "{back}");
+    lab.await_answers("client-e", &SITES, Public::Www, &[EAST, WEST])?;
+    let agent = lab.agent("east")?;
+    agent.kill()?;
+    agent.start()?;
+    agent.await_ready()?;
+    assert_eq!(holders(&lab, "www")?, held("active", "active", "-", 2), "also after a restart");
+    for site in ["east", "west"] {
+        assert_eq!(arrival(&lab, site, "www")?, serde_json::json!({ "do": "serve" }));
+    }
+    let (code, again) = siteswap(&lab, "east", &["swap", "www", "--as-configured"])?;
+    assert_eq!((code, again.trim()), (0, "the roles of www are already as configured, epoch 2"));
+
+    // Where one site is configured as active, it is the holder.
+    json(&lab, "west", &["swap", "orders", "--to", "west"])?;
+    let (code, text) = siteswap(&lab, "west", &["swap", "orders", "--as-configured"])?;
+    assert!(code == 0 && text.starts_with("east holds orders, epoch 2"), "{code}: {text}");
+    assert_eq!(holders(&lab, "orders")?, held("active", "standby", "east", 2));
+    for wrong in [&["swap", "orders"][..], &["swap", "orders", "--to", "east", "--as-configured"]] {
+        assert_eq!(siteswap(&lab, "east", wrong)?.0, 2, "{wrong:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_swap_that_cannot_be_done_is_refused_with_its_reason_and_changes_nothing() -> Result<()> {
     let lab = Lab::up(&Options::default())?;
     lab.await_answers("client-e", &SITES, Public::Orders, &[EAST, WEST])?;

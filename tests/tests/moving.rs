@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{Bare, wait_until};
+use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "CREATE TABLE orders(id TEXT PRIMARY KEY NOT NULL, site TEXT, number INTEGER)";
@@ -29,13 +30,18 @@ fn backend() -> Result<SocketAddr> {
 
 /// East holds the orders, which move by these rules; only the holder writes them.
 fn up(rules: &str) -> Result<Bare> {
+    up_with_west("standby", rules)
+}
+
+/// The same, with this role of west's.
+fn up_with_west(role: &str, rules: &str) -> Result<Bare> {
     let bare = Bare::up(&["east", "west"], SCHEMA)?;
     let backend = backend()?;
     bare.configure(&format!(
         "[resources.orders]\ntables = ['orders']\nstandby_writes = 'refuse'\n{rules}\n\
          probe = {{ tcp = true, interval = '200ms' }}\n\
          [resources.orders.sites.east]\nrole = 'active'\nbackends = ['{backend}']\n\
-         [resources.orders.sites.west]\nrole = 'standby'\nbackends = ['{backend}']"
+         [resources.orders.sites.west]\nrole = '{role}'\nbackends = ['{backend}']"
     ))?;
     for site in ["east", "west"] {
         bare.order(site, &["reload"])?;
@@ -142,6 +148,34 @@ fn a_drained_holder_is_followed_when_what_it_has_committed_is_there() -> Result<
 }
 
 #[test]
+fn where_all_are_active_again_by_order_all_write_and_nothing_is_missing() -> Result<()> {
+    let bare = up_with_west("active", BY_ORDER)?;
+    bare.order("west", &["swap", "orders", "--to", "west"])?;
+    write_until_refused(&bare, "east")?;
+    insert(&bare, "west", 1)?;
+    bare.order("west", &["swap", "orders", "--as-configured"])?;
+    assert!(bare.rows("east", "orders")?.iter().any(|row| row.contains("\"west-1\"")), "it was waited for");
+    await_writable(&bare, "east")?;
+    await_writable(&bare, "west")?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
+fn where_all_are_to_be_active_a_failback_makes_them_so() -> Result<()> {
+    let bare = up_with_west("active", BY_ITSELF)?;
+    bare.order("east", &["swap", "orders", "--to", "west"])?;
+    wait_until(DEADLINE, "nobody alone holds the orders", || {
+        bare.json("west", &["instances"]).is_ok_and(|(_, rows)| {
+            let free = |row: &Value| row["epoch"] == 2 && row["holder"].is_null() && row["state"] == "active";
+            rows.as_array().is_some_and(|rows| rows.len() == 2 && rows.iter().all(free))
+        })
+    })?;
+    await_writable(&bare, "east")?;
+    await_writable(&bare, "west")?;
+    bare.await_same(&["east", "west"], "orders", DEADLINE).map(drop)
+}
+
+#[test]
 fn a_swap_that_is_forced_does_not_wait_for_what_does_not_arrive_and_says_so() -> Result<()> {
     let bare = up(BY_ORDER)?;
     await_sending(&bare, true)?;
@@ -189,7 +223,7 @@ fn a_swap_does_not_wait_for_a_holder_that_is_away_and_says_so() -> Result<()> {
     let bare = up(BY_ORDER)?;
     bare.kill("east")?;
     insert(&bare, "east", 1)?;
-    let mut swapped = serde_json::Value::Null;
+    let mut swapped = Value::Null;
     wait_until(DEADLINE, "west takes the orders", || match bare.json("west", &["swap", "orders", "--to", "west"]) {
         Ok((code, told)) => {
             swapped = told;

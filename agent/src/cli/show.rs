@@ -93,9 +93,15 @@ fn ago(seconds: u64) -> String {
 /// What `siteswap swap` did.
 pub fn swapped(swapped: &Swapped) -> String {
     let mut out = String::new();
-    let Swapped { resource, to, epoch, .. } = swapped;
+    let Swapped { resource, holder, epoch, .. } = swapped;
     let already = if swapped.already { " already" } else { "" };
-    line(&mut out, format!("{to} holds {resource}{already}, epoch {epoch}"));
+    line(
+        &mut out,
+        match holder {
+            Some(holder) => format!("{holder} holds {resource}{already}, epoch {epoch}"),
+            None => format!("the roles of {resource} are{already} as configured, epoch {epoch}"),
+        },
+    );
     for step in swapped.steps.iter().filter(|_| !swapped.already) {
         let what = match step.step {
             StepKind::Asked => "asked",

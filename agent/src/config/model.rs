@@ -215,7 +215,7 @@ pub struct Resource {
     pub all_down: AllDown,
     /// When a standby instance may become active by itself.
     pub takeover: Takeover,
-    /// Whether the site configured as active takes it back by itself.
+    /// Whether the first site configured as active makes roles as configured again by itself.
     pub failback: Failback,
     /// How long that site must have been available and in contact with the holder before.
     pub failback_after: Duration,
@@ -225,6 +225,20 @@ pub struct Resource {
     pub probe: Probe,
     /// Its instances, by site. At least one.
     pub instances: BTreeMap<String, Instance>,
+}
+
+impl Resource {
+    /// The sites whose instances are configured as active, in the resource's order.
+    pub fn configured_active(&self) -> impl Iterator<Item = &String> {
+        self.order.iter().filter(|site| self.instances[*site].role == Role::Active)
+    }
+
+    /// The holder with which roles are as configured: the one site configured as active. `None` where several are: then
+    /// it is nobody alone.
+    pub fn configured_holder(&self) -> Option<&String> {
+        let mut active = self.configured_active();
+        active.next().filter(|_| active.next().is_none())
+    }
 }
 
 /// What becomes of a write to a resource's tables at a site that does not hold it.

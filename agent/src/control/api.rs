@@ -175,8 +175,8 @@ pub struct InstanceRow {
 pub struct Swap {
     /// The resource.
     pub resource: String,
-    /// The site that shall hold it.
-    pub to: String,
+    /// The site that shall hold it. Left out: roles shall be as configured.
+    pub to: Option<String>,
     /// Also if it cannot be known that everything is there that its holders have committed.
     #[serde(default)]
     pub force: bool,
@@ -189,11 +189,13 @@ pub struct Swap {
 pub struct Swapped {
     /// The resource.
     pub resource: String,
-    /// The site that holds it.
+    /// The site that was asked.
     pub to: String,
+    /// The site that holds it. `None`: all that are configured as active are.
+    pub holder: Option<String>,
     /// In this epoch.
     pub epoch: u64,
-    /// It held it before; nothing was done.
+    /// So it was before; nothing was done.
     pub already: bool,
     /// What was done, in order.
     pub steps: Vec<Step>,

@@ -10,21 +10,25 @@ use tokio::time::timeout;
 
 use super::{
     api::{Drain, Drained, InstanceRow, Step, StepKind, Swap, Swapped},
-    server::{Command, Loop},
+    server::{Asking, Command, Loop},
 };
 use crate::{link::message::Response, placement::State};
 
 /// Has a site take a resource, and waits until the others have adopted that. `None`: the agent is stopping.
 pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped, String>> {
     let (began, wait) = (Instant::now(), Duration::from_millis(order.wait_ms));
-    let response = match agent.ask(|reply| Command::Swap(order.clone(), reply)).await? {
+    let Asking { to, holder, answer } = match agent.ask(|reply| Command::Swap(order.clone(), reply)).await? {
+        Ok(asking) => asking,
+        Err(refusal) => return Some(Err(refusal)),
+    };
+    let response = match answer.await.ok()? {
         Ok(response) => response,
         Err(refusal) => return Some(Err(refusal)),
     };
-    let Swap { resource, to, .. } = order;
     let mut swapped = Swapped {
-        resource,
+        resource: order.resource,
         to,
+        holder,
         epoch: 0,
         already: false,
         steps: vec![],
@@ -74,9 +78,7 @@ pub(super) async fn swap(mut agent: Loop, order: Swap) -> Option<Result<Swapped,
     within(deadline, following).await?;
     let Swapped { resource, to, epoch, .. } = &swapped;
     Some(match lost {
-        Some(holder) => Err(format!(
-            "{to} took {resource} in epoch {epoch}, but {holder} has taken it by another order; it holds it now"
-        )),
+        Some(other) => Err(format!("{to} began epoch {epoch} of {resource}, but another order has won: {other}")),
         None => Ok(swapped),
     })
 }
@@ -127,7 +129,7 @@ impl Swapped {
         let others = rows.iter().filter(|row| row.resource == self.resource && row.site != self.to);
         let (here, away): (Vec<_>, Vec<_>) = others.partition(|row| row.contact);
         // Of two that have taken it in the same epoch, by orders given at the same moment, one gives it up again.
-        let knows = |row: &&InstanceRow| row.epoch >= self.epoch && row.holder.as_ref().is_none_or(|h| *h == self.to);
+        let knows = |row: &&InstanceRow| row.epoch >= self.epoch && self.agrees(row);
         let (adopted, waiting): (Vec<_>, Vec<_>) = here.into_iter().partition(knows);
         let names = |rows: Vec<&InstanceRow>| rows.into_iter().map(|row| row.site.clone()).collect();
         (self.waiting, self.absent) = (names(waiting), names(away));
@@ -139,10 +141,19 @@ impl Swapped {
         }
     }
 
-    /// Who holds it instead, once its new holder has given it up again.
+    /// What holds instead, once the site that was asked has given it up again.
     fn lost(&self, rows: &[InstanceRow]) -> Option<String> {
         let own = rows.iter().find(|row| row.resource == self.resource && row.site == self.to)?;
-        own.holder.clone().filter(|holder| own.epoch >= self.epoch && *holder != self.to)
+        let lost = own.epoch >= self.epoch && !self.agrees(own);
+        lost.then(|| match &own.holder {
+            Some(holder) => format!("{holder} holds it now"),
+            None => "its roles are as configured now".to_owned(),
+        })
+    }
+
+    /// Whether this is the holder that was ordered. One that held it before may do so by configuration, without a word.
+    fn agrees(&self, row: &InstanceRow) -> bool {
+        self.already || row.holder == self.holder
     }
 }
 
@@ -194,6 +205,7 @@ mod tests {
         Swapped {
             resource: "orders".to_owned(),
             to: "west".to_owned(),
+            holder: Some("west".to_owned()),
             epoch: 4,
             already: false,
             steps: vec![],
@@ -218,7 +230,21 @@ mod tests {
         swapped.adopted(&won, Duration::ZERO);
         assert!(swapped.waiting.is_empty() && swapped.lost(&won).is_none());
         rows[1].holder = Some("east".to_owned());
-        assert_eq!(swapped.lost(&rows).as_deref(), Some("east"));
+        assert_eq!(swapped.lost(&rows).as_deref(), Some("east holds it now"));
+        rows[1].holder = None;
+        assert_eq!(swapped.lost(&rows).as_deref(), Some("its roles are as configured now"));
+        swapped.holder = None;
+        assert_eq!(swapped.lost(&rows), None, "that was the order");
+        swapped.adopted(&rows, Duration::ZERO);
+        assert_eq!(swapped.waiting, ["east"]);
+    }
+
+    #[test]
+    fn who_holds_it_by_configuration_has_nothing_to_wait_for() {
+        let mut swapped = Swapped { epoch: 0, already: true, ..swapped() };
+        let rows = [row("orders", "east", State::Standby, 0), row("orders", "west", State::Active, 0)];
+        swapped.adopted(&rows, Duration::ZERO);
+        assert!(swapped.waiting.is_empty() && swapped.lost(&rows).is_none());
     }
 
     #[test]
@@ -230,6 +256,7 @@ mod tests {
             row("orders", "west", State::Active, 4),
             row("www", "east", State::Active, 0),
         ];
+        rows[..3].iter_mut().for_each(|row| row.holder = Some("west".to_owned()));
         rows[1].contact = false;
         swapped.adopted(&rows, Duration::from_micros(5));
         assert_eq!((&swapped.waiting[..], &swapped.absent[..]), (&["east".to_owned()][..], &["north".to_owned()][..]));

@@ -29,7 +29,7 @@ use super::{
     orders,
 };
 use crate::{
-    link::message::Response as Taken,
+    link::message::Response as PeerResponse,
     replication::{self, Comparing, Comparison},
 };
 
@@ -48,8 +48,8 @@ pub enum Command {
     Set(SetOverride, oneshot::Sender<Result<(), String>>),
     /// Tell every resource at every site.
     Instances(oneshot::Sender<Vec<InstanceRow>>),
-    /// Take a resource, or have another site take it; the answer says what came of it, not that others have adopted it.
-    Swap(Swap, oneshot::Sender<Result<Taken, String>>),
+    /// Take a resource or make its roles as configured, or have another site do so.
+    Swap(Swap, oneshot::Sender<Result<Asking, String>>),
     /// Drain a site or take that back; the answer says that it is stored there.
     Drain(Drain, oneshot::Sender<Result<(), String>>),
     /// Explain an answer.
@@ -58,6 +58,17 @@ pub enum Command {
     ExplainPacket(ExplainPacket, oneshot::Sender<Result<ExplainedPacket, String>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<(), String>>),
+}
+
+/// Who carries out an order to swap.
+#[derive(Debug)]
+pub struct Asking {
+    /// The site.
+    pub to: String,
+    /// Who holds the resource then.
+    pub holder: Option<String>,
+    /// Where its answer comes: what came of it, not that others have adopted it.
+    pub answer: oneshot::Receiver<Result<PeerResponse, String>>,
 }
 
 /// Why there is no control socket.

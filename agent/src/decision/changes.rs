@@ -21,14 +21,14 @@ impl Knowledge {
     pub fn take(&self, decision: &Decision, now: std::time::Instant) -> Changes {
         let mut taken = Changes::new();
         for (name, decided) in &decision.resources {
-            let cause = if matches!(decided.placement.arrival, Arrival::TakeOver(_)) {
-                placement::takeover_cause(&decided.instances)
-            } else if self.timers.is_well(name, self.config.resources[name].failback_after, now) {
-                Cause::FailBack
+            let resource = &self.config.resources[name];
+            let change = if matches!(decided.placement.arrival, Arrival::TakeOver(_)) {
+                decided.tenure.taken(&self.config.site, placement::takeover_cause(&decided.instances))
+            } else if self.timers.is_well(name, resource.failback_after, now) {
+                decided.tenure.next(resource.configured_holder().cloned(), Cause::FailBack)
             } else {
                 continue;
             };
-            let change = decided.tenure.taken(&self.config.site, cause);
             taken.extend(change.map(|change| (name.clone(), change)));
         }
         taken
@@ -50,20 +50,26 @@ impl Knowledge {
         adopted
     }
 
-    /// An operator orders this site to take `resource`, whose epoch is `epoch` where the order was given. The error says
-    /// why it does not.
-    pub fn swap(&self, decision: &Decision, resource: &str, epoch: u64) -> Result<Taking, String> {
+    /// An operator orders this site to take `resource`, whose epoch is `epoch` where the order was given, or to make its
+    /// roles as configured. The error says why it does not.
+    pub fn swap(&self, decision: &Decision, resource: &str, epoch: u64, as_configured: bool) -> Result<Taking, String> {
         let site = &self.config.site;
         let decided = decision.resources.get(resource).ok_or_else(|| self.no_resource(resource))?;
         let Some(own) = decided.instances.iter().find(|instance| instance.site == *site) else {
             return Err(format!("{site} has no instance of {resource}"));
         };
         let now = &decided.tenure;
+        let holder = match as_configured {
+            true => self.config.resources[resource].configured_holder(),
+            false => Some(site),
+        };
         let alone = || decided.instances.iter().all(|i| i.site == *site || i.state != State::Active);
-        if own.state == State::Active && alone() {
-            return Ok(Taking::Holds(now.epoch));
-        }
+        let holds = if holder.is_some() { own.state == State::Active && alone() } else { now.holder.is_none() };
         let refusal = match own.state {
+            _ if as_configured && self.role(resource) != Some(Role::Active) => {
+                Some("its instance is not configured as active".to_owned())
+            }
+            _ if holds => return Ok(Taking::Holds(now.epoch)),
             State::Disabled => Some("its instance is disabled by configuration".to_owned()),
             _ if now.epoch != epoch => Some(format!(
                 "its epoch has moved: {} at {site}, {epoch} where the order was given; look at `siteswap instances`, and try again",
@@ -78,7 +84,10 @@ impl Knowledge {
         };
         match refusal {
             Some(reason) => Err(format!("{site} does not take {resource}: {reason}")),
-            None => now.taken(site, Cause::Swap).map(Taking::Take).ok_or_else(|| "no epoch is left".to_owned()),
+            None => {
+                let change = now.next(holder.cloned(), Cause::Swap);
+                change.map(Taking::Take).ok_or_else(|| "no epoch is left".to_owned())
+            }
         }
     }
 

@@ -20,13 +20,18 @@ const SITES: [&str; 3] = ["east", "north", "west"];
 const FAILBACK: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Each rule once, and one resource that is active everywhere. East is the configured holder of the first three.
-const RESOURCES: [(&str, &str, &str); 4] = [
+/// Each rule once, and two resources that are active everywhere. East is the configured holder of the first three.
+const RESOURCES: [(&str, &str, &str); 5] = [
     ("orders", "confirmed", "auto"),
     ("files", "silence", "manual"),
     ("mail", "manual", "manual"),
     ("www", "confirmed", "manual"),
+    ("pages", "silence", "auto"),
 ];
+
+fn everywhere(resource: &str) -> bool {
+    ["www", "pages"].contains(&resource)
+}
 
 fn configuration(site: &str, sites: &[&str]) -> Config {
     let mut file = format!("[agent]\nsite = \"{site}\"\n[link]\nkey = \"site.pem\"\n[dns]\nlisten = [\"192.0.2.2\"]\n");
@@ -42,7 +47,7 @@ fn configuration(site: &str, sites: &[&str]) -> Config {
         )
         .unwrap();
         for name in sites {
-            let role = if *name == "east" || resource == "www" { "active" } else { "standby" };
+            let role = if *name == "east" || everywhere(resource) { "active" } else { "standby" };
             let backends = "backends = [\"10.1.0.21:7001\"]";
             write!(file, "[resources.{resource}.sites.{name}]\nrole = \"{role}\"\n{backends}\n").unwrap();
         }
@@ -54,8 +59,8 @@ fn configuration(site: &str, sites: &[&str]) -> Config {
 #[derive(Clone, Debug)]
 enum Message {
     Report(Report),
-    /// An operator's order to take this resource, given where it was in this epoch.
-    Take(String, u64),
+    /// An operator's order to take this resource, given where it was in this epoch, or to make its roles as configured.
+    Take(String, u64, bool),
 }
 
 struct Site {
@@ -109,6 +114,7 @@ enum Event {
         at: usize,
         to: usize,
         resource: usize,
+        as_configured: bool,
     },
     Drain {
         site: usize,
@@ -139,7 +145,8 @@ fn event() -> impl Strategy<Value = Event> {
         12 => (pair.clone(), index.clone(), prop::bool::weighted(0.1))
             .prop_map(|((from, to), which, again)| Event::Deliver { from, to, which, again }),
         2 => (pair.clone(), index).prop_map(|((from, to), which)| Event::Lose { from, to, which }),
-        2 => (site.clone(), site.clone(), resource.clone()).prop_map(|(at, to, resource)| Event::Swap { at, to, resource }),
+        2 => (site.clone(), site.clone(), resource.clone(), prop::bool::weighted(0.3))
+            .prop_map(|(at, to, resource, as_configured)| Event::Swap { at, to, resource, as_configured }),
         1 => (site.clone(), any::<bool>()).prop_map(|(site, drained)| Event::Drain { site, drained }),
         1 => (site.clone(), site.clone(), resource, word)
             .prop_map(|(site, of, resource, word)| Event::Override { site, of, resource, word }),
@@ -252,13 +259,13 @@ impl World {
                     wire.remove(which.index(wire.len()));
                 }
             }
-            Event::Swap { at, to, resource } if at.max(to) < count => {
+            Event::Swap { at, to, resource, as_configured } if at.max(to) < count => {
                 let resource = RESOURCES[resource].0.to_owned();
                 let epoch = self.sites[at].knowledge.tenure(&resource).epoch;
                 if at == to {
-                    self.take(to, &resource, epoch);
+                    self.take(to, &resource, epoch, as_configured);
                 } else {
-                    self.wires.get_mut(&(at, to)).unwrap().push(Message::Take(resource, epoch));
+                    self.wires.get_mut(&(at, to)).unwrap().push(Message::Take(resource, epoch, as_configured));
                 }
             }
             Event::Drain { site, drained } if site < count => {
@@ -298,7 +305,7 @@ impl World {
 
     fn deliver(&mut self, from: usize, to: usize, message: Message) {
         match message {
-            Message::Take(resource, epoch) => self.take(to, &resource, epoch),
+            Message::Take(resource, epoch, as_configured) => self.take(to, &resource, epoch, as_configured),
             Message::Report(report) => {
                 let sender = &self.sites[from].knowledge;
                 for (resource, ..) in RESOURCES {
@@ -320,11 +327,11 @@ impl World {
     }
 
     /// An operator's order arrives at the site that shall take it.
-    fn take(&mut self, site: usize, resource: &str, epoch: u64) {
+    fn take(&mut self, site: usize, resource: &str, epoch: u64, as_configured: bool) {
         let taker = &mut self.sites[site];
         let before = taker.knowledge.tenure(resource).epoch;
         let decision = taker.knowledge.decide(&taker.names);
-        if let Ok(Taking::Take(change)) = taker.knowledge.swap(&decision, resource, epoch) {
+        if let Ok(Taking::Take(change)) = taker.knowledge.swap(&decision, resource, epoch, as_configured) {
             assert_eq!(change.tenure.epoch, before + 1, "the epoch rises by one");
             assert_eq!(before, epoch, "an order is obeyed once, however often it arrives");
             taker.enter([(resource.to_owned(), change)].into());
@@ -383,7 +390,7 @@ impl World {
                 for (resource, ..) in RESOURCES {
                     let tenures = [one, other].map(|site| self.sites[site].knowledge.tenure(resource));
                     let hold = |(site, tenure): (usize, &Tenure)| {
-                        let alone = tenure.holder.is_some() || resource != "www";
+                        let alone = tenure.holder.is_some() || !everywhere(resource);
                         alone && self.sites[site].state(resource) == State::Active
                     };
                     let key = (one, other, resource);
@@ -408,12 +415,12 @@ impl World {
                 let Tenure { epoch, holder } = site.knowledge.tenure(resource);
                 let before = epochs.insert((number, resource), epoch).unwrap_or(0);
                 assert!(epoch >= before, "{resource} at {}: {epoch} after {before}", SITES[number]);
-                assert_eq!(epoch == 0, holder.is_none());
+                assert!(if epoch == 0 { holder.is_none() } else { holder.is_some() || everywhere(resource) });
                 let record = &site.knowledge.instances[resource];
                 let name = SITES[number];
                 assert_eq!(
                     record.state == State::Active,
-                    holder.map_or(name == "east" || resource == "www", |h| h == name)
+                    holder.map_or(name == "east" || everywhere(resource), |h| h == name)
                 );
                 let decided = site.decision.as_ref().map(|decision| &decision.resources[resource]);
                 if let Some(leaving) = decided.and_then(|decided| decided.leaving.as_ref()) {
@@ -432,7 +439,7 @@ impl World {
                 assert_eq!(site.knowledge.tenure(resource), tenure, "{resource}");
                 let arrival = &site.decision.as_ref().unwrap().resources[resource].placement.arrival;
                 let expected = match &tenure.holder {
-                    None if resource == "www" => Arrival::Serve,
+                    None if everywhere(resource) => Arrival::Serve,
                     holder => match holder.as_deref().unwrap_or("east") {
                         holder if holder == site.knowledge.config.site => Arrival::Serve,
                         holder => Arrival::Forward(holder.to_owned()),
@@ -460,13 +467,14 @@ fn run(count: usize, events: &[Event]) {
 
     // Time passes, and only what should return by itself does.
     let held = |world: &World, resource| world.sites[0].knowledge.tenure(resource).holder;
-    let stays = ["files", "mail"].map(|resource| held(&world, resource));
+    let stays = ["files", "mail", "www"].map(|resource| held(&world, resource));
     world.pass(FAILBACK);
     world.exchange();
     world.check(&mut epochs);
     world.agree();
     assert!(held(&world, "orders").is_none_or(|holder| holder == "east"), "{:?}", held(&world, "orders"));
-    assert_eq!(["files", "mail"].map(|resource| held(&world, resource)), stays);
+    assert_eq!(held(&world, "pages"), None, "all are active again");
+    assert_eq!(["files", "mail", "www"].map(|resource| held(&world, resource)), stays);
     world.pass(DRAIN);
     assert!(world.sites.iter().all(|site| site.knowledge.timers.all_leaving().is_empty()));
 }

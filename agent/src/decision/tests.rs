@@ -244,18 +244,58 @@ fn a_standby_takes_over_from_a_failed_holder_which_steps_down_when_it_returns() 
 
 /// `west` takes orders from `east` by an operator's order, and tells it.
 fn swapped(east: &mut Knowledge, west: &mut Knowledge) {
-    let decision = west.decide(&names(&west.config));
-    let epoch = west.tenure("orders").epoch;
-    let Ok(Taking::Take(change)) = west.swap(&decision, "orders", epoch) else { panic!("refused") };
-    enter(west, [("orders".to_owned(), change)].into());
-    tell(west, east);
-    tell(east, west);
+    ordered(west, east, "orders", false);
+}
+
+/// `site` takes a resource by an operator's order or makes its roles as configured, and tells `other`.
+fn ordered(site: &mut Knowledge, other: &mut Knowledge, resource: &str, as_configured: bool) {
+    let decision = site.decide(&names(&site.config));
+    let epoch = site.tenure(resource).epoch;
+    let taking = site.swap(&decision, resource, epoch, as_configured);
+    let Ok(Taking::Take(change)) = taking else { panic!("{taking:?}") };
+    enter(site, [(resource.to_owned(), change)].into());
+    tell(site, other);
+    tell(other, site);
+}
+
+#[test]
+fn after_a_swap_all_that_are_configured_as_active_are_so_again_by_order() {
+    let (mut east, mut west) = both();
+    let arrival = |site: &Knowledge, resource: &str| {
+        let decision = site.decide(&names(&site.config));
+        decision.resources[resource].placement.arrival.clone()
+    };
+    let ask = |site: &Knowledge, resource: &str| {
+        let decision = site.decide(&names(&site.config));
+        site.swap(&decision, resource, site.tenure(resource).epoch, true)
+    };
+    assert_eq!(ask(&east, "www"), Ok(Taking::Holds(0)));
+    assert_eq!(ask(&east, "orders"), Ok(Taking::Holds(0)));
+    assert!(ask(&west, "orders").unwrap_err().contains("not configured as active"));
+
+    ordered(&mut west, &mut east, "www", false);
+    assert_eq!(arrival(&east, "www"), Arrival::Forward("west".to_owned()));
+    east.drained = true;
+    assert!(ask(&east, "www").unwrap_err().contains("drained"));
+    east.drained = false;
+    ordered(&mut east, &mut west, "www", true);
+    for site in [&east, &west] {
+        assert_eq!(site.tenure("www"), Tenure { epoch: 2, holder: None });
+        assert_eq!((site.instances["www"].state, arrival(site, "www")), (State::Active, Arrival::Serve));
+        assert_eq!(ask(site, "www"), Ok(Taking::Holds(2)));
+    }
+
+    // Where one is configured as active, it holds the resource.
+    swapped(&mut east, &mut west);
+    ordered(&mut east, &mut west, "orders", true);
+    assert_eq!(west.tenure("orders"), Tenure { epoch: 2, holder: Some("east".to_owned()) });
 }
 
 #[test]
 fn a_swap_is_refused_with_its_reason_and_doing_it_twice_is_no_error() {
     let (mut east, mut west) = both();
-    let ask = |site: &Knowledge, resource: &str, epoch| site.swap(&site.decide(&names(&site.config)), resource, epoch);
+    let ask =
+        |site: &Knowledge, resource: &str, epoch| site.swap(&site.decide(&names(&site.config)), resource, epoch, false);
     let refusal = |site: &Knowledge, resource: &str, epoch| ask(site, resource, epoch).unwrap_err();
     assert_eq!(ask(&east, "orders", 0), Ok(Taking::Holds(0)), "as configured");
     assert!(matches!(ask(&east, "www", 0), Ok(Taking::Take(_))), "of two active instances one becomes the holder");

@@ -79,7 +79,7 @@ pub enum Purpose {
 /// What one site's agent asks another's to do, because an operator has ordered it there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Take this resource, if its epoch is still this one.
+    /// Take this resource, or make its roles as configured, if its epoch is still this one.
     Take {
         /// The resource.
         resource: String,
@@ -87,6 +87,8 @@ pub enum Request {
         epoch: u64,
         /// Also if it cannot be known that everything is there that its holders have committed.
         force: bool,
+        /// Roles shall be as configured; the site need not be the holder then, where several are configured as active.
+        as_configured: bool,
     },
     /// Drain your site, or take that back.
     Drain(bool),

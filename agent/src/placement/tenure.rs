@@ -15,7 +15,8 @@ use crate::{
 pub struct Tenure {
     /// Raised by one at each change of holder.
     pub epoch: u64,
-    /// `None`, in epoch 0: roles are as configured.
+    /// `None`: roles are as configured. So it is in epoch 0, and where several sites are configured as active, after what
+    /// makes all of them so again.
     pub holder: Option<String>,
 }
 
@@ -50,7 +51,7 @@ pub enum Cause {
     },
     /// The site that held it is drained.
     Drain(String),
-    /// This site is the one configured as active.
+    /// Roles are as configured again.
     FailBack,
     /// An operator's order.
     Swap,
@@ -80,7 +81,12 @@ impl Tenure {
 
     /// The next one, in which `site` holds the resource because of `cause`. `None`: there is no epoch after this one.
     pub fn taken(&self, site: &str, cause: Cause) -> Option<Change> {
-        let tenure = Tenure { epoch: self.epoch + 1, holder: Some(site.to_owned()) };
+        self.next(Some(site.to_owned()), cause)
+    }
+
+    /// The next one, with this holder.
+    pub fn next(&self, holder: Option<String>, cause: Cause) -> Option<Change> {
+        let tenure = Tenure { epoch: self.epoch + 1, holder };
         (self.epoch < MAX_EPOCH).then_some(Change { tenure, cause: Some(cause) })
     }
 }
@@ -89,10 +95,12 @@ impl Tenure {
 ///
 /// Its own site says that it cannot serve; or its site is silent, and that is enough ([`Takeover::Silence`]), or an
 /// operator here has set it down, or it comes with public addresses that do not answer ([`Takeover::Confirmed`]). Nothing is taken from a site that a peer in contact is
-/// still in contact with, nor from one that speaks again: both would take it from each other until contact is back. A drained site's operator gives it away under every rule.
+/// still in contact with, nor from one that speaks again: both would take it from each other until contact is back. A drained
+/// site's operator gives it away under every rule, but not to another drained one: they would give it to each other.
 pub fn may_take_over(instances: &[InstanceView], rule: Takeover) -> bool {
+    let taker = instances.iter().any(|instance| instance.serves() && !instance.drained);
     let lost = |instance: &InstanceView| match instance.why {
-        _ if instance.drained => true,
+        _ if instance.drained && taker => true,
         _ if rule == Takeover::Manual => false,
         // An operator's word about a peer that says it can serve is about this site's answers alone.
         Why::Reported(_) => !instance.measured,
@@ -121,26 +129,29 @@ pub(crate) fn takeover_cause(instances: &[InstanceView]) -> Cause {
     }
 }
 
-/// Whether `site` should take the resource back once it has been so for the resource's `failback_after`: it is the first
-/// that is configured as active, available, and in contact with the holder.
+/// Whether `site` should make roles as configured again once it has been so for the resource's `failback_after`: it is
+/// the first that is configured as active, available, and is or hears the holder.
 pub fn may_fail_back(site: &str, resource: &Resource, instances: &[InstanceView], now: &Tenure) -> bool {
     if resource.failback != Failback::Auto {
         return false;
     }
-    let configured = resource.order.iter().find(|site| resource.instances[*site].role == Role::Active);
     let find = |site: &str| instances.iter().find(|instance| instance.site == site);
-    let away = now.holder.as_deref().filter(|holder| *holder != site);
     let heard = |holder: &str| find(holder).is_some_and(|holder| matches!(holder.why, Why::Reported(_)));
-    configured.is_some_and(|first| first == site)
-        && away.is_some_and(heard)
+    resource.configured_active().next().is_some_and(|first| first == site)
+        && resource.configured_holder() != now.holder.as_ref()
+        && now.holder.as_deref().is_some_and(|holder| holder == site || heard(holder))
         && find(site).is_some_and(|own| own.serves() && !own.drained)
 }
 
 /// The tenure after hearing a peer's: the higher epoch wins. Two sites that took over in the same epoch, out of contact
-/// with each other, agree on the one that comes first in `order`. `None` where nothing changes.
+/// with each other, agree on the one that comes first in `order`, and before all on roles as configured. `None` where
+/// nothing changes.
 pub fn adopt(order: &[String], now: &Tenure, heard: &InstanceReport) -> Option<Tenure> {
     // A holder this configuration does not know cannot be one: nothing would be served.
-    let rank = |holder: &Option<String>| holder.as_ref().and_then(|h| order.iter().position(|site| site == h));
+    let rank = |holder: &Option<String>| match holder {
+        None => Some(0),
+        Some(holder) => order.iter().position(|site| site == holder).map(|position| position + 1),
+    };
     let theirs = rank(&heard.holder).filter(|_| heard.epoch <= MAX_EPOCH)?;
     let better =
         heard.epoch > now.epoch || (heard.epoch == now.epoch && rank(&now.holder).is_some_and(|ours| theirs < ours));

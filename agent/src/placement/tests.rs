@@ -316,6 +316,21 @@ fn the_takeover_rule_decides_and_the_epoch_rises_by_one() {
     assert_eq!(Tenure { epoch: MAX_EPOCH, holder: None }.taken("here", Cause::Swap), None, "no epoch is left");
 }
 
+/// Each site's operator has set the other's instance down there.
+#[test]
+fn drained_sites_do_not_take_a_resource_from_each_other() {
+    let mut peer = known("peer", Active, Available, true);
+    peer.forced = Some(Override::Down);
+    let mut instances = vec![known("here", Standby, Available, true), peer];
+    for rule in [Takeover::Silence, Takeover::Confirmed, Takeover::Manual] {
+        assert_eq!(place("here", &instances, rule).arrival, Arrival::ForwardSilent("peer".to_owned()));
+    }
+    instances.push(known("third", Standby, Available, false));
+    for rule in [Takeover::Silence, Takeover::Confirmed, Takeover::Manual] {
+        assert!(matches!(place("third", &instances, rule).arrival, Arrival::TakeOver(_)), "it is not drained");
+    }
+}
+
 #[test]
 fn a_change_of_holder_makes_the_others_stand_by() {
     let tenure = Tenure { epoch: 1, holder: Some("west".into()) };
@@ -336,6 +351,8 @@ fn the_higher_epoch_wins_and_never_goes_back() {
     assert_eq!(adopt(&order, &now, &heard(2, "east")).map(|t| t.epoch), Some(2), "a tie goes by the order");
     assert_eq!(adopt(&order, &now, &heard(u64::MAX, "east")), None, "no room for the next");
     assert_eq!(adopt(&order, &now, &heard(9, "nowhere")), None, "an unknown holder would serve nothing");
+    let as_configured = Some(Tenure { epoch: 2, holder: None });
+    assert_eq!(adopt(&order, &now, &reported(2, None)), as_configured, "roles as configured come before all");
 }
 
 fn reported(epoch: u64, holder: Option<&str>) -> InstanceReport {
@@ -354,7 +371,7 @@ fn reported(epoch: u64, holder: Option<&str>) -> InstanceReport {
 #[test]
 fn any_three_tenures_come_to_one_whoever_is_heard_first() {
     let order = ["east", "north", "west"].map(str::to_owned);
-    let holders = ["east", "north", "west"].map(Some);
+    let holders = [None, Some("east"), Some("north"), Some("west")];
     let all: Vec<(u64, Option<&str>)> = [1, 2, MAX_EPOCH]
         .into_iter()
         .flat_map(|epoch| holders.into_iter().map(move |holder| (epoch, holder)))
@@ -382,21 +399,24 @@ fn any_three_tenures_come_to_one_whoever_is_heard_first() {
 fn a_site_fails_back_only_as_the_first_configured_that_serves_from_a_holder_it_hears_and_once() {
     let mut taken_back = 0;
     for sites in [&["here", "peer"][..], &["here", "peer", "third"]] {
-        let resources = ["auto", "manual"].map(|failback| resource(sites, failback));
+        let resources =
+            [(1, "auto"), (1, "manual"), (2, "auto")].map(|(active, failback)| resource(sites, active, failback));
         for instances in combinations(sites) {
             for (holder, resource) in sites.iter().flat_map(|holder| resources.iter().map(move |one| (holder, one))) {
                 let now = Tenure { epoch: 3, holder: Some((*holder).to_owned()) };
                 let find = |site: &str| instances.iter().find(|instance| instance.site == site).unwrap();
                 let back = sites.iter().filter(|site| may_fail_back(site, resource, &instances, &now));
                 let back: Vec<&&str> = back.collect();
+                let several = resource.instances["peer"].role == Role::Active;
                 let allowed = resource.failback == Failback::Auto
-                    && *holder != "here"
-                    && matches!(find(holder).why, Why::Reported(_))
+                    && if *holder == "here" { several } else { matches!(find(holder).why, Why::Reported(_)) }
                     && find("here").serves()
                     && !find("here").drained;
                 assert_eq!(back, if allowed { vec![&"here"] } else { vec![] }, "{holder} holds it: {instances:?}");
                 if allowed {
-                    let then = now.taken("here", Cause::FailBack).expect("an epoch").tenure;
+                    let then =
+                        now.next(resource.configured_holder().cloned(), Cause::FailBack).expect("an epoch").tenure;
+                    assert_eq!(then.holder.as_deref(), (!several).then_some("here"));
                     assert!(!may_fail_back("here", resource, &instances, &then), "once");
                     taken_back += 1;
                 }
@@ -406,11 +426,11 @@ fn a_site_fails_back_only_as_the_first_configured_that_serves_from_a_holder_it_h
     assert!(taken_back > 0);
 }
 
-/// Active at the first of these sites.
-fn resource(sites: &[&str], failback: &str) -> Resource {
+/// Active at so many of these sites.
+fn resource(sites: &[&str], active: usize, failback: &str) -> Resource {
     let mut file = "agent.site = 'here'\nlink.key = 'key.pem'\ndns.listen = ['192.0.2.2']\n".to_owned();
     for (number, site) in sites.iter().enumerate() {
-        let role = if number == 0 { "active" } else { "standby" };
+        let role = if number < active { "active" } else { "standby" };
         file += &format!(
             "[sites.{site}]\nlink = '10.255.0.{number}:7400'\nfingerprint = 'sha256:{number:064}'\n\
              [resources.orders.sites.{site}]\nrole = '{role}'\nbackends = ['10.1.0.21:7001']\n"

@@ -22,6 +22,8 @@ const MOVING: Duration = Duration::from_secs(10);
 pub struct Guarded {
     /// Its tables.
     pub tables: BTreeSet<String>,
+    /// Its epoch.
+    pub epoch: u64,
     /// The site that holds it, if it is one and not this one.
     pub holder: Option<String>,
     /// Writes are refused here while another site holds it.
@@ -35,7 +37,7 @@ pub(super) enum Move {
     Begins {
         /// Which.
         resource: String,
-        /// The site that will hold it.
+        /// The site that will take it.
         to: String,
         /// Where it goes how far this site is, once no more writes can follow.
         reply: oneshot::Sender<Result<BTreeMap<u32, u64>, Failed>>,
@@ -49,6 +51,16 @@ pub(super) enum Move {
     },
 }
 
+/// A resource that moves.
+struct Moving {
+    /// The site that will take it.
+    to: String,
+    /// In this epoch it moves, and not in the next.
+    epoch: u64,
+    /// Until then at the latest.
+    until: Instant,
+}
+
 /// Keeps the tables as they should be.
 pub(super) async fn keep(
     mut guarded: watch::Receiver<Option<BTreeMap<String, Guarded>>>,
@@ -59,21 +71,21 @@ pub(super) async fn keep(
     if guarded.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    let mut moving: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+    let mut moving: BTreeMap<String, Moving> = BTreeMap::new();
     let mut set = None;
     loop {
         let wanted = {
             let guarded = guarded.borrow_and_update().clone().unwrap_or_default();
-            moving.retain(|resource, (to, until)| {
-                *until > Instant::now()
-                    && guarded.get(resource).is_some_and(|guarded| guarded.holder.as_ref() != Some(to))
+            moving.retain(|resource, moving| {
+                moving.until > Instant::now()
+                    && guarded.get(resource).is_some_and(|guarded| guarded.epoch == moving.epoch)
             });
             refusals(&guarded, &moving)
         };
         if set.as_ref() != Some(&wanted) {
             set = set_refusals(&shared, wanted.clone()).await.map(|_| wanted).ok();
         }
-        let due = moving.values().map(|(_, until)| *until).min();
+        let due = moving.values().map(|moving| moving.until).min();
         // Not set: the database cannot be written to now.
         let due = if set.is_none() { Some(Instant::now() + Duration::from_secs(1)) } else { due };
         tokio::select! {
@@ -83,17 +95,18 @@ pub(super) async fn keep(
                 let (resource, to, reply) = match order {
                     Some(Move::Begins { resource, to, reply }) => (resource, to, reply),
                     Some(Move::Ends { resource, to }) => {
-                        moving.retain(|moves, (site, _)| *moves != resource || *site != to);
+                        moving.retain(|moves, moving| *moves != resource || moving.to != to);
                         continue;
                     }
                     None => return,
                 };
-                if !guarded.borrow().as_ref().is_some_and(|guarded| guarded.contains_key(&resource)) {
+                let known = |guarded: &BTreeMap<String, Guarded>| Some(guarded.get(&resource)?.epoch);
+                let Some(epoch) = guarded.borrow().as_ref().and_then(known) else {
                     // It has no tables here; a promise that nothing is written to them would be an empty one.
                     let _ = reply.send(Err(Failed::Refused(format!("resource {resource} has no tables here"))));
                     continue;
-                }
-                moving.insert(resource, (to, Instant::now() + MOVING));
+                };
+                moving.insert(resource, Moving { to, epoch, until: Instant::now() + MOVING });
                 let wanted = refusals(&guarded.borrow().clone().unwrap_or_default(), &moving);
                 let reached = set_refusals(&shared, wanted.clone()).await;
                 set = reached.is_ok().then_some(wanted);
@@ -107,12 +120,12 @@ pub(super) async fn keep(
 /// Which tables refuse writes, and whom they name.
 fn refusals(
     guarded: &BTreeMap<String, Guarded>,
-    moving: &BTreeMap<String, (String, Instant)>,
+    moving: &BTreeMap<String, Moving>,
 ) -> BTreeMap<String, Option<String>> {
     let mut all = BTreeMap::new();
-    for (resource, Guarded { tables, holder, refuse }) in guarded {
+    for (resource, Guarded { tables, holder, refuse, .. }) in guarded {
         let holder = holder.clone().filter(|_| *refuse);
-        let named = moving.get(resource).map(|(to, _)| to.clone()).or(holder);
+        let named = moving.get(resource).map(|moving| moving.to.clone()).or(holder);
         all.extend(tables.iter().map(|table| (table.clone(), named.clone())));
     }
     all

@@ -13,7 +13,7 @@ use crate::{
     config::StandbyWrites,
     control::{
         api::{Drain, Fenced, Swap},
-        server::no_database,
+        server::{Asking, no_database},
     },
     decision::Taking,
     link::{
@@ -40,8 +40,13 @@ const CLOSE: u64 = 1_000;
 
 /// Who takes a resource.
 enum Taker {
-    /// An operator's order; where the response goes.
-    Order(Box<dyn FnOnce(Response) + Send>),
+    /// An operator's order.
+    Order {
+        /// To make roles as configured.
+        as_configured: bool,
+        /// Where the response goes.
+        answer: Box<dyn FnOnce(Response) + Send>,
+    },
     /// The agent itself: its holder is drained, or this site fails back.
     Rule,
 }
@@ -95,9 +100,9 @@ impl Agent {
         tracing::info!(peer, ?request, "an operator's order, given at a peer");
         // Should the peer have gone, the reports say what was done.
         match request {
-            Request::Take { resource, epoch, force } => {
+            Request::Take { resource, epoch, force, as_configured } => {
                 let answer = Box::new(|response| drop(reply.send(response)));
-                return self.catch_up(resource, epoch, force, Taker::Order(answer));
+                return self.catch_up(resource, epoch, force, Taker::Order { as_configured, answer });
             }
             Request::Drain(drained) => {
                 let response = match self.drain_here(drained)? {
@@ -142,28 +147,50 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes a resource here, or has its new holder's agent take it.
-    pub(super) fn swap(&mut self, order: Swap, reply: oneshot::Sender<Result<Response, String>>) -> anyhow::Result<()> {
-        let Swap { resource, to, force, .. } = order;
-        let refusal = match self.knowledge.config.resources.get(&resource) {
-            None => Some(self.knowledge.no_resource(&resource)),
-            Some(configured) if !configured.instances.contains_key(&to) => {
-                let known: Vec<&str> = configured.instances.keys().map(String::as_str).collect();
-                Some(format!("resource {resource} has no instance at \"{to}\"; it has: {}", known.join(", ")))
+    /// Takes a resource here or makes its roles as configured, or has another site's agent do so.
+    pub(super) fn swap(&mut self, order: Swap, reply: oneshot::Sender<Result<Asking, String>>) -> anyhow::Result<()> {
+        let (to, holder) = match self.asks(&order) {
+            Ok(asked) => asked,
+            Err(refusal) => {
+                drop(reply.send(Err(refusal)));
+                return Ok(());
             }
-            Some(_) => None,
         };
-        let epoch = self.knowledge.tenure(&resource).epoch;
-        if let Some(refusal) = refusal {
-            drop(reply.send(Err(refusal)));
-        } else if to == self.knowledge.config.site {
-            let answer = Box::new(|response| drop(reply.send(Ok(response))));
-            return self.catch_up(resource, epoch, force, Taker::Order(answer));
-        } else {
-            let asking = self.link.ask(&to, Request::Take { resource, epoch, force });
-            tokio::spawn(async move { reply.send(asking.await) });
+        let Swap { resource, to: site, force, .. } = order;
+        let (epoch, as_configured) = (self.knowledge.tenure(&resource).epoch, site.is_none());
+        let (answers, answer) = oneshot::channel();
+        drop(reply.send(Ok(Asking { to: to.clone(), holder, answer })));
+        if to == self.knowledge.config.site {
+            let answer = Box::new(|response| drop(answers.send(Ok(response))));
+            return self.catch_up(resource, epoch, force, Taker::Order { as_configured, answer });
         }
+        let asking = self.link.ask(&to, Request::Take { resource, epoch, force, as_configured });
+        tokio::spawn(async move { answers.send(asking.await) });
         Ok(())
+    }
+
+    /// Which site carries out an order to swap, and who holds the resource then.
+    fn asks(&self, order: &Swap) -> Result<(String, Option<String>), String> {
+        let Swap { resource, to, .. } = order;
+        let Some(configured) = self.knowledge.config.resources.get(resource) else {
+            return Err(self.knowledge.no_resource(resource));
+        };
+        match to {
+            Some(to) if configured.instances.contains_key(to) => Ok((to.clone(), Some(to.clone()))),
+            Some(to) => {
+                let known: Vec<&str> = configured.instances.keys().map(String::as_str).collect();
+                Err(format!("resource {resource} has no instance at \"{to}\"; it has: {}", known.join(", ")))
+            }
+            None => {
+                // The first that can, or else the first, which says why it cannot.
+                let decided = self.decision.as_ref().and_then(|decision| decision.resources.get(resource));
+                let views = || decided.into_iter().flat_map(|decided| &decided.instances);
+                let can = |site: &&String| views().any(|view| view.site == **site && view.serves() && !view.drained);
+                let first = configured.configured_active().find(can).or_else(|| configured.configured_active().next());
+                let first = first.ok_or_else(|| format!("no site is configured as active for {resource}"))?;
+                Ok((first.clone(), configured.configured_holder().cloned()))
+            }
+        }
     }
 
     /// Drains this site, or has another's agent drain it; or takes that back.
@@ -213,12 +240,12 @@ impl Agent {
         let (sources, behind) = self.sources_and_others(&resource);
         let taker = match taker {
             // Nobody is kept from writing for an order that is refused anyway.
-            Taker::Order(answer) => match self.takes(&resource, epoch) {
+            Taker::Order { as_configured, answer } => match self.takes(&resource, epoch, as_configured) {
                 Err(refusal) => {
                     answer(refusal);
                     return Ok(());
                 }
-                Ok(_) => Taker::Order(answer),
+                Ok(_) => Taker::Order { as_configured, answer },
             },
             Taker::Rule => Taker::Rule,
         };
@@ -244,19 +271,22 @@ impl Agent {
     pub(super) fn caught_up(&mut self, caught_up: CaughtUp) -> anyhow::Result<()> {
         let CaughtUp { resource, epoch, asked, waited, taker } = caught_up;
         match (taker, waited) {
-            (Taker::Order(answer), Err(refusal)) => {
+            (Taker::Order { answer, .. }, Err(refusal)) => {
                 self.resume(&resource, &asked);
                 answer(Response::Refused(refusal));
             }
-            (Taker::Order(answer), Ok(waited)) => answer(match self.take(&resource, epoch)? {
-                Response::Taken { epoch, stored, published, .. } => {
-                    Response::Taken { epoch, stored, published, caught_up: waited.took, behind: waited.behind }
-                }
-                other => {
-                    self.resume(&resource, &asked);
-                    other
-                }
-            }),
+            (Taker::Order { as_configured, answer }, Ok(waited)) => {
+                let response = match self.take(&resource, epoch, as_configured)? {
+                    Response::Taken { epoch, stored, published, .. } => {
+                        Response::Taken { epoch, stored, published, caught_up: waited.took, behind: waited.behind }
+                    }
+                    other => {
+                        self.resume(&resource, &asked);
+                        other
+                    }
+                };
+                answer(response);
+            }
             (Taker::Rule, Err(why)) => {
                 self.resume(&resource, &asked);
                 let failed = self.moving.get(&resource).map_or(0, |moving| moving.failed) + 1;
@@ -385,6 +415,7 @@ impl Agent {
                     });
                     let guarded = Guarded {
                         tables: resource.tables.iter().map(|table| table.as_str().to_owned()).collect(),
+                        epoch: self.knowledge.tenure(name).epoch,
                         holder: self.holders(name).into_iter().next().filter(|_| !active),
                         refuse: resource.standby_writes == StandbyWrites::Refuse,
                     };
@@ -394,24 +425,24 @@ impl Agent {
         );
     }
 
-    /// What taking a resource whose epoch was `epoch` where the order was given would change, or the answer if nothing.
-    fn takes(&self, resource: &str, epoch: u64) -> Result<Change, Response> {
+    /// What an order about a resource whose epoch was `epoch` where it was given would change, or the answer if nothing.
+    fn takes(&self, resource: &str, epoch: u64, as_configured: bool) -> Result<Change, Response> {
         if self.decision.is_none() {
             let site = &self.knowledge.config.site;
             return Err(Response::Refused(format!("{site} is still measuring; try again when it is ready")));
         }
         let decision = self.knowledge.decide(&self.names);
-        match self.knowledge.swap(&decision, resource, epoch) {
+        match self.knowledge.swap(&decision, resource, epoch, as_configured) {
             Err(refusal) => Err(Response::Refused(refusal)),
             Ok(Taking::Holds(epoch)) => Err(Response::Holds(epoch)),
             Ok(Taking::Take(change)) => Ok(change),
         }
     }
 
-    /// Takes a resource whose epoch was `epoch` where the order was given. An error is fatal.
-    fn take(&mut self, resource: &str, epoch: u64) -> anyhow::Result<Response> {
+    /// Carries out an order about a resource whose epoch was `epoch` where it was given. An error is fatal.
+    fn take(&mut self, resource: &str, epoch: u64, as_configured: bool) -> anyhow::Result<Response> {
         let began = Instant::now();
-        let change = match self.takes(resource, epoch) {
+        let change = match self.takes(resource, epoch, as_configured) {
             Ok(change) => change,
             Err(response) => return Ok(response),
         };

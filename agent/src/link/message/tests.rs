@@ -103,7 +103,7 @@ proptest! {
     fn requests_and_responses_arrive_as_they_were_sent_and_fit(
         resource in "[a-z0-9][a-z0-9-]{0,31}", epoch in 0..=MAX_EPOCH, flag: bool, count: u32, times: (u32, u32), reason in "\\PC{0,80}",
     ) {
-        let take = Request::Take { resource: resource.clone(), epoch, force: flag };
+        let take = Request::Take { resource: resource.clone(), epoch, force: flag, as_configured: !flag };
         for request in [take, Request::Drain(flag), Request::BeforeFence, Request::Fence(count)] {
             let bytes = encode_request(&request).unwrap();
             prop_assert!(bytes.len() <= MAX_REQUEST);
@@ -150,7 +150,13 @@ fn every_cut_of_a_message_is_refused() {
 
 #[test]
 fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
-    let request = encode_request(&Request::Take { resource: "orders".to_owned(), epoch: 300, force: false }).unwrap();
+    let request = encode_request(&Request::Take {
+        resource: "orders".to_owned(),
+        epoch: 300,
+        force: false,
+        as_configured: false,
+    })
+    .unwrap();
     let response = encode_response(Response::Refused("no".to_owned()));
     for length in 0..request.len() {
         assert_eq!(decode_request(&request[..length]), Err(MessageError::Malformed("request")), "{length}");
@@ -167,7 +173,10 @@ fn every_cut_of_a_request_or_response_is_refused_and_more_than_one_too() {
 #[test]
 fn requests_and_responses_that_break_the_rules_are_refused() {
     let take = |resource: &str, epoch| {
-        encode(&(Purpose::Request, Request::Take { resource: resource.to_owned(), epoch, force: false }))
+        encode(&(
+            Purpose::Request,
+            Request::Take { resource: resource.to_owned(), epoch, force: false, as_configured: false },
+        ))
     };
     for name in ["", "Orders", "or ders", "or\u{1b}[2Jders", &"a".repeat(MAX_NAME + 1)] {
         assert!(matches!(decode_request(&take(name, 1)), Err(MessageError::Name(_))), "{name:?}");
