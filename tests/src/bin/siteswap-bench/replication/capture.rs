@@ -1,14 +1,19 @@
-//! The application's cost: the same statements without triggers, with ours, and with what people write themselves, a
-//! trigger that logs the whole row as JSON.
+//! The application's cost: the same statements without triggers, with ours, with ours where the updated columns are
+//! counters, and with what people write themselves, a trigger that logs the whole row as JSON.
 
 use std::{path::Path, time::Instant};
 
 use anyhow::Result;
 use rusqlite::Connection;
 use serde::Serialize;
-use siteswap_replication::capture::{self, Wanted};
+use siteswap_replication::{
+    capture::{self, Wanted},
+    store::{ColumnRule, Rules, Settings, Store},
+};
 
-/// Each figure is the least of so many rounds; in each round the three take turns.
+use super::steps::settings;
+
+/// Each figure is the least of so many rounds; in each round the four take turns.
 const ROUNDS: usize = 5;
 const BULK: u32 = 100_000;
 const SINGLE: u32 = 2_000;
@@ -20,6 +25,7 @@ pub struct Cost {
     pub what: &'static str,
     pub none: f64,
     pub touch: f64,
+    pub counters: f64,
     pub json: f64,
 }
 
@@ -45,14 +51,15 @@ pub const INSERT: &str = "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i +
 enum With {
     Nothing,
     Touch,
+    Counters,
     Json,
 }
 
 /// All figures.
 pub fn measure() -> Result<Vec<Cost>> {
-    let mut least = [[f64::MAX; 3]; 5];
+    let mut least = [[f64::MAX; 4]; 5];
     for _ in 0..ROUNDS {
-        for (at, with) in [With::Nothing, With::Touch, With::Json].into_iter().enumerate() {
+        for (at, with) in [With::Nothing, With::Touch, With::Counters, With::Json].into_iter().enumerate() {
             let directory = tempfile::tempdir()?;
             for (row, cost) in round(&directory.path().join("app.db"), with)?.into_iter().enumerate() {
                 least[row][at] = least[row][at].min(cost);
@@ -66,7 +73,8 @@ pub fn measure() -> Result<Vec<Cost>> {
         "update, a transaction each, FULL",
         "delete, one transaction",
     ];
-    Ok(what.into_iter().zip(least).map(|(what, [none, touch, json])| Cost { what, none, touch, json }).collect())
+    let costs = what.into_iter().zip(least);
+    Ok(costs.map(|(what, [none, touch, counters, json])| Cost { what, none, touch, counters, json }).collect())
 }
 
 fn round(file: &Path, with: With) -> Result<[f64; 5]> {
@@ -76,11 +84,14 @@ fn round(file: &Path, with: With) -> Result<[f64; 5]> {
     match with {
         With::Nothing => {}
         With::Json => database.execute_batch(LOG)?,
-        With::Touch => {
+        With::Touch | With::Counters => {
             let transaction = database.transaction()?;
             capture::attach(&transaction, Wanted::All)?;
             transaction.commit()?;
         }
+    }
+    if let With::Counters = with {
+        count(file)?;
     }
     let insert = timed(BULK, || Ok(database.execute(INSERT, [1, BULK])?))?;
     let update = timed(BULK, || Ok(database.execute("UPDATE item SET stock = stock + 1", [])?))?;
@@ -90,6 +101,14 @@ fn round(file: &Path, with: With) -> Result<[f64; 5]> {
     database.execute_batch("PRAGMA synchronous=NORMAL")?;
     let delete = timed(BULK, || Ok(database.execute("DELETE FROM item WHERE id > 0", [])?))?;
     Ok([insert, update, single, durable, delete])
+}
+
+/// Makes the columns that are updated counters.
+fn count(file: &Path) -> Result<()> {
+    let columns = ["stock", "sold"].map(|column| (column.to_owned(), ColumnRule::Counter)).into();
+    let rules = [("item".to_owned(), Rules { columns, ..Rules::default() })].into();
+    Store::open(file, Settings { rules, ..settings(1) })?.refresh()?;
+    Ok(())
 }
 
 fn singles(database: &Connection, count: u32) -> Result<usize> {

@@ -49,10 +49,11 @@ impl Replication {
         let mut text =
             "replication: what capture costs the application, microseconds per row (times without triggers)\n"
                 .to_owned();
-        text += &format!("  {:<34} {:>8} {:>16} {:>16}\n", "", "none", "siteswap", "rows as JSON");
-        for capture::Cost { what, none, touch, json } in &self.capture {
-            let beside = |cost: f64| format!("{cost:.2} ({:.2})", cost / none);
-            text += &format!("  {what:<34} {none:>8.2} {:>16} {:>16}\n", beside(*touch), beside(*json));
+        let heads = ["siteswap", "with counters", "rows as JSON"];
+        text += &format!("  {:<38} {:>8} {:>16} {:>16} {:>16}\n", "", "none", heads[0], heads[1], heads[2]);
+        for capture::Cost { what, none, touch, counters, json } in &self.capture {
+            let [touch, counters, json] = [touch, counters, json].map(|cost| format!("{cost:.2} ({:.2})", cost / none));
+            text += &format!("  {what:<38} {none:>8.2} {touch:>16} {counters:>16} {json:>16}\n");
         }
         text
     }

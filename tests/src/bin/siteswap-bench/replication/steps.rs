@@ -243,7 +243,8 @@ pub fn open(file: &Path) -> Result<Connection> {
     Ok(database)
 }
 
-fn settings(site: u32) -> Settings {
+/// Of one of two sites.
+pub fn settings(site: u32) -> Settings {
     let sites = BTreeMap::from([(1, "here".to_owned()), (2, "there".to_owned())]);
     Settings { site, sites, max_skew: 10_000, rules: BTreeMap::new() }
 }
