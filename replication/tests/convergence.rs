@@ -491,28 +491,6 @@ fn a_backup_restored_with_the_agents_own_file_is_found_out_by_the_peers() {
     restore(20, 3, Outside::Restored);
 }
 
-/// It makes as many changes again as a peer had applied before anybody can tell it that.
-#[test]
-fn a_backup_of_a_site_without_changes_of_its_own_is_found_out_without_the_agents_own_file() {
-    let mut dice = Dice::new(0);
-    let mut sites = Sites::new(PLAIN.schema, &[0, 0], &[]);
-    sites.write(0, "INSERT INTO item VALUES(1, 1, 1, 1)");
-    sites.settle(&mut dice);
-    let backup = sites.back_up(1);
-    sites.write(1, "INSERT INTO item VALUES(2, 2, 2, 2)");
-    sites.settle(&mut dice);
-    sites.restore(1, &backup, Outside::Lost);
-    // What they say on the new connection is lost.
-    (0..2).for_each(|_| sites.lose());
-    sites.write(1, "INSERT INTO item VALUES(3, 3, 3, 3)");
-    sites.fold(1);
-    sites.settle(&mut dice);
-    assert!(sites.all[1].store.doubt().expect("a state").is_some(), "it was restored");
-    sites.mend(1, &mut dice);
-    assert_eq!(sites.all[0].rows("item").len(), 3);
-    PLAIN.assert_equal(&sites);
-}
-
 #[test]
 fn a_restored_backup_hears_from_its_peer_that_it_had_deleted_a_row() {
     let mut dice = Dice::new(0);

@@ -11,11 +11,7 @@ use crate::{
 };
 
 use super::{
-    Error, Peer, Restored, Settings, State, Store, Tables, damaged,
-    identity::{Identity, JOINED},
-    work,
-    work::Work,
-    write_as_told,
+    Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work, write_as_told,
 };
 
 impl Store {
@@ -64,7 +60,6 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         return Err(Error::Unknown(format!("site {}", source.site)));
     }
     Identity::renew(transaction, settings.site)?;
-    transaction.execute("INSERT OR IGNORE INTO _ssw_meta(k, v) VALUES(?, 1)", [JOINED])?;
     let tables = Tables::new();
     let mut work = Work::begin(transaction, settings, &tables)?;
     let before = work.state.clone();
