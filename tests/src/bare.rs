@@ -5,15 +5,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
-    io::Read as _,
-    net::UdpSocket,
+    io::{ErrorKind, Read as _},
+    net::{Ipv4Addr, UdpSocket},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -27,6 +27,9 @@ use crate::{lab::build::program, process::Process, wait::wait_until};
 /// How long a process may take to be ready.
 const STARTING: Duration = Duration::from_secs(20);
 
+/// What is bound to hold an address.
+const HOLD: u16 = 7399;
+
 /// Sites on loopback. Dropped, they are gone.
 #[derive(Debug)]
 pub struct Bare {
@@ -37,8 +40,32 @@ pub struct Bare {
 /// What the others must know of a site.
 #[derive(Debug)]
 struct Keyed {
-    port: u16,
+    address: Address,
     fingerprint: String,
+}
+
+/// A loopback address that is this site's alone for as long as this lives, so that its ports are nobody else's: a port that
+/// is free now may be another process's a moment later.
+#[derive(Debug)]
+struct Address {
+    ip: Ipv4Addr,
+    _held: UdpSocket,
+}
+
+impl Address {
+    /// The first of 127.77.0.0/16 that nobody holds.
+    fn free() -> Result<Self> {
+        for last in 1..=u16::MAX {
+            let [high, low] = last.to_be_bytes();
+            let ip = Ipv4Addr::new(127, 77, high, low);
+            match UdpSocket::bind((ip, HOLD)) {
+                Ok(_held) => return Ok(Self { ip, _held }),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error).with_context(|| format!("{ip}:{HOLD} cannot be held")),
+            }
+        }
+        bail!("every address of 127.77.0.0/16 is held")
+    }
 }
 
 impl Bare {
@@ -66,7 +93,7 @@ impl Bare {
         Ok(bare)
     }
 
-    /// Gives a site a key and a port. The others hear of it by [`configure`](Self::configure).
+    /// Gives a site a key and an address. The others hear of it by [`configure`](Self::configure).
     ///
     /// # Errors
     /// The key cannot be made.
@@ -76,8 +103,7 @@ impl Bare {
         let printed = String::from_utf8_lossy(&output.stdout);
         let fingerprint = printed.split_whitespace().find(|word| word.starts_with("sha256:"));
         let fingerprint = fingerprint.context("siteswap keygen printed no fingerprint")?.to_owned();
-        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        self.sites.insert(name.to_owned(), Keyed { port, fingerprint });
+        self.sites.insert(name.to_owned(), Keyed { address: Address::free()?, fingerprint });
         Ok(())
     }
 
@@ -87,16 +113,15 @@ impl Bare {
     /// It cannot be written.
     pub fn configure(&self, database: &str) -> Result<()> {
         let mut sites = String::new();
-        for (name, Keyed { port, fingerprint }) in &self.sites {
-            writeln!(sites, "[sites.{name}]\nlink = '127.0.0.1:{port}'\nfingerprint = '{fingerprint}'")?;
+        for (name, Keyed { address, fingerprint }) in &self.sites {
+            writeln!(sites, "[sites.{name}]\nlink = '{}:7400'\nfingerprint = '{fingerprint}'", address.ip)?;
         }
-        for (name, Keyed { port, .. }) in &self.sites {
+        for (name, Keyed { address: Address { ip, .. }, .. }) in &self.sites {
             let directory = self.directory.path().display();
-            let dns = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
             let text = format!(
                 "[agent]\nsite = '{name}'\nstate = '{directory}/{name}'\ncontrol = '{directory}/{name}.sock'\n{sites}\
-                 [link]\nkey = '{name}.pem'\nlisten = '127.0.0.1:{port}'\nperiod = '500ms'\nperiods = 3\n\
-                 [dns]\nlisten = ['127.0.0.1']\nport = {dns}\n\
+                 [link]\nkey = '{name}.pem'\nlisten = '{ip}:7400'\nperiod = '500ms'\nperiods = 3\n\
+                 [dns]\nlisten = ['{ip}']\nport = 7453\n\
                  [database]\nfile = '{directory}/{name}.db'\n{database}\n"
             );
             fs::write(self.file(name, "toml"), text)?;
