@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result};
 pub const PREFIX: &str = "_ssw_";
 
 /// How the tables below are laid out, and what is in them encoded. To be counted up with every change of that.
-pub const VERSION: i64 = 6;
+pub const VERSION: i64 = 7;
 
 /// What a touch says in place of the columns that an update has changed: the row was inserted,
 pub const INSERTED: i64 = -1;
@@ -36,7 +36,8 @@ pub fn version(database: &Connection) -> Result<i64> {
 /// - `_ssw_touch`: written by the triggers alone, one row for each row touched. It has no constraint that could fail: an
 ///   outer `OR IGNORE` would hide that, and the change be lost. `what` is [`INSERTED`], [`DELETED`], [`EVICTED`], or which
 ///   columns were updated, bit by bit: in one column, because each takes an application's time. `day` is the application's
-///   clock as a Julian day, `k0` and so on are the primary key ([`fit_key`]). The last values of a row that is gone, or may
+///   clock as a Julian day, `k0` and so on are the primary key, `c0` and so on what the table's counters were before an update
+///   ([`fit_touches`]). The last values of a row that is gone, or may
 ///   be, are in `_ssw_old_<number>` under the same `seq`.
 /// - `_ssw_change`: the change table. One row for each row changed in a group. Those of table [`NOTICES`] are what peers are
 ///   told for their conflict logs, by its number.
@@ -55,15 +56,20 @@ pub fn create(database: &Connection) -> Result<()> {
     database.execute("INSERT OR IGNORE INTO _ssw_meta(k, v) VALUES('layout', ?)", [VERSION]).map(drop)
 }
 
-/// Lets touches name rows of a table whose key has so many columns. There are no more of them than the longest key has:
-/// each takes an application's time, also to be NULL.
+/// Lets touches name rows of a table that has so many columns in its key, and so many counters. There are no more columns
+/// for that than one of the tables needs: each takes an application's time, also to be NULL.
 ///
 /// # Errors
 /// Whatever SQLite says.
-pub fn fit_key(database: &Connection, columns: usize) -> Result<()> {
-    let sql = "SELECT count(*) FROM pragma_table_info('_ssw_touch') WHERE name GLOB 'k[0-9]'";
-    let there: usize = database.query_row(sql, [], |row| row.get(0))?;
-    (there..columns).try_for_each(|part| database.execute_batch(&format!("ALTER TABLE _ssw_touch ADD COLUMN k{part}")))
+pub fn fit_touches(database: &Connection, key: usize, counters: usize) -> Result<()> {
+    for (what, columns) in [("k", key), ("c", counters)] {
+        let sql = "SELECT count(*) FROM pragma_table_info('_ssw_touch') WHERE name GLOB ? || '[0-9]*'";
+        let there: usize = database.query_row(sql, [what], |row| row.get(0))?;
+        for at in there..columns {
+            database.execute_batch(&format!("ALTER TABLE _ssw_touch ADD COLUMN {what}{at}"))?;
+        }
+    }
+    Ok(())
 }
 
 const TABLES: &str = "

@@ -8,7 +8,7 @@
 mod counter;
 mod extreme;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub use counter::Added;
+pub(crate) use counter::on_top;
 pub use extreme::{Contested, Extreme, Extremes};
 
 /// A row as a site knows it.
@@ -145,6 +146,11 @@ impl Row {
         self.alive > self.dead
     }
 
+    /// Was it told values that are not known any more?
+    pub fn lacks(&self) -> bool {
+        self.values.iter().zip(&self.versions).any(|(value, version)| value.is_none() && version.is_change())
+    }
+
     /// All versions in it.
     pub fn all_versions(&self) -> impl Iterator<Item = Version> + '_ {
         let contested = self.contested.iter().flat_map(|contested| &contested.values).map(|(version, _)| *version);
@@ -210,8 +216,8 @@ impl Row {
             None if !self.lives() => Vec::new(),
             None => {
                 let kind = if twice { Kind::InsertInsert } else { Kind::UpdateUpdate };
-                let reset = cells.reset.conflict(Kind::CounterReset);
-                [cells.here.conflict(kind), cells.there.conflict(kind), reset].into_iter().flatten().collect()
+                let reset = cells.reset.into_values().map(|lost| lost.conflict(Kind::CounterReset));
+                [cells.here.conflict(kind), cells.there.conflict(kind)].into_iter().chain(reset).flatten().collect()
             }
         };
         Joined { conflicts, changed: cells.changed }
@@ -347,7 +353,7 @@ impl Row {
         let added = |column| change.adds.iter().filter(move |add| add.column == column).map(|add| add.delta);
         let value = |(column, value): (u16, &Option<Value>)| {
             let value = other(column).or(value.as_ref())?.clone();
-            Some((column, counter::on_top(value, added(column).fold(0, i64::wrapping_add))))
+            Some((column, on_top(value, added(column).fold(0, i64::wrapping_add))))
         };
         (0..).zip(&self.values).filter_map(value).collect()
     }
@@ -359,8 +365,8 @@ struct Cells {
     changed: Vec<u16>,
     here: Lost,
     there: Lost,
-    /// What was added here or elsewhere, and does not count any more.
-    reset: Lost,
+    /// What was added here or elsewhere, and does not count any more: by site.
+    reset: BTreeMap<SiteId, Lost>,
 }
 
 /// Columns that lost, on one side.

@@ -149,6 +149,30 @@ fn with_suffix_the_loser_of_a_unique_text_keeps_it_with_a_mark_of_its_key() {
 }
 
 #[test]
+fn where_the_losers_marked_text_is_taken_that_too_is_decided() {
+    let rules = [("u", Rules { unique: OnCollision::Suffix, ..Rules::default() })];
+    let schema = "CREATE TABLE u(id INTEGER PRIMARY KEY, name TEXT UNIQUE)";
+    let (mut sites, mut dice) = (Sites::new(schema, &[0, 0], &rules), Dice::new(1));
+    let both = |sites: &mut Sites, dice: &mut Dice| {
+        for (at, id) in [(0, 1), (1, 2)] {
+            sites.write(at, &format!("INSERT INTO u VALUES({id}, 'ann')"));
+        }
+        sites.settle(dice);
+        let name = "SELECT name FROM u WHERE id = 1";
+        sites.all[0].app.query_row(name, [], |row| row.get::<_, Option<String>>(0)).expect("a row")
+    };
+    let marked = both(&mut sites, &mut dice).expect("a name");
+    sites.write(0, "DELETE FROM u");
+    sites.settle(&mut dice);
+    sites.write(0, &format!("INSERT INTO u VALUES(3, '{marked}')"));
+    sites.settle(&mut dice);
+    let name = both(&mut sites, &mut dice);
+    let rows = sites.all[0].rows("u");
+    assert_eq!((rows.len(), sites.all[1].rows("u")), (3, rows));
+    assert_eq!(name, Some(marked), "the newer claim to it");
+}
+
+#[test]
 fn every_site_decides_the_same_of_two_rows_with_one_value_whatever_it_has_forgotten() {
     let schema = "CREATE TABLE seat(id INTEGER PRIMARY KEY, number INTEGER UNIQUE, name);
         INSERT INTO seat VALUES(1, 1, 'a'), (2, 2, 'b');";
@@ -315,4 +339,31 @@ fn restoring_a_deletion_takes_no_row_that_only_looks_like_it() {
     let now = pair.sites.now;
     assert!(pair.sites.all[0].store.restore(lost.id, now).expect("a transaction"));
     pair.settle(&[(word, "A2")]);
+}
+
+#[test]
+fn what_a_generated_column_needs_to_be_not_null_is_never_taken_from_a_row() {
+    let unique =
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, email TEXT UNIQUE, low TEXT NOT NULL AS (lower(email)) STORED)";
+    let reference = "CREATE TABLE p(id INTEGER PRIMARY KEY); INSERT INTO p VALUES(1);
+        CREATE TABLE t(id INTEGER PRIMARY KEY, p REFERENCES p ON DELETE SET NULL, g NOT NULL AS (p + 1) VIRTUAL)";
+    let either = "CREATE TABLE t(id INTEGER PRIMARY KEY, phone, mail, by NOT NULL AS (coalesce(phone, mail)));
+        INSERT INTO t VALUES(1, '1', 'm')";
+    for (schema, first, second) in [
+        (unique, "INSERT INTO t VALUES(1, 'a')", "INSERT INTO t VALUES(2, 'a')"),
+        (reference, "DELETE FROM p", "INSERT INTO t VALUES(1, 1)"),
+        (either, "UPDATE t SET phone = NULL", "UPDATE t SET mail = NULL"),
+    ] {
+        let (mut sites, mut dice) = (Sites::new(schema, &[0, 0], &[]), Dice::new(1));
+        sites.settle(&mut dice);
+        sites.write(0, first);
+        sites.write(1, second);
+        sites.settle(&mut dice);
+        assert_eq!(sites.all[0].rows("t"), sites.all[1].rows("t"), "{schema}");
+        assert_eq!(
+            (sites.all[0].rows("t").len(), sites.all[0].store.conflicts(9).expect("a log").len()),
+            (1, 1),
+            "{schema}"
+        );
+    }
 }

@@ -491,6 +491,28 @@ fn a_backup_restored_with_the_agents_own_file_is_found_out_by_the_peers() {
     restore(20, 3, Outside::Restored);
 }
 
+/// It makes as many changes again as a peer had applied before anybody can tell it that.
+#[test]
+fn a_backup_of_a_site_without_changes_of_its_own_is_found_out_without_the_agents_own_file() {
+    let mut dice = Dice::new(0);
+    let mut sites = Sites::new(PLAIN.schema, &[0, 0], &[]);
+    sites.write(0, "INSERT INTO item VALUES(1, 1, 1, 1)");
+    sites.settle(&mut dice);
+    let backup = sites.back_up(1);
+    sites.write(1, "INSERT INTO item VALUES(2, 2, 2, 2)");
+    sites.settle(&mut dice);
+    sites.restore(1, &backup, Outside::Lost);
+    // What they say on the new connection is lost.
+    (0..2).for_each(|_| sites.lose());
+    sites.write(1, "INSERT INTO item VALUES(3, 3, 3, 3)");
+    sites.fold(1);
+    sites.settle(&mut dice);
+    assert!(sites.all[1].store.doubt().expect("a state").is_some(), "it was restored");
+    sites.mend(1, &mut dice);
+    assert_eq!(sites.all[0].rows("item").len(), 3);
+    PLAIN.assert_equal(&sites);
+}
+
 #[test]
 fn a_restored_backup_hears_from_its_peer_that_it_had_deleted_a_row() {
     let mut dice = Dice::new(0);
@@ -534,6 +556,32 @@ fn a_row_that_was_deleted_just_before_a_site_joined_comes_back_there_too_for_an_
     sites.settle(&mut dice);
     PLAIN.assert_equal(&sites);
     assert_eq!(sites.all[2].rows("item").len(), 1);
+    assert_nothing_kept(&sites);
+}
+
+/// The key that the row had is the same as its new one to the table, so only one of them is in a copy.
+#[test]
+fn a_row_that_got_another_key_just_before_a_site_joined_comes_back_there_too_for_an_edit_elsewhere() {
+    let schema = "CREATE TABLE item(name TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, a, b)";
+    let (mut sites, mut dice) = (Sites::some(schema, &[0, 0], &[], 3), Dice::new(0));
+    let write = |sites: &mut Sites, at: usize, sql: &str| {
+        sites.now += 1;
+        sites.all[at].set_clock(sites.now);
+        sites.all[at].app.execute(sql, []).expect("a write");
+    };
+    write(&mut sites, 0, "INSERT INTO item VALUES('p', 1, 1)");
+    sites.settle(&mut dice);
+    write(&mut sites, 0, "UPDATE item SET name = 'P'");
+    write(&mut sites, 0, "DELETE FROM item");
+    write(&mut sites, 0, "INSERT INTO item VALUES('P', 3, 3)");
+    write(&mut sites, 0, "UPDATE item SET name = 'q'");
+    write(&mut sites, 0, "INSERT INTO item VALUES('P', 4, 4)");
+    write(&mut sites, 1, "UPDATE item SET b = 2");
+    sites.join(0);
+    assert_eq!(sites.all[2].rows("item").len(), 2);
+    sites.settle(&mut dice);
+    let rows = sites.all[0].rows("item");
+    assert!(sites.all.iter().all(|site| site.rows("item") == rows));
     assert_nothing_kept(&sites);
 }
 

@@ -389,10 +389,11 @@ fn columns_that_cannot_be_joined_by_themselves_are_refused_and_said_why() {
     assert!(store.is_ok() && findings.is_empty(), "{findings:?}");
     let wide: String = (0..70).map(|column| format!(", c{column}")).collect();
     let wide = format!("CREATE TABLE t(k NOT NULL PRIMARY KEY{wide})");
-    assert!(opened(&wide, "c60", ColumnRule::Counter).0.is_ok());
-    let said = opened(&wide, "c61", ColumnRule::Counter).0.expect_err("a refusal").to_string();
-    assert!(said.contains("first 62"), "{said}");
-    assert!(opened(&wide, "c61", ColumnRule::Max).0.is_ok());
+    for rule in [ColumnRule::Counter, ColumnRule::Min, ColumnRule::Max] {
+        assert!(opened(&wide, "c60", rule).0.is_ok());
+        let said = opened(&wide, "c61", rule).0.expect_err("a refusal").to_string();
+        assert!(said.contains("first 62"), "{said}");
+    }
 }
 
 #[test]
@@ -422,6 +423,28 @@ fn a_column_becomes_a_counter_and_stops_being_one_with_the_settings() {
     write(&mut sites, 0, "UPDATE item SET stock = stock - 1");
     write(&mut sites, 1, "UPDATE item SET stock = stock - 1");
     settles_at(&mut sites, &mut dice, "stock", integer(94));
+}
+
+/// What was recorded of one counter before another came to stand before it, is known by its column still.
+#[test]
+fn with_another_counter_what_was_added_to_the_first_before_counts_still() {
+    let (mut sites, mut dice) = (Sites::new(SCHEMA, &[0, 0], &[]), Dice::new(1));
+    let counters = |names: &[&str]| {
+        let columns = names.iter().map(|name| ((*name).to_owned(), ColumnRule::Counter)).collect();
+        [("item", Rules { columns, ..Rules::default() })]
+    };
+    sites.set_rules(&counters(&["high"]));
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 100, 5, 7, NULL)");
+    sites.settle(&mut dice);
+    for at in [0, 1] {
+        sites.write(at, "UPDATE item SET stock = stock - 1, high = high + 10");
+    }
+    for names in [&["low", "stock", "high"][..], &["stock", "high"], &["high", "low"]] {
+        sites.set_rules(&counters(names));
+        sites.all[0].store.refresh().expect("a store");
+    }
+    settles_at(&mut sites, &mut dice, "high", integer(27));
+    assert_eq!(shown(&sites, "stock"), [integer(99), integer(99)]);
 }
 
 #[test]
@@ -457,4 +480,97 @@ fn a_counter_is_one_still_after_a_schema_change() {
     write(&mut sites, 0, "UPDATE item SET stock = stock - 1");
     write(&mut sites, 1, "UPDATE item SET stock = stock - 1");
     settles_at(&mut sites, &mut dice, "stock", integer(98));
+}
+
+/// Each site adds the column; then the first adds to it, in the same batch as it tells of the row.
+#[test]
+fn what_is_added_to_a_default_counts_on_top_of_it() {
+    let (mut sites, mut dice) =
+        (Sites::new("CREATE TABLE item(id INTEGER PRIMARY KEY, v)", &[0, 0], &[]), Dice::new(1));
+    write(&mut sites, 0, "INSERT INTO item VALUES(1, 0)");
+    for at in [0, 1] {
+        sites.write(at, "ALTER TABLE item ADD COLUMN stock DEFAULT 10");
+        sites.all[at].store.refresh().expect("a store");
+    }
+    let columns = [("stock".to_owned(), ColumnRule::Counter)].into();
+    sites.set_rules(&[("item", Rules { columns, ..Rules::default() })]);
+    for at in [0, 1] {
+        sites.all[at].store.refresh().expect("a store");
+    }
+    write(&mut sites, 0, "UPDATE item SET stock = stock + 1");
+    settles_at(&mut sites, &mut dice, "stock", integer(11));
+}
+
+/// Two sites have added before a third gives a value: what each of them lost is logged once, by itself.
+#[test]
+fn what_several_sites_lose_is_logged_for_each() {
+    for (from, to, then) in [(1, 0, (2, 1)), (0, 1, (2, 0))] {
+        let (mut sites, mut dice) = sites(3);
+        write(&mut sites, 0, "UPDATE item SET stock = stock - 1");
+        write(&mut sites, 1, "UPDATE item SET stock = stock - 2");
+        write(&mut sites, 2, "REPLACE INTO item VALUES(1, 50, 5, 5, 'new')");
+        tell(&mut sites, from, to, &mut dice);
+        tell(&mut sites, then.0, then.1, &mut dice);
+        settles_at(&mut sites, &mut dice, "stock", integer(50));
+        let mut lost: Vec<_> = conflicts(&sites).into_iter().flat_map(|(_, image)| image).collect();
+        lost.sort_by_key(|(_, value)| *value == integer(-1));
+        assert_eq!(lost, [-2, -1].map(|sum| ("stock".to_owned(), integer(sum))));
+    }
+}
+
+/// A trigger of the application's keeps a counter from falling below zero, whether it is older than ours or younger, and
+/// whether the agent has seen it or not when it fires first.
+#[test]
+fn what_a_trigger_of_the_applications_does_to_a_counter_is_part_of_what_the_statement_did() {
+    let clamp = "CREATE TRIGGER clamp AFTER UPDATE OF stock ON item WHEN NEW.stock < 0 BEGIN
+                   UPDATE item SET stock = 0 WHERE id = NEW.id; END";
+    let older = Sites::new(&format!("{SCHEMA}; {clamp}"), &[0, 0], &[("item", rules())]);
+    for (mut sites, seen) in [(older, true), (sites(2).0, true), (sites(2).0, false)] {
+        let mut dice = Dice::new(1);
+        sites.write(0, "REPLACE INTO item VALUES(1, 100, 5, 5, NULL)");
+        sites.settle(&mut dice);
+        for at in [0, 1] {
+            sites.write(at, &clamp.replace("TRIGGER", "TRIGGER IF NOT EXISTS"));
+            if seen {
+                sites.all[at].store.refresh().expect("a store");
+            }
+        }
+        write(&mut sites, 0, "UPDATE item SET stock = stock - 130");
+        settles_at(&mut sites, &mut dice, "stock", integer(0));
+        write(&mut sites, 0, "UPDATE item SET stock = stock + 10");
+        write(&mut sites, 1, "UPDATE item SET stock = stock + 20");
+        settles_at(&mut sites, &mut dice, "stock", integer(30));
+    }
+}
+
+#[test]
+fn what_was_lost_of_a_counter_is_added_again_once_and_only_to_an_integer() {
+    let (mut sites, mut dice) = sites(2);
+    write(&mut sites, 0, "UPDATE item SET stock = stock - 1");
+    write(&mut sites, 1, "REPLACE INTO item VALUES(1, NULL, 5, 5, 'new')");
+    sites.settle(&mut dice);
+    let (id, now) = (sites.all[0].store.conflicts(1).expect("a log")[0].id, sites.now);
+    let refused = sites.all[0].store.restore(id, now).expect_err("nothing to add to").to_string();
+    assert!(refused.contains("item.stock holds no integer"), "{refused}");
+    assert_eq!(sites.all[0].store.conflict(id).expect("a log").expect("a conflict").state, "dropped");
+    write(&mut sites, 0, "UPDATE item SET stock = 50");
+    sites.settle(&mut dice);
+    assert!(sites.all[0].store.restore(id, now).expect("it is back"));
+    settles_at(&mut sites, &mut dice, "stock", integer(49));
+    for at in [0, 1] {
+        let refused = sites.all[at].store.restore(id, now).expect_err("twice").to_string();
+        assert!(refused.contains("was restored before"), "{refused}");
+    }
+    settles_at(&mut sites, &mut dice, "stock", integer(49));
+}
+
+/// Somebody renames a column without `schema begin`: SQLite has our triggers follow, and the agent must not put the old ones back.
+#[test]
+fn triggers_that_count_are_not_made_anew_with_a_column_that_has_another_name() {
+    for order in ["CREATE TRIGGER young AFTER UPDATE ON item BEGIN SELECT 1; END", "SELECT 1"] {
+        let (mut sites, _) = sites(2);
+        sites.write(0, &format!("ALTER TABLE item RENAME COLUMN note TO memo; {order}"));
+        sites.set_rules(&[("item", Rules::default())]);
+        sites.write(0, "UPDATE item SET memo = 'a write that succeeds'");
+    }
 }

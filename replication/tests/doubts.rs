@@ -5,12 +5,13 @@ mod sites;
 
 use std::collections::BTreeMap;
 
-use rusqlite::functions::FunctionFlags;
+use rusqlite::{config::DbConfig, functions::FunctionFlags};
 use sites::{Dice, Outside, Sites};
 use siteswap_replication::{
     capture::{self, Wanted},
     doctor,
     store::{Doubt, Error, Settings, Store},
+    verify::Policy,
 };
 
 const SCHEMA: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY, a); INSERT INTO item VALUES(1, 'one')";
@@ -110,4 +111,69 @@ fn a_default_that_only_the_application_can_compute_is_no_hindrance() {
     let mut store = Store::open(&file, settings(&[1, 2], 1)).expect("a store");
     assert_eq!(store.fold(1_700_000_000_000).expect("a fold").rows, 1);
     assert!(doctor::check(store.database(), Wanted::All, &[]).expect("findings").is_empty());
+}
+
+/// Its values are not made up from defaults, which might not even be allowed.
+#[test]
+fn a_row_that_vanished_behind_the_triggers_comes_back_by_a_comparison() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, b TEXT NOT NULL, gone INT);
+                  CREATE UNIQUE INDEX one ON t(b) WHERE gone = 0";
+    // A REPLACE evicts by a partial index, of which no trigger tells.
+    for vanish in ["DELETE FROM t", "REPLACE INTO t VALUES(2, 'newer', 0)"] {
+        let (mut sites, mut dice) = (Sites::new(schema, &[0, 0], &[]), Dice::new(1));
+        sites.write(0, "INSERT INTO t VALUES(1, 'older', 0)");
+        sites.write(1, "INSERT INTO t VALUES(1, 'newer', 0)");
+        sites.fold(1);
+        let triggers = DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
+        sites.all[1].app.set_db_config(triggers, vanish.starts_with("REPLACE")).expect("a setting");
+        sites.write(1, vanish);
+        sites.all[1].app.set_db_config(triggers, true).expect("a setting");
+        sites.settle(&mut dice);
+        for at in [0, 1] {
+            if sites.all[at].store.doubt().expect("a state").is_some() {
+                sites.mend(at, &mut dice);
+            }
+        }
+        sites.settle(&mut dice);
+        assert_eq!(sites.all[0].rows("t"), sites.all[1].rows("t"), "{vanish}");
+    }
+}
+
+#[test]
+fn what_was_folded_of_a_table_that_is_dropped_or_renamed_since_keeps_nothing_else_back() {
+    let schema = "CREATE TABLE item(id INTEGER PRIMARY KEY, a); INSERT INTO item VALUES(1, 1);
+                  CREATE TABLE other(id INTEGER PRIMARY KEY, a)";
+    for change in ["DROP TABLE item", "ALTER TABLE item RENAME TO thing"] {
+        let (mut sites, mut dice) = (Sites::new(schema, &[0, 0], &[]), Dice::new(1));
+        sites.settle(&mut dice);
+        sites.write(0, "UPDATE item SET a = 'last'");
+        sites.fold(0);
+        sites.write(0, &format!("{change}; INSERT INTO other VALUES(1, 'one')"));
+        sites.settle(&mut dice);
+        assert_eq!(sites.all[1].rows("other").len(), 1, "{change}");
+        assert!(
+            sites.all[1].rows("item").iter().any(|row| row.contains("108")),
+            "{change}: {:?}",
+            sites.all[1].rows("item")
+        );
+    }
+}
+
+#[test]
+fn a_table_that_had_another_name_for_a_while_is_in_doubt_if_it_was_written_to() {
+    let (mut sites, mut dice) = (Sites::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &[0, 0], &[]), Dice::new(1));
+    sites.write(0, "INSERT INTO t VALUES(1, 1)");
+    sites.settle(&mut dice);
+    sites.write(0, "ALTER TABLE t RENAME TO other");
+    sites.fold(0);
+    sites.write(0, "UPDATE other SET a = 2; INSERT INTO other VALUES(2, 2)");
+    sites.fold(0);
+    sites.write(0, "ALTER TABLE other RENAME TO t");
+    sites.settle(&mut dice);
+    let tables = vec!["t".to_owned()];
+    assert_eq!(sites.all[0].store.doubt().expect("a state"), Some(Doubt::Unrecorded(tables.clone())));
+    let outcome = sites.compare_only(0, 1, Some(tables), &mut dice).expect("a comparison");
+    sites.repair(0, &outcome, Policy::Here, &mut dice);
+    assert_eq!(sites.all[0].rows("t"), sites.all[1].rows("t"));
+    assert_eq!(sites.all[0].rows("t").len(), 2);
 }

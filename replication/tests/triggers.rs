@@ -47,6 +47,15 @@ fn assert_whole(app: &Connection) {
         .expect("the index is what the table says");
 }
 
+/// What one site says to the next batch of the other.
+fn refusal(sites: &mut Sites, from: usize, to: usize) -> String {
+    sites.fold(from);
+    let (peer, now) = (sites.all[to].id, sites.now);
+    let next = sites.all[from].store.next_part(peer, &Position::after(sites.all[from].acknowledged(peer)));
+    let (part, _) = next.expect("a look").expect("a batch");
+    sites.all[to].store.receive(&part, now).expect_err("it fails").to_string()
+}
+
 #[test]
 fn a_search_index_that_triggers_keep_is_kept_at_every_site() {
     let (mut sites, mut dice) = library(3);
@@ -98,16 +107,160 @@ fn a_trigger_that_fails_keeps_a_batch_out_until_it_does_not() {
         .expect("a trigger");
     sites.write(0, "INSERT INTO doc VALUES(1, 'one', 'red apple')");
     sites.write(0, "INSERT INTO note VALUES(1, 'ink')");
-    sites.fold(0);
-    let (peer, now) = (sites.all[1].id, sites.now);
-    let next = sites.all[0].store.next_part(peer, &Position::after(sites.all[0].acknowledged(peer)));
-    let (part, _) = next.expect("a look").expect("a batch");
-    let refused = sites.all[1].store.receive(&part, now).expect_err("it fails").to_string();
+    let refused = refusal(&mut sites, 0, 1);
     assert!(refused.contains("not here"), "{refused}");
     assert_eq!(sites.all[1].rows("note").len(), 0, "a batch is applied whole or not");
     sites.all[1].app.execute_batch("DROP TRIGGER no").expect("gone");
     sites.settle(&mut dice);
     assert_eq!((sites.all[1].rows("note").len(), find(&sites.all[1].app, "words", "red")), (1, vec![1]));
+}
+
+/// People, and a register of their names at each of two sites, which a trigger keeps with a clause of its own.
+fn register(clause: &str) -> (Sites, Dice) {
+    let rules = Rules { fire_triggers: true, ..Rules::default() };
+    let (dice, people) = (Dice::new(1), "CREATE TABLE person(id INTEGER PRIMARY KEY, name TEXT)");
+    let mut sites = Sites::new(people, &[0, 0], &[("person", rules)]);
+    for at in [0, 1] {
+        let trigger = format!(
+            "CREATE TABLE called(name TEXT PRIMARY KEY, person);
+             CREATE TRIGGER register AFTER INSERT ON person BEGIN
+               INSERT {clause} INTO called VALUES(NEW.name, NEW.id); END"
+        );
+        sites.write(at, &trigger);
+        sites.all[at].store.refresh().expect("a store");
+    }
+    (sites, dice)
+}
+
+#[test]
+fn what_a_trigger_does_on_conflict_is_as_it_says() {
+    for (clause, first) in [("OR IGNORE", 2), ("OR REPLACE", 3)] {
+        let (mut sites, mut dice) = register(clause);
+        sites.write(1, "INSERT INTO person VALUES(2, 'ann')");
+        sites.write(1, "INSERT INTO person VALUES(3, 'ann')");
+        sites.settle(&mut dice);
+        for site in &sites.all {
+            assert_eq!(site.rows("person").len(), 2, "{clause}");
+            let person: i64 = site.app.query_row("SELECT person FROM called", [], |row| row.get(0)).expect("a row");
+            assert_eq!(person, first, "{clause}");
+        }
+    }
+}
+
+#[test]
+fn a_row_is_not_deleted_because_a_trigger_finds_another_in_its_way() {
+    let (mut sites, _) = register("");
+    sites.write(0, "INSERT INTO called VALUES('ann', 0)");
+    sites.write(1, "INSERT INTO person VALUES(2, 'ann')");
+    let refused = refusal(&mut sites, 1, 0);
+    assert!(refused.contains("called.name"), "{refused}");
+    sites.write(0, "DELETE FROM called");
+    sites.settle(&mut Dice::new(1));
+    assert!(sites.all.iter().all(|site| site.rows("person").len() == 1));
+}
+
+#[test]
+fn what_a_trigger_finds_in_its_way_is_no_rival_of_the_row_where_an_index_is_partial() {
+    let rules = Rules { fire_triggers: true, ..Rules::default() };
+    let schema = "CREATE TABLE account(id INTEGER PRIMARY KEY, email TEXT, gone INTEGER NOT NULL DEFAULT 0);
+                  CREATE UNIQUE INDEX present ON account(email) WHERE gone = 0";
+    let mut sites = Sites::new(schema, &[0, 0], &[("account", rules)]);
+    for at in [0, 1] {
+        sites.write(
+            at,
+            "CREATE TABLE called(name TEXT PRIMARY KEY);
+             CREATE TRIGGER register AFTER INSERT ON account BEGIN INSERT INTO called VALUES(NEW.email); END",
+        );
+    }
+    sites.settle(&mut Dice::new(1));
+    sites.write(0, "INSERT INTO called VALUES('ann')");
+    sites.write(1, "INSERT INTO account VALUES(1, 'ann', 0)");
+    let refused = refusal(&mut sites, 1, 0);
+    assert!(refused.contains("called.name"), "{refused}");
+    assert_eq!(sites.all[0].rows("account").len(), 0);
+}
+
+#[test]
+fn a_child_is_not_deleted_because_a_trigger_fails_where_its_parent_is_called_back() {
+    let rules = Rules { fire_triggers: true, ..Rules::default() };
+    let schema = "CREATE TABLE parent(id INTEGER PRIMARY KEY, name TEXT); INSERT INTO parent VALUES(1, 'ann');
+                  CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent)";
+    let mut sites = Sites::new(schema, &[0, 0], &[("parent", rules)]);
+    for at in [0, 1] {
+        sites.write(
+            at,
+            "CREATE TABLE called(name TEXT PRIMARY KEY); INSERT INTO called VALUES('ann');
+             CREATE TRIGGER register AFTER INSERT ON parent BEGIN INSERT INTO called VALUES(NEW.name); END",
+        );
+    }
+    sites.settle(&mut Dice::new(1));
+    sites.write(0, "DELETE FROM parent");
+    sites.write(1, "INSERT INTO child VALUES(1, 1)");
+    let refused = refusal(&mut sites, 0, 1);
+    assert!(refused.contains("called.name"), "{refused}");
+    assert_eq!(sites.all[1].rows("child").len(), 1);
+    (0..2).for_each(|at| sites.write(at, "DELETE FROM called"));
+    sites.settle(&mut Dice::new(1));
+    assert!(sites.all.iter().all(|site| (site.rows("parent").len(), site.rows("child").len()) == (1, 1)));
+}
+
+/// It is no clause of the table's, which would have to be kept from acting.
+#[test]
+fn a_column_that_is_called_conflict_leaves_triggers_their_clauses() {
+    let rules = Rules { fire_triggers: true, ..Rules::default() };
+    let schema = "CREATE TABLE person(id INTEGER PRIMARY KEY, on_conflict TEXT)";
+    let mut sites = Sites::new(schema, &[0, 0], &[("person", rules)]);
+    for at in [0, 1] {
+        sites.write(
+            at,
+            "CREATE TABLE called(name TEXT PRIMARY KEY);
+             CREATE TRIGGER register AFTER INSERT ON person BEGIN INSERT OR IGNORE INTO called VALUES(NEW.on_conflict); END",
+        );
+    }
+    sites.settle(&mut Dice::new(1));
+    sites.write(0, "INSERT INTO person VALUES(1, 'ann'), (2, 'ann')");
+    sites.settle(&mut Dice::new(1));
+    assert!(sites.all.iter().all(|site| site.rows("person").len() == 2));
+}
+
+#[test]
+fn what_a_trigger_passes_over_silently_keeps_a_batch_out_and_does_not_get_lost() {
+    for (event, then) in [
+        ("INSERT ON person WHEN NEW.name = 'ann'", "INSERT INTO person VALUES(2, 'ann')"),
+        ("UPDATE ON person WHEN NEW.name = 'bob'", "UPDATE person SET name = 'bob'"),
+        ("DELETE ON person", "DELETE FROM person"),
+    ] {
+        let (mut sites, mut dice) = register("OR IGNORE");
+        sites.write(1, "INSERT INTO person VALUES(1, 'eve')");
+        sites.settle(&mut dice);
+        sites.write(0, &format!("CREATE TRIGGER never BEFORE {event} BEGIN SELECT RAISE(IGNORE); END"));
+        sites.write(1, then);
+        assert!(refusal(&mut sites, 1, 0).contains("RAISE(IGNORE)"), "{event}");
+        sites.write(0, "DROP TRIGGER never");
+        sites.settle(&mut dice);
+        assert_eq!(sites.all[0].rows("person"), sites.all[1].rows("person"), "{event}");
+    }
+}
+
+#[test]
+fn doctor_names_triggers_that_may_refuse_what_a_peer_has_told_where_they_fire() {
+    let (sites, _) = register("");
+    let app = &sites.all[0].app;
+    app.execute_batch(
+        "CREATE TRIGGER sold_out BEFORE UPDATE ON person WHEN NEW.id < 0 BEGIN SELECT RAISE(ABORT, 'sold out'); END;
+         CREATE TRIGGER full AFTER INSERT ON called BEGIN SELECT RAISE(IGNORE) FROM called WHERE person > 9; END;",
+    )
+    .expect("triggers");
+    let raising = |firing: &[String]| {
+        let findings = doctor::check(app, Wanted::All, firing).expect("findings");
+        let raising = findings.into_iter().filter(|finding| finding.what.contains("with RAISE"));
+        raising.map(|finding| finding.what).collect::<Vec<_>>()
+    };
+    assert_eq!(raising(&[]), [""; 0]);
+    let [full, sold_out] = &raising(&["person".to_owned()])[..] else {
+        panic!("{:?}", raising(&["person".to_owned()]))
+    };
+    assert!(full.contains("\"full\"") && sold_out.contains("\"sold_out\""), "{full}, {sold_out}");
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub fn check_layout(database: &Connection) -> Result<(), Error> {
 
 fn capture(transaction: &Transaction<'_>, mut table: Table) -> Result<(), Error> {
     table.number = next_number(transaction)?;
-    layout::fit_key(transaction, table.key.len())?;
+    layout::fit_touches(transaction, table.key.len(), 0)?;
     let values = list((0..table.columns.len()).map(|column| format!("c{column}")));
     transaction
         .execute_batch(&format!("CREATE TABLE {}(seq INTEGER PRIMARY KEY, {values})", quoted(&images(&table))))?;

@@ -7,9 +7,12 @@ use rusqlite::{Connection, Transaction};
 use super::{
     Error,
     attach::{exists, tables},
-    triggers::{differs, images, triggers, unverified},
+    triggers::{differs, images, list, name, triggers, unverified},
 };
-use crate::schema::{self, MASK_BITS, Table, quoted};
+use crate::{
+    layout,
+    schema::{self, MASK_BITS, Table, quoted},
+};
 
 /// A table that is not as it was when it was attached or refreshed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,13 +172,45 @@ pub fn refresh(transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
 
 /// From now on updates of these columns record what they were, and those of others do not.
 ///
+/// Of the triggers that one statement fires SQLite runs the youngest first. What one of the application's that is younger
+/// than ours does to a counter comes to be recorded before what the statement did itself, and nobody can tell from that what
+/// the counter was. So ours are made anew then, and what was recorded meanwhile counts as given, not as added.
+///
 /// # Errors
 /// Whatever SQLite says, or what is stored is not ours.
 pub fn count(transaction: &Transaction<'_>, table: &Table, counters: Vec<u16>) -> Result<(), Error> {
-    if table.counters == counters {
+    let overtaken = !table.counters.is_empty() && is_overtaken(transaction, table)?;
+    if (table.counters == counters && !overtaken) || !is_as_stored(transaction, table)? {
         return Ok(());
     }
+    layout::fit_touches(transaction, table.key.len(), counters.len())?;
+    let before = |column| table.counters.iter().position(|before| before == column && !overtaken);
+    let moves = (0..).zip(&counters).map(|(place, column)| match before(column) {
+        Some(before) => format!("c{place} = c{before}"),
+        None => format!("c{place} = NULL"),
+    });
+    if !counters.is_empty() {
+        let sql = format!("UPDATE _ssw_touch SET {} WHERE tbl = ? AND what >= 0", list(moves));
+        transaction.execute(&sql, [table.number])?;
+    }
     reinstall(transaction, table, &Table { counters, ..table.clone() })
+}
+
+/// Has it the columns that our triggers name? If not, made anew they would make every write of an application's fail.
+fn is_as_stored(database: &Connection, table: &Table) -> Result<bool, Error> {
+    match schema::read(database, &table.name) {
+        Ok(found) => Ok(compare(table, &found.table).iter().all(Difference::is_mended_by_refresh)),
+        Err(schema::Error::Sql(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Is a trigger of the application's younger than the one of ours that records counters?
+fn is_overtaken(database: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+               AND substr(name, 1, 5) <> '_ssw_'
+               AND rowid > (SELECT rowid FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?2)";
+    database.prepare_cached(sql)?.exists([&table.name, &name("u", table)])
 }
 
 /// Tables that are there without all of our triggers.

@@ -62,25 +62,13 @@ fn inserted(table: &Table) -> Trigger {
 }
 
 /// Updates. Also one that changes nothing known is recorded: it may have changed a column that was added since. Nobody asks
-/// whether the key has changed, which takes longer than it takes to fold this into the new row's insertion.
+/// whether the key has changed, which takes longer than it takes to fold this into the new row's insertion. What counters
+/// were is recorded with it: what was added to them can be told from that alone.
 fn updated(table: &Table) -> Trigger {
-    let when = holds(table, "NEW").join(" AND ");
-    trigger(table, "u", "AFTER UPDATE", &when, &(touch(table, mask(table), "NEW", &[]) + &counted(table)))
-}
-
-/// What counters were, if one of them changes: what was added to them can be told from that alone.
-fn counted(table: &Table) -> String {
-    let counters: Vec<(u16, &Column)> =
-        table.counters.iter().map(|column| (*column, &table.columns[usize::from(*column)])).collect();
-    if counters.is_empty() {
-        return String::new();
-    }
-    let changes: Vec<_> =
-        counters.iter().map(|(_, column)| differs(column, &of("NEW", column), &of("OLD", column))).collect();
-    let names = list(counters.iter().map(|(at, _)| format!("c{at}")));
-    let values = list(counters.iter().map(|(_, column)| of("OLD", column)));
-    let values = only_if(&[any(&changes)], &format!("last_insert_rowid(), {values}"));
-    format!("INSERT OR REPLACE INTO {}(seq, {names}) {values}; ", quoted(&images(table)))
+    let counters = table.counters.iter().map(|column| of("OLD", &table.columns[usize::from(*column)]));
+    let values = list([touched(table, mask(table), "NEW")].into_iter().chain(counters));
+    let body = format!("{} VALUES({values}); ", touch_into(table, table.counters.len()));
+    trigger(table, "u", "AFTER UPDATE", &holds(table, "NEW").join(" AND "), &body)
 }
 
 /// What the rowid is called where no column is.
@@ -132,7 +120,7 @@ fn evicting(table: &Table, kind: &str, event: &str) -> Trigger {
     for (given, those) in equal.chain(same) {
         let rows = format!("FROM {} AS x WHERE {those}", quoted(&table.name));
         let (values, image) = (touched(table, EVICTED, "x"), columns(table, "x"));
-        body += &format!("{} SELECT {values} {rows}; ", touch_into(table));
+        body += &format!("{} SELECT {values} {rows}; ", touch_into(table, 0));
         body +=
             &format!("INSERT OR REPLACE INTO {} SELECT last_insert_rowid(), {image} {rows}; ", quoted(&images(table)));
         found.push(format!("{given}EXISTS(SELECT 1 {rows})"));
@@ -197,11 +185,12 @@ fn gone(table: &Table) -> String {
 }
 
 fn touch(table: &Table, what: impl Display, row: &str, conditions: &[String]) -> String {
-    format!("{} {}; ", touch_into(table), only_if(conditions, &touched(table, what, row)))
+    format!("{} {}; ", touch_into(table, 0), only_if(conditions, &touched(table, what, row)))
 }
 
-fn touch_into(table: &Table) -> String {
-    format!("INSERT INTO _ssw_touch(tbl, what, day, {})", list((0..table.key.len()).map(|part| format!("k{part}"))))
+fn touch_into(table: &Table, counters: usize) -> String {
+    let key = (0..table.key.len()).map(|part| format!("k{part}"));
+    format!("INSERT INTO _ssw_touch(tbl, what, day, {})", list(key.chain((0..counters).map(|at| format!("c{at}")))))
 }
 
 fn touched(table: &Table, what: impl Display, row: &str) -> String {

@@ -104,7 +104,7 @@ impl Row {
         self.added.retain(|added| {
             let gone = added.add.column == column && added.since() < theirs;
             if gone && !seen.knew(origin, added.newest()) {
-                cells.reset.sum(theirs, added.newest(), column, added.add.delta);
+                cells.reset.entry(added.site).or_default().sum(theirs, added.newest(), column, added.add.delta);
             }
             !gone
         });
@@ -118,19 +118,31 @@ impl Row {
         }
     }
 
+    /// Columns that nobody has told have these values, with what was added to them.
+    pub(crate) fn fill(&mut self, defaults: &[Value]) {
+        for (column, default) in (0..).zip(defaults) {
+            let at = usize::from(column);
+            // A value that was told once may be lost since, and that is another thing.
+            if self.values[at].is_none() && !self.versions[at].is_change() {
+                self.values[at] = Some(on_top(default.clone(), self.sum(column)));
+            }
+        }
+    }
+
     /// A value given here, by who knew all that was added.
     pub(super) fn forget_added(&mut self, column: u16) {
         self.added.retain(|added| added.add.column != column);
     }
 
-    fn sum(&self, column: u16) -> i64 {
+    /// What was added to a column on top of the value that it was given.
+    pub(crate) fn sum(&self, column: u16) -> i64 {
         let own = self.added.iter().filter(|added| added.add.column == column);
         own.fold(0, |sum, added| sum.wrapping_add(added.add.delta))
     }
 }
 
 /// A value to which so much was added: nothing, if it is not an integer.
-pub(super) fn on_top(value: Value, sum: i64) -> Value {
+pub(crate) fn on_top(value: Value, sum: i64) -> Value {
     match value {
         Value::Integer(number) => Value::Integer(number.wrapping_add(sum)),
         other => other,

@@ -21,6 +21,11 @@ pub enum Affinity {
 }
 
 impl Column {
+    /// May it become NULL without anybody looking at its row's other values?
+    pub fn may_be_null(&self) -> bool {
+        !self.not_null && !self.needed
+    }
+
     /// Can it hold an integer and a real that SQL takes for equal? Not if it makes one of the other. (SQLite has one
     /// exception that is not worth its price in every trigger: a real -2⁶³ stays one beside the integer.) ANY is a type
     /// of STRICT tables, which changes nothing there.

@@ -9,7 +9,7 @@ mod sql;
 use serde::{Deserialize, Serialize};
 
 pub use affinity::Affinity;
-pub use read::{Error, Found, LeftOut, exists, ignoring_triggers, names, read};
+pub use read::{Error, Found, LeftOut, exists, has_conflict_clauses, ignoring_triggers, names, read};
 
 /// Columns with a bit of their own in a touch's mask; all later ones share the next bit.
 pub const MASK_BITS: usize = 62;
@@ -61,6 +61,8 @@ pub struct Column {
     pub default: Option<String>,
     /// It is never NULL: by its declaration, or because it is the rowid.
     pub not_null: bool,
+    /// A generated column that must not be NULL is made of it.
+    pub needed: bool,
 }
 
 /// Columns that are unique together. Rows with a NULL among them collide with none.

@@ -208,11 +208,17 @@ impl Shape {
         let text: String = database.query_row(text, [name], |row| row.get(0))?;
         let Expressions { checks, generated } = sql::expressions(&text);
         let mut shape = Self { columns: Vec::new(), key: BTreeMap::new(), bases: Bases::default(), checks };
+        let mut needed = Vec::new();
         let sql =
             "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid";
         query(database, sql, [name], |row| {
-            let column =
-                Column { name: row.get(0)?, declared: row.get(1)?, not_null: row.get(2)?, default: row.get(3)? };
+            let column = Column {
+                name: row.get(0)?,
+                declared: row.get(1)?,
+                not_null: row.get(2)?,
+                default: row.get(3)?,
+                needed: false,
+            };
             if row.get::<_, i64>(5)? == 0 {
                 // SQLite allows 32767 columns at most.
                 let place = u16::try_from(shape.columns.len()).unwrap_or(u16::MAX);
@@ -223,10 +229,19 @@ impl Shape {
                 shape.columns.push(column);
             } else {
                 let own = generated.iter().find(|(of, _)| of.eq_ignore_ascii_case(&column.name));
-                shape.bases.push(&column.name, Base::Generated(own.map(|(_, from)| from.clone()).unwrap_or_default()));
+                let from = own.map(|(_, from)| from.clone()).unwrap_or_default();
+                if column.not_null {
+                    // As a CHECK, but one that is not left to applications.
+                    needed.extend(from.iter().cloned());
+                    shape.checks.push(from.clone());
+                }
+                shape.bases.push(&column.name, Base::Generated(from));
             }
             Ok(())
         })?;
+        for column in needed.iter().flat_map(|name| shape.bases.named(name)).collect::<Vec<_>>() {
+            shape.columns[usize::from(column)].needed = true;
+        }
         Ok(shape)
     }
 }
@@ -240,6 +255,16 @@ pub fn ignoring_triggers(database: &Connection, table: &str) -> rusqlite::Result
     let mut found = query(database, sql, [table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     found.retain(|(name, text)| !is_internal(name) && sql::ignores_afterwards(text));
     Ok(found.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Does the table say of some constraint what to do ON CONFLICT?
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn has_conflict_clauses(database: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let text: Option<String> = database.query_row(sql, [table], |row| row.get(0)).optional()?;
+    Ok(text.is_some_and(|text| sql::has_conflict_clauses(&text)))
 }
 
 /// All rows of a query.

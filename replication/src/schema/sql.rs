@@ -54,6 +54,12 @@ pub(super) fn ignores_afterwards(create_trigger: &str) -> bool {
     after && tokens.windows(3).any(|three| three[0].is("RAISE") && three[1] == Token::Open && three[2].is("IGNORE"))
 }
 
+/// Does a CREATE TABLE say what to do ON CONFLICT?
+pub(super) fn has_conflict_clauses(create_table: &str) -> bool {
+    let tokens: Vec<Token> = tokens(create_table).collect();
+    tokens.windows(2).any(|two| two[0].is("ON") && two[1].is("CONFLICT"))
+}
+
 /// All names in a statement's text.
 pub(super) fn names(sql: &str) -> Names {
     let names = tokens(sql).filter_map(|token| match token {

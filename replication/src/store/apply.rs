@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 
 use crate::{
     clock::Version,
-    merge::{Conflict, Joined, Kind, Parked, Row},
+    merge::{Conflict, Joined, Kind, Parked, Row, on_top},
     schema::{Table, Unique},
     value::{Key, Value},
     wire::{Part, RowChange},
@@ -255,9 +255,7 @@ fn join_row<'a>(
     parked.into_iter().for_each(|parked| row.park(parked));
     if whole {
         // The sender told all columns that it had then.
-        for (value, default) in row.values.iter_mut().zip(&live.defaults) {
-            value.get_or_insert_with(|| default.clone());
-        }
+        row.fill(&live.defaults);
     }
     for conflict in &conflicts {
         conflicts::log(work, &live, &key, conflict)?;
@@ -271,8 +269,10 @@ fn join_row<'a>(
         let changed = lay_over(&mut row, now);
         written = write(work, table, &columns, true, &row, &changed)?;
     }
-    if row.lives() && !row.visible() && (row.removed.is_change() || work.state.forgot > work.settled_up_to()) {
-        // It was deleted, and its values are forgotten by now, or even that it was: who changed it knows them.
+    let forgotten = row.removed.is_change() || row.lacks() || work.state.forgot > work.settled_up_to();
+    if row.lives() && !row.visible() && forgotten {
+        // It was deleted, and its values are forgotten by now, or even that it was; or it has vanished behind the triggers.
+        // Who changed it knows them.
         work.state.incomplete.insert(part.origin, part.hi);
     }
     work.keep(&live, &key, &mut row, kept)?;
@@ -286,12 +286,19 @@ fn join_row<'a>(
 /// the row differs from that.
 fn lay_over(row: &mut Row, was: Vec<Value>) -> Vec<u16> {
     let mut changed = Vec::new();
-    for (((column, value), version), was) in (0..).zip(&mut row.values).zip(&row.versions).zip(was) {
-        if !version.is_change() {
-            *value = Some(was);
-        } else if *value != Some(was) {
+    for (column, was) in (0..).zip(was) {
+        let at = usize::from(column);
+        if row.versions[at].is_change() {
+            if row.values[at].as_ref() != Some(&was) {
+                changed.push(column);
+            }
+            continue;
+        }
+        let sum = row.sum(column);
+        if sum != 0 {
             changed.push(column);
         }
+        row.values[at] = Some(on_top(was, sum));
     }
     changed
 }
@@ -322,7 +329,7 @@ impl<'a> Resolved<'a> {
             }
         };
         let values = columns.iter().filter_map(|column| row.values[usize::from(*column)].as_ref());
-        updater.execute(params_from_iter(values.chain(key))).map(drop)
+        self.live.passed(updater.execute(params_from_iter(values.chain(key)))?)
     }
 }
 
@@ -341,7 +348,10 @@ pub(super) fn write<'a>(
     match (there, row.visible()) {
         (false, false) => Ok(true),
         (true, false) => Ok(table.live.delete(database, key).map(|()| true)?),
-        (false, true) => free(table.inserter.execute(params_from_iter(row.values.iter().flatten())).map(drop)),
+        (false, true) => {
+            let inserted = table.inserter.execute(params_from_iter(row.values.iter().flatten()));
+            free(inserted.and_then(|rows| table.live.passed(rows)))
+        }
         (true, true) => {
             if changed.is_empty() || free(table.update(database, key, row, changed))? {
                 return Ok(true);

@@ -3,9 +3,11 @@
 use rusqlite::{Row as SqlRow, params, types::ValueRef};
 
 use crate::{
+    capture,
     change::Change,
     clock::{Sight, SiteId, Stamp},
     layout::NOTICES,
+    schema::Table,
     value::Key,
     wire::{Notice, Part, Rows, Shape},
 };
@@ -179,12 +181,16 @@ impl Store {
     }
 
     fn part(&self, lo: u64, span: &Span, number: u32, last: bool, rows: Rows) -> Part {
-        let shape = |number: u32| {
-            self.tables.get(&number).map(|live| Shape {
-                name: live.table.name.clone(),
-                columns: live.table.columns.iter().map(|column| column.name.clone()).collect(),
-            })
+        let shape_of = |table: &Table| Shape {
+            name: table.name.clone(),
+            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
         };
+        // What was folded of a table that was dropped since is told under the name that it had.
+        let gone = |number: u32| {
+            let stored = capture::tables(&self.database).ok()?;
+            stored.iter().find(|table| table.number == number).map(shape_of)
+        };
+        let shape = |number: u32| self.tables.get(&number).map(|live| shape_of(&live.table)).or_else(|| gone(number));
         Part {
             origin: self.settings.site,
             lo,

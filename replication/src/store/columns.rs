@@ -31,7 +31,7 @@ impl Ruled {
                     None => continue,
                 }
             };
-            if let Some(why) = unfit(table, column, *rule) {
+            if let Some(why) = unfit(table, column) {
                 return Err(refused(table, name, why));
             }
             match rule {
@@ -61,18 +61,17 @@ fn missing(database: &Connection, table: &Table, name: &str) -> Result<Option<&'
 }
 
 /// Why a column cannot have such a rule: two sites must be able to join what they gave it without looking at another.
-fn unfit(table: &Table, column: u16, rule: ColumnRule) -> Option<&'static str> {
+fn unfit(table: &Table, column: u16) -> Option<&'static str> {
     let unique = table.uniques.iter().flat_map(|unique| &unique.columns).map(|(column, _)| column);
     let otherwise = table.otherwise_unique.iter().flatten();
     let refers = table.references.iter().flat_map(|reference| &reference.columns);
-    let beyond = rule == ColumnRule::Counter && usize::from(column) >= MASK_BITS;
     if table.in_key(column) {
         Some("it is part of the primary key, by which rows are told apart")
     } else if unique.chain(otherwise).any(|other| *other == column) {
         Some("it is part of a UNIQUE index: of two rows with one value the newer must be known")
     } else if refers.into_iter().any(|other| *other == column) {
         Some("it is part of a foreign key: what two sites wrote might come to a row that is not there")
-    } else if beyond {
+    } else if usize::from(column) >= MASK_BITS {
         Some("the columns behind the first 62 are not told apart; have it come first")
     } else {
         None

@@ -9,6 +9,7 @@ use crate::{
     change::{Add, Cell, Change, Deleted, append},
     clock::{Stamp, Version, millis},
     merge::{Conflict, Kind, Row},
+    schema::Table,
     value::{Key, Value, plain},
     wire::Notice,
 };
@@ -151,9 +152,12 @@ impl Store {
     ///
     /// # Errors
     /// `Unknown`: its table or column is not there any more. `Taken`, `Dangling`, `Referred`: other rows are in the way.
-    /// `Damaged`, `Sqlite`, a constraint that forbids it among that.
+    /// `Restored`, `NoInteger`: it cannot be added to a counter. `Damaged`, `Sqlite`, a constraint that forbids it among that.
     pub fn restore(&mut self, id: i64, now: i64) -> Result<bool, Error> {
         let Some(notice) = self.notice(id)? else { return Ok(false) };
+        if notice.restored && notice.kind == Kind::CounterReset.name() {
+            return Err(Error::Restored(id));
+        }
         let conflict = logged(notice.clone())?;
         self.transact(|work| {
             // What was written until now came before.
@@ -250,12 +254,14 @@ fn add_again(
 ) -> Result<(), Error> {
     let mut adds = Vec::new();
     for (column, value) in image {
-        if let (Value::Integer(was), Value::Integer(delta)) = (&there[usize::from(column)], value) {
-            let value = Value::Integer(was.wrapping_add(delta));
-            live.update(work.transaction, key, &[(column, &value)])?;
-            row.values[usize::from(column)] = Some(value);
-            adds.push(Add { column, stamp, since: stamp, delta });
-        }
+        let (Value::Integer(was), Value::Integer(delta)) = (&there[usize::from(column)], value) else {
+            let Table { name, columns, .. } = &live.table;
+            return Err(Error::NoInteger { table: name.clone(), column: columns[usize::from(column)].name.clone() });
+        };
+        let value = Value::Integer(was.wrapping_add(delta));
+        live.update(work.transaction, key, &[(column, &value)])?;
+        row.values[usize::from(column)] = Some(value);
+        adds.push(Add { column, stamp, since: stamp, delta });
     }
     adds.sort_unstable_by_key(|add| add.column);
     let change = Change { alive: Some(stamp), adds, ..Change::default() };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Row as SqlRow, params, types::ValueRef};
 
 use crate::{
+    capture,
     clock::{Stamp, Version, stamp},
     layout::{DELETED, EVICTED, INSERTED},
     value::{Key, Value},
@@ -82,9 +83,9 @@ fn fold_touches(work: &mut Work<'_>, now: i64, tell: Tell<'_>) -> Result<Folded,
     let mut meter = Meter { done: 0, of: folded.touches, tell };
     meter.say();
     for (number, order) in &stamps.tables {
-        // Touches of a table that is replicated no more are passed over.
-        if let Some(live) = work.table(*number) {
-            fold_table(work, &live, &stamps, *order, &mut meter)?;
+        match work.table(*number) {
+            Some(live) => fold_table(work, &live, &stamps, *order, &mut meter)?,
+            None => pass_over(work, *number)?,
         }
     }
     work.flush()?;
@@ -92,6 +93,14 @@ fn fold_touches(work: &mut Work<'_>, now: i64, tell: Tell<'_>) -> Result<Folded,
     (folded.rows, folded.bytes) = work.close_group()?.unwrap_or_default();
     forget_touches(work, stamps.newest)?;
     Ok(folded)
+}
+
+/// Touches of a table that is not there. If it is replicated still, it may come back under its name.
+fn pass_over(work: &Work<'_>, number: u32) -> Result<(), Error> {
+    if let Some(table) = capture::tables(work.transaction)?.iter().find(|table| table.number == number) {
+        capture::doubt(work.transaction, table)?;
+    }
+    Ok(())
 }
 
 /// Counts what is folded.
@@ -154,8 +163,7 @@ fn fold_table(
         };
         near[at].touched.add(op, stamps.of(seq));
         if let Op::Update(columns) = op {
-            let was = if images { live.counted(touch)? } else { None };
-            near[at].touched.count(&live.table, columns, was);
+            near[at].touched.count(&live.table, columns, &live.counted(touch)?);
         }
     }
     close(work, live, any, &mut near)

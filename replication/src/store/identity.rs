@@ -42,6 +42,9 @@ use super::{Error, Outcome, State, Store, acknowledge::forgotten_for, assert, da
 /// Groups that a database may have told, if nobody knows how many.
 const UNKNOWN: u64 = 1 << 32;
 
+/// In `_ssw_meta` until the agent runs: the database has just become this site's, by a copy of another's.
+pub(super) const JOINED: &str = "joined";
+
 /// What the file outside tells of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -201,8 +204,12 @@ impl Store {
     pub fn remember_outside(&mut self, file: &Path) -> Result<Age, Error> {
         let failed = |source| Error::File { file: file.to_owned(), source };
         let state = State::load(&self.database)?;
+        let joined = self.database.prepare_cached("SELECT 1 FROM _ssw_meta WHERE k=?")?.exists([JOINED])?;
         let age = match Noted::read(file).map_err(failed)? {
-            None if state.group == 0 => Age::New,
+            // Nothing is its own yet: it has just joined, or has heard nobody.
+            None if state.group == 0 && (joined || self.peers()?.values().all(|peer| peer.incarnation.is_none())) => {
+                Age::New
+            }
             None => {
                 self.transact(|work| renew(work, work.state.group + UNKNOWN, 0))?;
                 Age::Restored
@@ -232,6 +239,9 @@ impl Store {
         // Peers may have some of the groups that are lost.
         self.opened = State::load(&self.database)?.group;
         self.note_anew(file).map_err(failed)?;
+        if joined {
+            self.database.execute("DELETE FROM _ssw_meta WHERE k=?", [JOINED])?;
+        }
         Ok(age)
     }
 

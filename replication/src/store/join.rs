@@ -6,12 +6,18 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 use crate::{
     capture,
+    layout::INSERTED,
     schema::{Table, quoted},
     value::Value,
 };
 
 use super::{
-    Error, Peer, Restored, Settings, State, Store, Tables, damaged, identity::Identity, work, work::Work, write_as_told,
+    Error, Peer, Restored, Rules, Settings, State, Store, Tables, damaged,
+    identity::{Identity, JOINED},
+    live::Live,
+    work,
+    work::Work,
+    write_as_told,
 };
 
 impl Store {
@@ -60,11 +66,12 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         return Err(Error::Unknown(format!("site {}", source.site)));
     }
     Identity::renew(transaction, settings.site)?;
+    transaction.execute("INSERT OR IGNORE INTO _ssw_meta(k, v) VALUES(?, 1)", [JOINED])?;
     let tables = Tables::new();
     let mut work = Work::begin(transaction, settings, &tables)?;
     let before = work.state.clone();
     let own = own_groups(transaction, settings)?;
-    put_back(transaction, before.folded)?;
+    let whole = put_back(transaction, before.folded)?;
     work.state = State {
         clock: before.clock,
         group: own,
@@ -77,6 +84,9 @@ fn become_another(transaction: &Transaction<'_>, settings: &Settings) -> Result<
         forgot: before.forgot,
     };
     work.state.seen.pass(source.site, before.clock.0);
+    if !whole {
+        work.state.incomplete.insert(source.site, before.group);
+    }
     let known =
         Peer { applied: before.group, acknowledged: own, seen: before.seen, incarnation: Some(source.incarnation) };
     work.peers.insert(source.site, known);
@@ -95,56 +105,72 @@ fn own_groups(transaction: &Transaction<'_>, settings: &Settings) -> Result<u64,
 }
 
 /// Puts back the rows whose deletion the source had not folded yet: it will tell of that. Until then nobody else could say
-/// what the rows were, if one is to come back for an edit elsewhere.
-fn put_back(transaction: &Transaction<'_>, folded: i64) -> Result<(), Error> {
+/// what the rows were, if one is to come back for an edit elsewhere. Says no if one's place is taken.
+fn put_back(transaction: &Transaction<'_>, folded: i64) -> Result<bool, Error> {
+    let mut all = true;
     for table in capture::tables(transaction)? {
         let touched = "SELECT 1 FROM _ssw_touch WHERE tbl = ? AND seq > ?";
         if !transaction.prepare_cached(touched)?.exists(params![table.number, folded])? {
             continue;
         }
-        let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
-        let values: Vec<String> = (0..columns.len()).map(|at| format!("o.c{at}")).collect();
-        let (name, images) = (quoted(&table.name), format!("_ssw_old_{}", table.number));
+        let live = Live::new(transaction, table, Rules::default(), false)?;
+        let number = live.table.number;
+        let values: Vec<String> = (0..live.table.columns.len()).map(|at| format!("o.c{at}")).collect();
+        // What they were first is put back last.
         let sql = format!(
-            "INSERT OR IGNORE INTO {name}({}) SELECT {} FROM _ssw_touch AS t JOIN {images} AS o ON o.seq = t.seq \
+            "SELECT {} FROM _ssw_touch AS t JOIN _ssw_old_{number} AS o ON o.seq = t.seq \
              WHERE t.tbl = ? AND t.seq > ? AND t.what < 0 ORDER BY t.seq DESC",
-            columns.join(","),
             values.join(",")
         );
-        transaction.execute(&sql, params![table.number, folded])?;
-        take_off(transaction, &table, folded)?;
+        let mut statement = transaction.prepare(&sql)?;
+        let mut images = statement.query(params![number, folded])?;
+        while let Some(image) = images.next()? {
+            all &= put_row_back(transaction, &live, &live.values_in(image, 0)?, folded)?;
+        }
+        take_off(transaction, &live.table, folded)?;
     }
-    Ok(())
+    Ok(all)
 }
 
-/// Sets counters back to what they were before what the source had not folded yet: what was added then is still to come.
-fn take_off(transaction: &Transaction<'_>, table: &Table, folded: i64) -> Result<(), Error> {
-    if table.counters.is_empty() {
-        return Ok(());
+/// Puts one row back, if it is not there. Of those that were inserted since, and are in its way, the source will tell.
+fn put_row_back(transaction: &Transaction<'_>, live: &Live, row: &[Value], folded: i64) -> Result<bool, Error> {
+    let key: Vec<Value> = live.table.key.iter().map(|column| row[usize::from(*column)].clone()).collect();
+    let parts = (0..key.len()).map(|part| format!(" AND k{part} IS ?")).collect::<String>();
+    let inserted = format!("SELECT 1 FROM _ssw_touch WHERE seq > ? AND tbl = ? AND what = {INSERTED}{parts}");
+    while let Some(other) = live.in_the_way(transaction, row)?.filter(|other| *other != key) {
+        let about = [Value::Integer(folded), Value::Integer(live.table.number.into())];
+        let since = about.iter().chain(&other);
+        if !transaction.prepare_cached(&inserted)?.exists(params_from_iter(since))? {
+            return Ok(false);
+        }
+        live.delete(transaction, &other)?;
     }
-    let (counters, key) = (table.counters.len(), table.key.len());
-    let sets = table.counters.iter().map(|column| format!("{}=?", quoted(&table.columns[usize::from(*column)].name)));
-    let sql = format!(
-        "UPDATE {} SET {} WHERE {}",
-        quoted(&table.name),
-        capture::list(sets),
-        table.key_equals("", |_| "?".to_owned())
-    );
-    let mut update = transaction.prepare(&sql)?;
-    let were = table.counters.iter().map(|column| format!("o.c{column}"));
-    let parts = (0..key).map(|part| format!("t.k{part}"));
-    // What they were first is put back last.
-    let sql = format!(
-        "SELECT {} FROM _ssw_touch AS t JOIN _ssw_old_{} AS o ON o.seq = t.seq \
-         WHERE t.tbl = ? AND t.seq > ? AND t.what >= 0 ORDER BY t.seq DESC",
-        capture::list(were.chain(parts)),
-        table.number
-    );
-    let mut statement = transaction.prepare(&sql)?;
-    let mut touches = statement.query(params![table.number, folded])?;
-    while let Some(touch) = touches.next()? {
-        let values = (0..counters + key).map(|at| touch.get_ref(at).map(Value::from));
-        update.execute(params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
+    Ok(true)
+}
+
+/// Sets counters back to what they were before what the source had not folded yet: what was added then is still to come, and
+/// so is the value of one that was no integer.
+fn take_off(transaction: &Transaction<'_>, table: &Table, folded: i64) -> Result<(), Error> {
+    for (place, column) in table.counters.iter().enumerate() {
+        let sql = format!(
+            "UPDATE {} SET {}=? WHERE {}",
+            quoted(&table.name),
+            quoted(&table.columns[usize::from(*column)].name),
+            table.key_equals("", |_| "?".to_owned())
+        );
+        let mut update = transaction.prepare(&sql)?;
+        let parts: String = (0..table.key.len()).map(|part| format!(", k{part}")).collect();
+        // What it was first is put back last.
+        let sql = format!(
+            "SELECT c{place}{parts} FROM _ssw_touch WHERE tbl = ? AND seq > ? AND what >= 0 \
+             AND typeof(c{place}) = 'integer' ORDER BY seq DESC"
+        );
+        let mut statement = transaction.prepare(&sql)?;
+        let mut touches = statement.query(params![table.number, folded])?;
+        while let Some(touch) = touches.next()? {
+            let values = (0..=table.key.len()).map(|at| touch.get_ref(at).map(Value::from));
+            update.execute(params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row as SqlRow, St
 use crate::{
     capture::{differs, list},
     merge::Extremes,
-    schema::{Table, quoted},
+    schema::{self, Table, quoted},
     value::Value,
 };
 
@@ -40,8 +40,6 @@ struct Touches {
     /// Is the row there, and are its values known? Then these.
     row: String,
     rows: String,
-    /// With images: what counters were before an update of one of them.
-    counters: String,
     /// The same, and of a row that is gone what was kept with the touch.
     row_or_image: String,
     rows_and_images: String,
@@ -52,6 +50,7 @@ impl Touches {
         let Table { number, columns, key, .. } = table;
         let name = |column: u16| quoted(&columns[usize::from(column)].name);
         let parts = list((0..key.len()).map(|part| format!("k{part}")));
+        let counters: String = (0..table.counters.len()).map(|place| format!(", c{place}")).collect();
         let there = format!("x.{} NOT NULL", name(key[0]));
         let columns = list((0..).zip(columns).map(|(at, _)| format!("x.{}", name(at))));
         let or_image =
@@ -59,11 +58,10 @@ impl Touches {
         let rows =
             format!("LEFT JOIN {} AS x ON {}", quoted(&table.name), same_key(table, "x.", |part| format!("u.k{part}")));
         Self {
-            touches: format!("SELECT seq, what, {parts} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
+            touches: format!("SELECT seq, what, {parts}{counters} FROM _ssw_touch WHERE seq > ? AND tbl = {number}"),
             key: parts,
             row: format!("{there}, {there}, {columns}"),
             row_or_image: format!("{there}, {there} OR o.seq NOT NULL, {}", list(or_image)),
-            counters: table.counters.iter().map(|column| format!(", o.c{column}")).collect(),
             rows_and_images: format!("{rows} LEFT JOIN _ssw_old_{number} AS o ON o.seq = u.seq"),
             rows,
         }
@@ -72,12 +70,8 @@ impl Touches {
     /// A subquery with a limit is not made part of what is around it: only touches are sorted, and the joins keep their order.
     fn sql(&self, sorted: bool, images: bool) -> String {
         let order = if sorted { String::new() } else { format!("{}, ", self.key) };
-        let (row, rows, counters) = if images {
-            (&self.row_or_image, &self.rows_and_images, [", o.seq NOT NULL", &self.counters].concat())
-        } else {
-            (&self.row, &self.rows, String::new())
-        };
-        format!("SELECT u.*, {row}{counters} FROM ({} ORDER BY {order}seq LIMIT -1) AS u {rows}", self.touches)
+        let (row, rows) = if images { (&self.row_or_image, &self.rows_and_images) } else { (&self.row, &self.rows) };
+        format!("SELECT u.*, {row} FROM ({} ORDER BY {order}seq LIMIT -1) AS u {rows}", self.touches)
     }
 }
 
@@ -94,10 +88,13 @@ impl Live {
             Err(rusqlite::Error::SqlInputError { .. }) => Ok(Value::Null),
             value => value,
         });
+        // The statement's own clause would rule in the application's triggers too; without one the table's clauses rule.
+        let silent = rules.fire_triggers && !schema::has_conflict_clauses(database, &table.name)?;
+        let clause = if silent { "" } else { " OR ABORT" };
         Ok(Self {
             defaults: defaults.collect::<Result<_, rusqlite::Error>>()?,
             read: format!("SELECT {all} FROM {name} WHERE {matches}"),
-            insert: format!("INSERT OR ABORT INTO {name}({all}) VALUES({marks})"),
+            insert: format!("INSERT{clause} INTO {name}({all}) VALUES({marks})"),
             in_the_way: format!(
                 "INSERT INTO {name}({all}) VALUES({marks}) ON CONFLICT DO UPDATE SET {0} = {0} RETURNING {1}",
                 key[0],
@@ -105,7 +102,7 @@ impl Live {
             ),
             delete: format!("DELETE FROM {name} WHERE {matches}"),
             update: (
-                format!("UPDATE OR ABORT {name} SET "),
+                format!("UPDATE{clause} {name} SET "),
                 columns.iter().map(|column| format!("{column}=?")).collect(),
                 format!(" WHERE {matches}"),
             ),
@@ -141,7 +138,7 @@ impl Live {
     }
 
     /// All columns' values.
-    fn values_in(&self, result: &SqlRow<'_>, from: usize) -> Result<Vec<Value>, Error> {
+    pub(super) fn values_in(&self, result: &SqlRow<'_>, from: usize) -> Result<Vec<Value>, Error> {
         let mut values = Vec::with_capacity(self.table.columns.len());
         for at in from..from + self.table.columns.len() {
             values.push(result.get_ref(at)?.into());
@@ -150,8 +147,8 @@ impl Live {
     }
 
     /// All touches after one, those of one row together and in the order in which they were made: number, what, and
-    /// key, and for [`touched_row`](Self::touched_row) the row, or with `images` what was kept with the touch of a row that
-    /// is gone. They need no sorting if they were made in the `sorted` order of the rows.
+    /// key, what counters were, and for [`touched_row`](Self::touched_row) the row, or with `images` what was kept with the
+    /// touch of a row that is gone. They need no sorting if they were made in the `sorted` order of the rows.
     pub(super) fn touches<'a>(
         &self,
         database: &'a Connection,
@@ -169,20 +166,15 @@ impl Live {
 
     /// Is the row that was touched there? And its values, as far as the touch tells them.
     pub(super) fn touched_row(&self, touch: &SqlRow<'_>) -> Result<(bool, Option<Vec<Value>>), Error> {
-        let at = 2 + self.table.key.len();
+        let at = 2 + self.table.key.len() + self.table.counters.len();
         let values = if touch.get(at + 1)? { Some(self.values_in(touch, at + 2)?) } else { None };
         Ok((touch.get(at)?, values))
     }
 
-    /// What counters were before the update that this touch is of, with `images`. Nothing, if none of them was changed, or it
-    /// is not known.
-    pub(super) fn counted(&self, touch: &SqlRow<'_>) -> Result<Option<Vec<Value>>, Error> {
-        let at = 4 + self.table.key.len() + self.table.columns.len();
-        if self.table.counters.is_empty() || !touch.get(at)? {
-            return Ok(None);
-        }
-        let counters = (at + 1..).take(self.table.counters.len());
-        Ok(Some(counters.map(|at| touch.get_ref(at).map(Value::from)).collect::<Result<_, _>>()?))
+    /// What counters were before the update that this touch is of; NULL, if it is not known.
+    pub(super) fn counted(&self, touch: &SqlRow<'_>) -> Result<Vec<Value>, Error> {
+        let counters = (2 + self.table.key.len()..).take(self.table.counters.len());
+        Ok(counters.map(|at| touch.get_ref(at).map(Value::from)).collect::<Result<_, _>>()?)
     }
 
     pub(super) fn insert<'a>(
@@ -191,7 +183,7 @@ impl Live {
         values: impl IntoIterator<Item = &'a Value>,
     ) -> Result<(), rusqlite::Error> {
         triggers::fire(database, self.rules.fire_triggers)?;
-        self.inserter(database)?.execute(params_from_iter(values)).map(drop)
+        self.passed(self.inserter(database)?.execute(params_from_iter(values))?)
     }
 
     /// The statement that inserts all columns' values, for one row after the other. Whatever the schema says to do ON
@@ -201,7 +193,7 @@ impl Live {
     }
 
     /// The key of a row that is in the way of this one, whatever index says so. That row is updated to what it is, and so
-    /// SQLite names it.
+    /// SQLite names it. If none is, this one is inserted, its triggers not fired, and it is its key.
     pub(super) fn in_the_way<'a>(
         &self,
         database: &Connection,
@@ -224,7 +216,7 @@ impl Live {
         triggers::fire(database, self.rules.fire_triggers)?;
         let mut updater = self.updater(database, columns.iter().map(|(column, _)| *column))?;
         let values = columns.iter().map(|(_, value)| *value).chain(key);
-        updater.execute(params_from_iter(values)).map(drop)
+        self.passed(updater.execute(params_from_iter(values))?)
     }
 
     /// The statement that sets these columns, for one row after the other: their values, then the key.
@@ -238,10 +230,25 @@ impl Live {
         database.prepare_cached(&[begin, &*sets.join(","), end].concat())
     }
 
+    /// Takes a row out that was put in without its triggers.
+    pub(super) fn take_out(&self, database: &Connection, key: &[Value]) -> Result<(), rusqlite::Error> {
+        triggers::fire(database, false)?;
+        database.prepare_cached(&self.delete)?.execute(params_from_iter(key)).map(drop)
+    }
+
     pub(super) fn delete(&self, database: &Connection, key: &[Value]) -> Result<(), rusqlite::Error> {
         triggers::fire(database, self.rules.fire_triggers)?;
-        database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?;
-        Ok(())
+        self.passed(database.prepare_cached(&self.delete)?.execute(params_from_iter(key))?)
+    }
+
+    /// Fails unless a row was written: a trigger with RAISE(IGNORE) passes over it as if nothing were amiss.
+    pub(super) fn passed(&self, rows: usize) -> Result<(), rusqlite::Error> {
+        if rows > 0 || !self.rules.fire_triggers {
+            return Ok(());
+        }
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER);
+        let why = format!("a trigger of {} has RAISE(IGNORE) for what a peer has told", self.table.name);
+        Err(rusqlite::Error::SqliteFailure(code, Some(why)))
     }
 }
 

@@ -243,6 +243,17 @@ pub enum Error {
     /// A row cannot go.
     #[error("rows refer to the one of {0} that was deleted, and would call it back: delete those first")]
     Referred(String),
+    /// What was added to counters, and lost, was added again before.
+    #[error("conflict {0} was restored before, and what is added to a counter twice counts twice")]
+    Restored(i64),
+    /// Nothing can be added to what a counter is now.
+    #[error("{table}.{column} holds no integer now that this could be added to: give it one first")]
+    NoInteger {
+        /// The counter's table.
+        table: String,
+        /// The counter.
+        column: String,
+    },
     /// No table is captured.
     #[error("no table is attached; run: siteswap db attach")]
     NotAttached,

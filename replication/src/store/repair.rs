@@ -76,6 +76,10 @@ fn place(
     let live = Rc::clone(&newcomer.live);
     while !free(live.insert(work.transaction, newcomer.row.values.iter().flatten()))? {
         let Some((unique, other)) = rival(work, &live, &newcomer.row)? else {
+            if live.rules.fire_triggers {
+                // What a trigger writes is in another's way: that is no reason to take anything from this row.
+                return Ok(live.insert(work.transaction, newcomer.row.values.iter().flatten())?);
+            }
             // Nobody can say for what.
             lose(work, &live, &newcomer.key, &mut newcomer.row, None, Version::NONE, found, now)?;
             checks.push(Check::new(&live, &newcomer.key));
@@ -97,7 +101,8 @@ fn place(
             lose(work, &live, &other, &mut resident, unique.as_ref(), mine, found, now)?;
             live.delete(work.transaction, &columns)?;
             if resident.visible() {
-                live.insert(work.transaction, resident.values.iter().flatten())?;
+                let resident = Waiting { live: Rc::clone(&live), key: other, row: resident };
+                place(work, resident, checks, found, now)?;
             } else {
                 checks.push(Check::new(&live, &other));
             }
@@ -139,7 +144,14 @@ fn rival(work: &Work<'_>, live: &Live, row: &Row) -> Result<Option<(Option<Uniqu
     if live.table.otherwise_unique.is_none() {
         return Ok(None);
     }
-    Ok(live.in_the_way(work.transaction, row.values.iter().flatten())?.map(|other| (None, Key::new(&other))))
+    let Some(other) = live.in_the_way(work.transaction, row.values.iter().flatten())? else { return Ok(None) };
+    let key = live.table.key.iter().map(|column| row.values[usize::from(*column)].as_ref());
+    if key.eq(other.iter().map(Some)) {
+        // Nothing was in the way but of what a trigger writes.
+        live.take_out(work.transaction, &other)?;
+        return Ok(None);
+    }
+    Ok(Some((None, Key::new(&other))))
 }
 
 /// The row gives up its claim, in the way that its table's rules say, or if there is none it is deleted. `row` says what is
@@ -172,7 +184,7 @@ fn way_out(live: &Live, key: &Key, row: &Row, unique: &Unique) -> Option<(u16, V
     let columns = || unique.columns.iter().map(|(column, _)| *column).filter(|column| !live.table.in_key(*column));
     let suffixed =
         || columns().find_map(|column| Some((column, suffixed(row.values[usize::from(column)].as_ref()?, key)?)));
-    let null = || columns().find(|column| !live.table.columns[usize::from(*column)].not_null);
+    let null = || columns().find(|column| live.table.columns[usize::from(*column)].may_be_null());
     let suffixed = if live.rules.unique == OnCollision::Suffix { suffixed() } else { None };
     suffixed.or_else(|| Some((null()?, Value::Null)))
 }
@@ -341,7 +353,7 @@ fn parent_missing(
         .columns
         .iter()
         .copied()
-        .filter(|column| !table.columns[usize::from(*column)].not_null && !table.in_key(*column))
+        .filter(|column| table.columns[usize::from(*column)].may_be_null() && !table.in_key(*column))
         .collect();
     let action = match reference.on_delete {
         OnDelete::SetNull | OnDelete::SetDefault if nulls.is_empty() => OnDelete::Keep,
@@ -412,7 +424,11 @@ fn deleted_parent(
 /// stamp the returned row would drive that one out, whose children would then call it back, and so on for ever.
 fn revive(work: &mut Work<'_>, live: &Rc<Live>, key: &Key, row: &mut Row, now: i64) -> Result<bool, Error> {
     if !free(live.insert(work.transaction, row.values.iter().flatten()))? {
-        return Ok(false);
+        if !live.rules.fire_triggers || rival(work, live, row)?.is_some() {
+            return Ok(false);
+        }
+        // As in `place`.
+        live.insert(work.transaction, row.values.iter().flatten())?;
     }
     let stamp = work.state.clock.tick(now);
     let cells = (0..).zip(&row.values).filter(|(column, _)| !live.table.in_key(*column));

@@ -63,15 +63,11 @@ impl Touched {
         }
     }
 
-    /// The update that was added last: which columns it changed, and what the counters `were` before it if it changed one of
-    /// them.
-    pub(super) fn count(&mut self, table: &Table, columns: u64, were: Option<Vec<Value>>) {
+    /// The update that was added last: which columns it changed, and what the counters `were` before it.
+    pub(super) fn count(&mut self, table: &Table, columns: u64, were: &[Value]) {
         let newest = self.newest;
         for (place, column) in table.counters.iter().enumerate().filter(|(_, column)| columns & bit(**column) != 0) {
-            let was = match were.as_ref().map(|were| &were[place]) {
-                Some(Value::Integer(was)) => Some(*was),
-                _ => None,
-            };
+            let was = if let Value::Integer(was) = were[place] { Some(was) } else { None };
             match self.counted.iter_mut().find(|counted| counted.column == *column) {
                 Some(counted) => {
                     counted.first = counted.first.filter(|_| was.is_some());

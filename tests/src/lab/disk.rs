@@ -50,7 +50,7 @@ impl Lab {
         Ok(disk)
     }
 
-    /// Has a site's agent begin anew with its state on a disk of so many bytes.
+    /// Moves the state of a site's agent to a disk of so many bytes.
     ///
     /// # Errors
     /// It does not run, or the disk cannot be made.
@@ -59,6 +59,12 @@ impl Lab {
         let disk = self.mount_disk(site, bytes)?;
         let agent = self.agent(site.name)?;
         let before = self.directory.join(site.name);
+        for entry in fs::read_dir(&before)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), disk.directory.join(entry.file_name()))?;
+            }
+        }
         agent
             .edit(&format!("state = \"{}\"", before.display()), &format!("state = \"{}\"", disk.directory.display()))?;
         agent.start()?;

@@ -213,10 +213,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "conflict-clauses",
         without: "the rule that the schema's ON CONFLICT does not act where changes are applied",
-        edits: &[
-            edit("src/store/live.rs", "INSERT OR ABORT INTO", "INSERT INTO"),
-            edit("src/store/live.rs", "UPDATE OR ABORT", "UPDATE"),
-        ],
+        edits: &[edit("src/store/live.rs", "{ \" OR ABORT\" }", "{ \"\" }")],
         noticed_by: constraints("on_conflict"),
     },
     Mutation {
@@ -228,7 +225,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "put-back",
         without: "the rows whose deletion the source of a copy had not folded yet",
-        edits: &[edit("src/store/join.rs", "put_back(transaction, before.folded)?;", "")],
+        edits: &[edit("src/store/join.rs", "put_back(transaction, before.folded)?", "true")],
         noticed_by: converge("just_before_a_site_joined"),
     },
     Mutation {
@@ -474,7 +471,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "counter-taken-off",
         without: "taking off, at a new site, what its source had not folded yet",
-        edits: &[edit("src/store/join.rs", "take_off(transaction, &table, folded)?;", "")],
+        edits: &[edit("src/store/join.rs", "take_off(transaction, &live.table, folded)?;", "")],
         noticed_by: counters("a_new_site_counts"),
     },
     Mutation {
@@ -482,6 +479,12 @@ pub const MUTATIONS: &[Mutation] = &[
         without: "the rule that what was added before a value was given is gone",
         edits: &[edit("src/merge/counter.rs", "is_none_or(|given| added.since() < *given)", "is_none_or(|_| false)")],
         noticed_by: converge("c4_what_two_sites_add"),
+    },
+    Mutation {
+        name: "counter-overtaken",
+        without: "the new making of triggers that count, where the application's come to be fired first",
+        edits: &[edit("src/capture/inspect.rs", "!table.counters.is_empty() && is_overtaken", "false && is_overtaken")],
+        noticed_by: counters("what_a_trigger_of_the_applications"),
     },
     Mutation {
         name: "counters-apart",
