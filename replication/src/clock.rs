@@ -50,6 +50,9 @@ impl Version {
     }
 }
 
+/// Beyond this no clock goes, whatever a peer says: there is room for 2^40 stamps after it.
+const LATEST: Stamp = i64::MAX - (1 << 40);
+
 /// A site's clock. It is kept in the database and moves in the transactions that use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Clock(pub Stamp);
@@ -63,7 +66,7 @@ impl Clock {
 
     /// From now on every stamp is above `other`.
     pub fn pass(&mut self, other: Stamp) {
-        self.0 = self.0.max(other);
+        self.0 = self.0.max(other.min(LATEST));
     }
 }
 

@@ -224,6 +224,8 @@ pub enum Policy {
     Ruled,
     /// One that is there rather than none; else as `Ruled`. For sites that had data before they were joined.
     Keep,
+    /// One that is there rather than none; else the asking site's. For tables that nobody recorded for a while.
+    KeepHere,
     /// The asking site's.
     Here,
     /// The peer's.
@@ -244,9 +246,9 @@ impl Policy {
         let ruled = || ruled(one, two) > ruled(two, one);
         match self {
             Self::Ruled => ruled(),
-            Self::Keep if one.1.hash.is_some() != two.1.hash.is_some() => one.1.hash.is_some(),
+            Self::Keep | Self::KeepHere if one.1.hash.is_some() != two.1.hash.is_some() => one.1.hash.is_some(),
             Self::Keep => ruled(),
-            Self::Here => true,
+            Self::Here | Self::KeepHere => true,
             Self::There => false,
             Self::Behind if one.0.withholds || two.0.lacks => ruled(),
             Self::Behind if two.1.is_unknown() => !two.0.forgetful,

@@ -5,7 +5,7 @@ mod sites;
 
 use std::collections::BTreeMap;
 
-use sites::{Dice, Sites, each_seed};
+use sites::{Dice, Outside, Sites, each_seed};
 use siteswap_replication::store::{Error, Position};
 
 const SCHEMA: &str = "
@@ -75,8 +75,8 @@ fn values_of_a_column_that_a_site_lacks_wait_there_until_it_has_it_and_nothing_e
     assert_eq!(both(&sites, without), ["1 one 0", "2 zwei 0", "3 three 0", "4 four 0"]);
     assert_eq!(lacking(&sites, 1), ["item.c"]);
     assert!(matches!(sites.all[1].store.fence(1, sites.now), Err(Error::Lacking(what)) if what == "item.c"));
-    // Also what the site itself changes, moves or deletes meanwhile keeps what is parked for it; only what it writes later
-    // to the column itself is newer.
+    // Also what the site itself changes or deletes meanwhile keeps what is parked for it; only what it writes later to the
+    // column itself is newer.
     sites.write(1, "UPDATE item SET b = 7 WHERE id = 1; DELETE FROM item WHERE id = 3");
     sites.settle(&mut dice);
     sites.write(1, &format!("{ADD} UPDATE item SET c = 'newer' WHERE id = 4"));
@@ -133,6 +133,39 @@ fn during_a_schema_change_changes_of_a_column_that_a_site_lacks_wait_at_the_peer
     let (part, _) = sites.all[0].store.next_part(2, &Position::default()).expect("a part").expect("something to send");
     let refused = sites.all[1].store.receive(&part, sites.now).expect_err("no such column");
     assert!(matches!(&refused, Error::Unknown(what) if what == "column item.c"), "{refused}");
+}
+
+#[test]
+fn a_comparison_says_nothing_of_a_table_while_one_site_lacks_a_column_and_ends_no_doubt() {
+    type Doubted = fn(&mut Sites, &mut Dice);
+    let restored: Doubted = |sites, dice| {
+        let backup = sites.back_up(1);
+        sites.write(0, &format!("{ADD} UPDATE item SET c = 'x'"));
+        sites.settle(dice);
+        sites.restore(1, &backup, Outside::Kept);
+    };
+    let forgotten: Doubted = |sites, _| {
+        sites.write(0, &format!("{ADD} UPDATE item SET c = 'x'"));
+        sites.fold(0);
+        while sites.all[0].store.forget_beyond(0).expect("less").forgot {}
+    };
+    for doubted in [restored, forgotten] {
+        let (mut sites, mut dice) = two();
+        sites.settle(&mut dice);
+        doubted(&mut sites, &mut dice);
+        sites.settle(&mut dice);
+        for (at, peer) in [(0, 1), (1, 0)] {
+            let outcome = sites.compare(at, peer, &mut dice);
+            assert_eq!(outcome.lacking, ["item.c"]);
+            assert!(outcome.differing.is_empty(), "{outcome:?}");
+            assert!(!sites.all[at].store.verified(&outcome).expect("a state"));
+        }
+        assert!(sites.all[1].store.doubt().expect("a state").is_some());
+        sites.write(1, ADD);
+        sites.all[1].store.refresh().expect("a look at the schema");
+        sites.mend(1, &mut dice);
+        assert_eq!(both(&sites, ITEMS), ["1 one 0 x", "2 two 0 x", "3 three 0 x"]);
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn compare_as_doubted(sites: &mut Sites, dice: &mut Dice) {
     for (at, peer) in [(1, 0), (0, 1)] {
         while let Some(doubt) = sites.all[at].store.doubt().expect("a state") {
             let (tables, policy) = match doubt {
-                Doubt::Rebuilt(tables) => (tables, Policy::Keep),
+                Doubt::Rebuilt(tables) => (tables, Policy::KeepHere),
                 Doubt::Unrecorded(tables) => (tables, Policy::Here),
                 other => panic!("{other:?}"),
             };
@@ -115,6 +115,29 @@ fn a_table_that_is_dropped_without_a_schema_change_keeps_no_other_from_being_rep
     sites.write(1, "INSERT INTO other VALUES(2, 'two')");
     sites.settle(&mut dice);
     assert_eq!(sites.all[0].rows("other").len(), 2);
+}
+
+#[test]
+fn a_column_that_is_renamed_without_a_schema_change_keeps_no_other_table_from_being_replicated_and_one_can_begin() {
+    const RENAME: &str = "ALTER TABLE item RENAME COLUMN b TO c";
+    let (mut sites, mut dice) = two();
+    sites.settle(&mut dice);
+    sites.write(0, &format!("UPDATE item SET a = 'last' WHERE id = 1; {RENAME}; INSERT INTO other VALUES(1, 'one')"));
+    sites.write(0, "UPDATE item SET c = 'newer' WHERE id = 2");
+    sites.write(1, "INSERT INTO other VALUES(2, 'two')");
+    sites.settle(&mut dice);
+    assert_eq!([0, 1].map(|at| sites.all[at].rows("other").len()), [2, 2]);
+    let local = sites.all[0].store.verify_local().expect("a check");
+    assert!(local.departures.iter().any(|one| one.difference.to_string() == "column \"b\" is now \"c\""), "{local:?}");
+    begin(&mut sites);
+    sites.write(1, RENAME);
+    (0..2).for_each(|at| drop(commit(&mut sites, at).expect("a commit")));
+    compare_as_doubted(&mut sites, &mut dice);
+    let there = |at: usize, sql: &str| sites.all[at].app.prepare(sql).expect("a query").exists([]).expect("an answer");
+    for at in [0, 1] {
+        assert!(there(at, "SELECT 1 FROM item WHERE id = 1 AND a = 'last'"), "at site {at}");
+        assert!(there(at, "SELECT 1 FROM item WHERE id = 2 AND c = 'newer'"), "at site {at}");
+    }
 }
 
 #[test]

@@ -103,6 +103,8 @@ pub struct Compared {
     pub tables: Vec<String>,
     /// Tables that are replicated at one of the two sites only.
     pub alone: Vec<String>,
+    /// Columns that one of the two sites only has, as `table.column`. Their tables are not compared.
+    pub lacking: Vec<String>,
     /// How many rows differ.
     pub differing: u64,
     /// The first hundred of them.
@@ -257,6 +259,7 @@ fn describe(outcome: &Outcome, repaired: u64) -> Compared {
         rows: outcome.rows,
         tables: outcome.tables.iter().map(|shape| shape.name.clone()).collect(),
         alone: outcome.alone.clone(),
+        lacking: outcome.lacking.clone(),
         differing: outcome.differing.len() as u64,
         differences: differences.collect(),
         unsettled: outcome.unsettled,

@@ -53,7 +53,7 @@ async fn settle(comparer: &Comparer, doubt: Doubt) -> Result<(), String> {
         // What no trigger has seen was written here; any peer knows the rest.
         Doubt::Unrecorded(tables) => compare_with_any(comparer, &tables, Policy::Here).await,
         // Here or at the other sites, who have made them anew too.
-        Doubt::Rebuilt(tables) => compare_with_any(comparer, &tables, Policy::Keep).await,
+        Doubt::Rebuilt(tables) => compare_with_any(comparer, &tables, Policy::KeepHere).await,
     }
 }
 
@@ -77,8 +77,12 @@ async fn compare(comparer: &Comparer, peer: &str, tables: Option<Vec<String>>, p
         tracing::info!(peer, rows, repaired, "the database was compared and is equal");
         return Ok(());
     }
-    Err(match &compared.alone[..] {
-        [] => format!("rows are changed faster than they can be compared with {peer}'s"),
-        [table, ..] => format!("table {table} is replicated at one of the two sites only, {peer} or this one"),
+    Err(match (&compared.alone[..], &compared.lacking[..]) {
+        ([], []) => format!(
+            "rows are changed faster than they can be compared with {peer}'s, or changes are not taken: siteswap db status \
+             says which wait and why"
+        ),
+        ([], [column, ..]) => format!("column {column} is at one of the two sites only, {peer} or this one: add it"),
+        ([table, ..], _) => format!("table {table} is replicated at one of the two sites only, {peer} or this one"),
     })
 }

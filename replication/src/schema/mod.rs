@@ -9,7 +9,7 @@ mod sql;
 use serde::{Deserialize, Serialize};
 
 pub use affinity::Affinity;
-pub use read::{Error, Found, LeftOut, exists, has_conflict_clauses, ignoring_triggers, names, read};
+pub use read::{Error, Found, LeftOut, has_columns, has_conflict_clauses, ignoring_triggers, names, read};
 
 /// Columns with a bit of their own in a touch's mask; all later ones share the next bit.
 pub const MASK_BITS: usize = 62;

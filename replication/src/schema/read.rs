@@ -1,6 +1,6 @@
 //! Reads what a table looks like from the database that holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
@@ -188,9 +188,17 @@ fn ordinary(database: &Connection, name: &str) -> Result<(String, bool), Error> 
 ///
 /// # Errors
 /// Whatever SQLite says.
-pub fn exists(database: &Connection, name: &str) -> rusqlite::Result<bool> {
+fn exists(database: &Connection, name: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name = ?1 COLLATE NOCASE";
     database.prepare_cached(sql)?.exists([name])
+}
+
+/// Is there a table of this name that has these columns, whatever else it has?
+pub fn has_columns(database: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let sql = "SELECT name FROM pragma_table_xinfo(?1, 'main')";
+    let mut columns = database.prepare_cached(sql)?;
+    let names = columns.query_map([&table.name], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<String>>>()?;
+    Ok(exists(database, &table.name)? && table.columns.iter().all(|column| names.contains(&column.name)))
 }
 
 /// A table's columns and the names in its expressions.

@@ -9,7 +9,7 @@ use crate::{
 use super::{
     Error, State, Store, fold,
     live::Live,
-    repair,
+    parked, repair,
     scan::{Compared, Other, past_of},
     work::Work,
 };
@@ -21,13 +21,18 @@ impl Store {
     /// milliseconds since 1970.
     ///
     /// # Errors
-    /// `Unknown`: there is no such table. `Malformed`: a key that is none. `Damaged`, `Sqlite`.
+    /// `Unknown`: there is no such table. `Lacking`: peers know more of its rows than can be said here. `Malformed`: a key that
+    /// is none. `Damaged`, `Sqlite`.
     pub fn assert_rows(&mut self, table: &str, keys: &[Key], now: i64) -> Result<u64, Error> {
         let shape = self.shapes().into_iter().rev().find(|shape| shape.name.eq_ignore_ascii_case(table));
         let table = shape.ok_or_else(|| Error::Unknown(format!("table {table}")))?;
         self.transact(|work| {
             fold::fold(work, now)?;
             let compared = Compared::find(work.tables, &table)?;
+            let lacking = parked::lacking(work.transaction, [&*compared.live])?;
+            if !lacking.is_empty() {
+                return Err(Error::Lacking(lacking.join(", ")));
+            }
             keys.iter().try_for_each(|key| say(work, &compared, key, None, now).map(drop))?;
             Ok(keys.len() as u64)
         })

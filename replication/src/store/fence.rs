@@ -110,7 +110,7 @@ impl Store {
 /// What is parked is known of rows as they are before the change.
 fn nothing_is_lacking(work: &mut Work<'_>, now: i64) -> Result<(), Error> {
     fold::fold(work, now)?;
-    let lacking = parked::lacking(work.transaction, work.tables)?;
+    let lacking = parked::lacking(work.transaction, work.tables.values().map(|live| &**live))?;
     if lacking.is_empty() { Ok(()) } else { Err(Error::Lacking(lacking.join(", "))) }
 }
 

@@ -221,7 +221,8 @@ pub enum Error {
     /// A peer's schema was changed more or less often than ours.
     #[error(
         "the sender's schema was changed {theirs} times and ours {ours} times: end the schema change at every site with \
-         siteswap db schema commit; if none is under way, begin and end one without a change"
+         siteswap db schema commit; if none is under way, begin and end one without a change; a backup from before a \
+         schema change is to be replaced by a snapshot of a peer's database (siteswap db join)"
     )]
     Schema {
         /// The sender's count.
@@ -540,7 +541,7 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
         capture::refresh(transaction)?;
         fence::refuse_new(transaction)?;
         for table in capture::tables(transaction)? {
-            if schema::exists(transaction, &table.name)? {
+            if schema::has_columns(transaction, &table)? {
                 let rules = settings.rules_of(&table.name);
                 capture::count(transaction, &table, Ruled::find(transaction, &table, &rules)?.counters)?;
             }
@@ -554,13 +555,14 @@ fn take_up(transaction: &Transaction<'_>, settings: &Settings, known: Option<i64
     Ok(Some(tables))
 }
 
-/// The replicated tables as they are captured, without those that are gone.
+/// The replicated tables as they are captured, without those that are gone, or have lost columns or renamed them: until a
+/// schema change nobody knows what these are to the other sites.
 fn load(database: &Connection, settings: &Settings) -> Result<Tables, Error> {
     let tables = capture::tables(database)?;
     if tables.is_empty() {
         return Err(Error::NotAttached);
     }
-    let there = |table: Table| Ok(schema::exists(database, &table.name)?.then_some(table));
+    let there = |table: Table| Ok(schema::has_columns(database, &table)?.then_some(table));
     let tables: Vec<Table> =
         tables.into_iter().map(there).filter_map(Result::transpose).collect::<Result<_, Error>>()?;
     let references = tables.iter().flat_map(|table| &table.references);

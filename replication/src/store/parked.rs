@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, Tables,
+    Error,
     apply::{Found, Resolved, Waiting, write},
     conflicts, damaged, fence,
     live::Live,
@@ -69,9 +69,13 @@ pub(super) fn note(database: &Connection, table: &str, column: &str) -> Result<(
 }
 
 /// The columns of these tables that peers have and this site lacks, as `table.column`.
-pub(super) fn lacking(database: &Connection, tables: &Tables) -> Result<Vec<String>, Error> {
-    let is_replicated = |name: &str| tables.values().any(|live| live.table.name.eq_ignore_ascii_case(name));
-    let columns = Lacking::load(database)?.columns.into_iter().filter(|(table, _)| is_replicated(table));
+pub(super) fn lacking<'a>(
+    database: &Connection,
+    tables: impl IntoIterator<Item = &'a Live>,
+) -> Result<Vec<String>, Error> {
+    let names: Vec<&str> = tables.into_iter().map(|live| live.table.name.as_str()).collect();
+    let is_named = |table: &str| names.iter().any(|name| name.eq_ignore_ascii_case(table));
+    let columns = Lacking::load(database)?.columns.into_iter().filter(|(table, _)| is_named(table));
     Ok(columns.map(|(table, column)| format!("{table}.{column}")).collect())
 }
 

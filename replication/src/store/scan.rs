@@ -15,7 +15,7 @@ use crate::{
 
 use super::{Error, Peer, State, Tables, damaged, live::Live, rows};
 
-/// A table, and those of its columns that both sites have.
+/// A table, and its columns in the order in which both sites read them.
 pub(super) struct Compared {
     pub(super) live: Rc<Live>,
     columns: Vec<u16>,

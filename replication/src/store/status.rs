@@ -62,7 +62,7 @@ impl Store {
             group: State::load(&self.database)?.group,
             unsettled: count("SELECT count(*) FROM _ssw_row")?,
             conflicts: count("SELECT count(*) FROM _ssw_conflict")?,
-            lacking: parked::lacking(&self.database, &self.tables)?,
+            lacking: parked::lacking(&self.database, self.tables.values().map(|live| &**live))?,
             peers: self.backlogs(now)?,
         })
     }

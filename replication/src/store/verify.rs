@@ -69,10 +69,13 @@ pub struct Outcome {
     pub here: Standing,
     /// How much the peer's are.
     pub there: Standing,
-    /// Tables that were compared, with the columns that both sites have.
+    /// Tables that were compared: they have the same columns at both sites.
     pub tables: Vec<Shape>,
     /// Tables that are replicated at one site only.
     pub alone: Vec<String>,
+    /// Columns that one site only has, as `table.column`. Their tables are not compared: of what one site lacks nothing would
+    /// be known, and rows said again without it would leave that as it is.
+    pub lacking: Vec<String>,
     /// Rows compared, counted here.
     pub rows: u64,
     /// Rows that differ, in the order of tables and keys.
@@ -121,6 +124,7 @@ pub struct Verify {
     there: Standing,
     tables: Vec<Shape>,
     alone: Vec<String>,
+    lacking: Vec<String>,
     waiting: VecDeque<Ask>,
     asked: VecDeque<Ask>,
     answered: VecDeque<(Ask, Response)>,
@@ -164,6 +168,7 @@ impl Verify {
             there: Standing::new(peer, History::Usual),
             tables: Vec::new(),
             alone: Vec::new(),
+            lacking: Vec::new(),
             waiting: VecDeque::from([Ask::Tables]),
             asked: VecDeque::new(),
             answered: VecDeque::new(),
@@ -240,6 +245,7 @@ impl Verify {
             there: self.there,
             tables: self.tables,
             alone: self.alone,
+            lacking: self.lacking,
             rows: self.progress.rows,
             differing: differing.collect(),
             unsettled,
@@ -313,12 +319,18 @@ impl Verify {
             .filter(|shape| wanted(&shape.name) && !has(&ours, &shape.name))
             .map(|shape| shape.name.clone())
             .collect();
-        for mut shape in ours.into_iter().filter(|shape| wanted(&shape.name)) {
+        for shape in ours.into_iter().filter(|shape| wanted(&shape.name)) {
             match theirs.iter().find(|their| their.name.eq_ignore_ascii_case(&shape.name)) {
                 Some(their) => {
-                    shape.columns.retain(|column| among(&their.columns, column));
-                    self.waiting.push_back(Ask::Split(self.tables.len(), Range::default(), PIECE));
-                    self.tables.push(shape);
+                    let apart = [(&shape, their), (their, &shape)]
+                        .into_iter()
+                        .flat_map(|(one, other)| one.columns.iter().filter(|column| !among(&other.columns, column)));
+                    let apart: Vec<String> = apart.map(|column| format!("{}.{column}", shape.name)).collect();
+                    if apart.is_empty() {
+                        self.waiting.push_back(Ask::Split(self.tables.len(), Range::default(), PIECE));
+                        self.tables.push(shape);
+                    }
+                    self.lacking.extend(apart);
                 }
                 None => alone.push(shape.name),
             }
@@ -429,7 +441,8 @@ impl Verify {
 impl Outcome {
     /// Everything was compared, and is equal.
     pub fn is_clean(&self) -> bool {
-        self.differing.is_empty() && self.unsettled == 0 && !self.truncated && self.alone.is_empty()
+        let compared = self.alone.is_empty() && self.lacking.is_empty() && !self.truncated;
+        compared && self.differing.is_empty() && self.unsettled == 0
     }
 
     /// Who says what again, so that the rows which the policy prefers come to stand at both sites: by [`Policy::Ruled`]

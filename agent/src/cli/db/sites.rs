@@ -80,6 +80,9 @@ fn described(peer: &str, compared: &Compared) -> String {
     for table in &compared.alone {
         text += &format!("  {table} is replicated at one site only\n");
     }
+    for column in &compared.lacking {
+        text += &format!("  {column} is at one site only: add the column at the other, and compare again\n");
+    }
     for row in &compared.differences {
         let how = match (row.here, row.there) {
             (true, false) => "only here",
